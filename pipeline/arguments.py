@@ -1,0 +1,174 @@
+"""The flags that the training scripts share, and what a flag is worth when a run is resumed. Standard library only.
+
+A script takes the parser from `training_parser` and adds its own flags. No flag has a default there: `resolve` fills
+in what wasn't given, from the checkpoint where a run goes on, else from the script's defaults.
+"""
+
+import argparse
+import math
+import sys
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable, Collection, Mapping
+from typing import NoReturn
+
+from pipeline.errors import InputError
+
+# What a run is: stored with it, and on a resume the same again.
+RUN_DEFAULTS = {"data": None, "limit": None, "seed": 42, "precision": "float32"}
+# How a process goes about it: stored too, and free to change. When to stop, `stop_after`, holds for one process.
+OPTION_DEFAULTS = {"workers": 2, "every": 5, "output": "output"}
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes every flag with `-` in place of `_` too, and answers a wrong one in a single line, exit code 2."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(
+            description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        )
+
+    def parse_known_args(self, args=None, namespace=None):
+        words = sys.argv[1:] if args is None else args
+        return super().parse_known_args([_with_underscores(word) for word in words], namespace)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
+
+
+def training_parser(description: str, defaults: Mapping) -> Parser:
+    """The parser of a training script, `defaults` being what its `--help` states."""
+    parser = Parser(description)
+    stated = RUN_DEFAULTS | OPTION_DEFAULTS | dict(defaults)
+
+    def add(*names: str, **options) -> None:
+        default = stated.get(names[-1].removeprefix("--"))
+        if default is not None:
+            options["help"] += f" (default: {_text(default)})"
+        parser.add_argument(*names, **options)
+
+    add("--epochs", type=count, metavar="N", help="number of the last epoch")
+    add("--batch_size", type=count, metavar="N", help="images a step")
+    add("--lr", type=positive, metavar="RATE", help="learning rate of SGD; on a resume, a change of it")
+    add("--momentum", type=fraction, metavar="M", help="momentum of SGD, 0 up to 1")
+    add("--stages", type=counts, metavar="N,N,...", help="bottleneck modules in each stage")
+    add("--filters", type=counts, metavar="N,N,...", help="channels out of the stem and of each stage")
+    add("--reg", type=non_negative, metavar="L2", help="L2 coefficient of every kernel")
+    add("--seed", type=seed, metavar="N", help="of the first weights, the order of data and the augmentation")
+    add("--precision", choices=("float32", "mixed_bfloat16"), help="what a step computes in")
+    add("--limit", type=count, metavar="N", help="train and test on N images each, a fixed choice, for a quick look")
+    add("--stop_after", type=count, metavar="N", help="end cleanly after epoch N of a longer run")
+    add("--every", type=count, metavar="N", help="epochs between two checkpoints; the last epoch always has one")
+    add("--workers", type=count, metavar="N", help="threads that prepare batches; the batches are the same for any N")
+    add("-o", "--output", metavar="DIR", help="folder of the plot and the history")
+    return parser
+
+
+def add_data(parser: Parser) -> None:
+    """The flag that names CIFAR-10, or what stands in its place."""
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="cifar-10-python.tar.gz or cifar-10-binary.tar.gz, the folder unpacked from either, a folder of images "
+        "train/<class>/ and test/<class>/, or the word digits (default: the official archive, downloaded once)",
+    )
+
+
+def resolve(
+    given: Namespace,
+    defaults: Mapping,
+    saved: Mapping | None = None,
+    options: Mapping | None = None,
+    free: Collection[str] = (),
+) -> Namespace:
+    """The values a run goes by: the flags given, else the checkpoint's, else the defaults.
+
+    Args:
+        given: what the parser returned, None for a flag that wasn't given.
+        defaults: the script's own, beside `RUN_DEFAULTS` and `OPTION_DEFAULTS`.
+        saved: the arguments of the run to go on with, or None for a fresh run.
+        options: the options of the process that wrote the checkpoint.
+        free: names of arguments that may differ from the saved ones.
+
+    Raises:
+        InputError: a flag contradicts the checkpoint.
+    """
+    options = options or {}
+    resolved = vars(given).copy()
+    for name, default in (OPTION_DEFAULTS | RUN_DEFAULTS | dict(defaults)).items():
+        value = resolved.get(name)
+        if saved is not None and name in saved:
+            earlier = _as_given(saved[name])
+            if value is None:
+                resolved[name] = earlier
+            elif value != earlier and name not in free:
+                raise InputError(
+                    f"--{name} {_text(value)} differs from the checkpoint's {_text(earlier)}; leave it out to go on "
+                    "with the run, or start a fresh one without a checkpoint"
+                )
+        elif value is None:
+            resolved[name] = options.get(name, default)
+    return Namespace(**resolved)
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    return _number(text, int, lambda value: value >= 1, "a whole number of at least 1")
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Whole numbers of at least 1, separated by commas."""
+    try:
+        return tuple(count(part) for part in text.split(","))
+    except ArgumentTypeError as error:
+        raise ArgumentTypeError(f"{text!r} is not whole numbers of at least 1 with commas between, as 9,9,9") from error
+
+
+def epoch(text: str) -> int:
+    """A number of completed epochs."""
+    return _number(text, int, lambda value: value >= 0, "a whole number of at least 0")
+
+
+def seed(text: str) -> int:
+    """A seed that NumPy and Keras take."""
+    return _number(text, int, lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295")
+
+
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    return _number(text, float, lambda value: 0 < value < math.inf, "a number above 0")
+
+
+def non_negative(text: str) -> float:
+    """A finite number of at least 0."""
+    return _number(text, float, lambda value: 0 <= value < math.inf, "a number of at least 0")
+
+
+def fraction(text: str) -> float:
+    """A number from 0 up to but not 1."""
+    return _number(text, float, lambda value: 0 <= value < 1, "a number from 0 up to but not 1")
+
+
+def _number(text: str, kind: type, fits: Callable[[float], bool], expected: str):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not fits(value):
+        raise ArgumentTypeError(f"{text!r} is not {expected}")
+    return value
+
+
+def _with_underscores(word: str) -> str:
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value
+
+
+def _as_given(value):
+    """A value as the parser returns it: JSON has no tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _text(value) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,21 @@
+"""Progress where no terminal shows a bar."""
+
+import time
+
+import keras
+
+
+class EpochLine(keras.callbacks.Callback):
+    """Prints one plain line an epoch."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        seconds = time.perf_counter() - self._start
+        learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        values = "".join(f"  {name} {value:.4f}" for name, value in (logs or {}).items() if name != "learning_rate")
+        print(
+            f"epoch {epoch + 1}/{self.params['epochs']}{values}  learning rate {learning_rate:g}  {seconds:.0f} s",
+            flush=True,
+        )

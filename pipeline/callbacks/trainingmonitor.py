@@ -1,0 +1,76 @@
+"""The curves of a run, as a plot and as JSON."""
+
+import io
+from os import PathLike
+from pathlib import Path
+
+import keras
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from pipeline.io.atomic import make_folder, write_atomically
+from pipeline.io.history import append_epoch, epochs_of, new_history, write_history
+
+
+class TrainingMonitor(keras.callbacks.Callback):
+    """After every epoch: adds the epoch to the history, and writes a plot and, if asked, the history, atomically.
+
+    Args:
+        fig_path: the plot, a PNG file.
+        json_path: the history, or None.
+        history: the run so far, which is brought up to date in place (see `pipeline.io.history`).
+
+    Raises:
+        InputError: (a `ValueError`) a folder can't be made or written to; in an epoch's end, the loss is not finite.
+    """
+
+    def __init__(
+        self, fig_path: str | PathLike, json_path: str | PathLike | None = None, history: dict | None = None
+    ) -> None:
+        super().__init__()
+        self.fig_path = Path(fig_path)
+        self.json_path = None if json_path is None else Path(json_path)
+        self.history = new_history() if history is None else history
+        for path in filter(None, (self.fig_path, self.json_path)):
+            make_folder(path.parent)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        # A float32 variable: the shortest decimal that names it, 0.1 and not 0.10000000149.
+        learning_rate = np.float32(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        append_epoch(self.history, logs or {}, float(str(learning_rate)))
+        if self.json_path is not None:
+            write_history(self.json_path, self.history)
+        write_atomically(self.fig_path, plot_history(self.history))
+
+
+def plot_history(history: dict) -> bytes:
+    """A PNG image of a history: loss above, accuracy below, both from epoch 1; learning rates set by hand marked."""
+    figure = Figure(figsize=(8, 8), layout="constrained")
+    panels = figure.subplots(2, sharex=True)
+    epochs = np.arange(1, epochs_of(history) + 1)
+    for panel, name in zip(panels, ("loss", "accuracy"), strict=True):
+        for curve, label in ((name, "train"), (f"val_{name}", "validation")):
+            if history[curve]:
+                panel.plot(epochs, history[curve], label=label, marker="." if len(epochs) < 20 else None)
+        panel.set_ylabel(name)
+        panel.grid(alpha=0.3)
+        for epoch, _, value in history["run"].get("learning_rate_changes", ()):
+            # The change stands between two epochs: the last one at the old rate and the first at the new.
+            panel.axvline(epoch + 0.5, color="grey", linestyle="--", linewidth=1)
+            panel.annotate(
+                f"learning rate {value:g}",
+                (epoch + 0.5, 0.97),
+                xycoords=("data", "axes fraction"),
+                rotation=90,
+                va="top",
+                ha="right",
+                color="grey",
+                fontsize="small",
+            )
+        panel.legend(loc="best")
+    panels[1].set_xlabel("epoch")
+    panels[1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    return image.getvalue()

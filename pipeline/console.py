@@ -1,0 +1,76 @@
+"""How a command meets its user: exit codes, one-line errors, and no chatter from libraries that load."""
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from pipeline.errors import InputError
+
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Run a script's `main` and end the process: 0 done, 2 bad input, 130 Ctrl+C, 143 SIGTERM; never a traceback for
+    these. Any other exception is a defect and keeps its traceback.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        main()
+        sys.stdout.flush()
+    except InputError as error:
+        sys.exit(fail(str(error)))
+    except KeyboardInterrupt:
+        print("\nstopped by Ctrl+C", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone; a flush at exit must not fail on it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    sys.exit(0)
+
+
+def fail(message: str) -> int:
+    """Print `message` as the program's one line of error and return the exit code for bad input, 2."""
+    print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
+    return 2
+
+
+@contextmanager
+def quiet_start() -> Iterator[None]:
+    """Hold back what native libraries write to standard error while they are imported; show it if the import fails.
+
+    TensorFlow's shared objects log before any of their settings can be read, past `sys.stderr`, so the file
+    descriptor itself is redirected. A backend that isn't installed becomes an `InputError`.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as chatter:
+        os.dup2(chatter.fileno(), 2)
+        failed = True
+        try:
+            yield
+            failed = False
+        except ModuleNotFoundError as error:
+            failed = False
+            raise InputError(
+                f"{error}; install requirements.txt, or requirements-jax.txt and set KERAS_BACKEND=jax"
+            ) from error
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            if failed:
+                chatter.seek(0)
+                shutil.copyfileobj(chatter, sys.stderr.buffer)
+
+
+def _terminate(signal_number: int, frame: FrameType | None) -> NoReturn:
+    print("stopped by SIGTERM", file=sys.stderr)
+    sys.exit(TERMINATED)

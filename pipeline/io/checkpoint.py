@@ -1,0 +1,168 @@
+"""Checkpoints: one HDF5 file that stock Keras opens and that an exact resume needs nothing beside.
+
+    bytes 0-511      user block: magic, length and SHA-256 of every byte after it, so that damage shows before any HDF5
+                     code touches the file
+    /                attributes backend, keras_version, model_config as Keras writes them, stock layers only
+    /model_weights   as Keras lays them out
+    /run/state       JSON: epoch, batch, network, history, options
+    /run/optimizer   the optimizer's variables by their paths: iteration, learning rate, momentum
+
+`keras.models.load_model(path, compile=False)` reads the first two groups. `read_checkpoint` deserialises no code and
+no Keras configuration: the caller rebuilds the network, and arrays are taken by exact name, shape and dtype.
+"""
+
+import hashlib
+import json
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.io.atomic import write_atomically
+from pipeline.io.history import check_history, epochs_of
+from pipeline.nn.normalization import stock_config
+
+MAGIC = b"ResNet run 1\n"
+_HEADER = struct.Struct("<16sQ32s")
+_USER_BLOCK = 512
+_EPOCH_NAME = re.compile(r"epoch_(\d+)\.hdf5")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint says of its run; `restore` brings its arrays back.
+
+    `epoch` counts completed epochs, `batch` completed batches of the epoch under way. `network` holds the arguments
+    of `ResNet.build`, `history` the run so far (see `pipeline.io.history`), `options` how the process that wrote it
+    went about it (see `pipeline.arguments`), `image` the file's HDF5 part.
+    """
+
+    path: Path
+    epoch: int
+    batch: int
+    backend: str
+    network: dict
+    history: dict
+    options: dict
+    image: bytes
+
+    def restore(self, model: keras.Model) -> None:
+        """Give `model`, and its optimizer if it is compiled, the checkpoint's values to the bit.
+
+        Raises:
+            InputError: an array that the model needs is missing or has another shape or dtype.
+        """
+        targets = _weights_by_name(model)
+        optimizer = getattr(model, "optimizer", None)
+        if optimizer is not None:
+            optimizer.build(model.trainable_variables)
+            targets |= _optimizer_by_name(optimizer)
+        with _open_image(self.image, self.path) as file:
+            values = {name: _read_array(file, name, variable, self.path) for name, variable in targets.items()}
+        for name, variable in targets.items():
+            variable.assign(values[name])
+
+
+def save_checkpoint(
+    path: Path, model: keras.Model, *, epoch: int, batch: int, network: dict, history: dict, options: dict
+) -> None:
+    """Write the state of a compiled `model` after `epoch` epochs and `batch` batches of the next, atomically.
+
+    Raises:
+        OSError: the file could not be written whole; the one that was there is untouched.
+    """
+    state = {"epoch": epoch, "batch": batch, "network": network, "history": history, "options": options}
+    versions = {"backend": keras.backend.backend(), "keras_version": keras.__version__}
+    # In memory, so that the digest is known before the first byte reaches the disk.
+    with h5py.File("checkpoint", "w", driver="core", backing_store=False, userblock_size=_USER_BLOCK) as file:
+        file.attrs.update(versions | {"model_config": stock_config(model)})
+        weights = file.create_group("model_weights")
+        weights.attrs.update(versions | {"layer_names": _names(layer.name for layer in model.layers)})
+        for layer in model.layers:
+            weights.create_group(layer.name).attrs["weight_names"] = _names(weight.path for weight in layer.weights)
+        weights.create_group("top_level_model_weights").attrs["weight_names"] = _names(())
+        file["run/state"] = np.frombuffer(json.dumps(state, allow_nan=False).encode(), np.uint8)
+        for name, variable in (_weights_by_name(model) | _optimizer_by_name(model.optimizer)).items():
+            file[name] = keras.ops.convert_to_numpy(variable)
+        file.flush()
+        image = file.id.get_file_image()
+    header = _HEADER.pack(MAGIC, len(image), hashlib.sha256(image).digest())
+    write_atomically(path, header.ljust(_USER_BLOCK, b"\0"), image)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint in the file `path`, its digest checked first.
+
+    Raises:
+        InputError: the file is missing, is no checkpoint of this project, or is damaged.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"can't read checkpoint {path}: {error.strerror}") from error
+    if len(content) < _USER_BLOCK or not content.startswith(MAGIC):
+        raise InputError(f"{path} is not a checkpoint of this project; expected a file that its training wrote")
+    _, length, digest = _HEADER.unpack_from(content)
+    image = content[_USER_BLOCK:]
+    if len(image) != length:
+        raise InputError(f"checkpoint {path} is damaged: {len(image)} bytes of {length}; take an earlier one")
+    if hashlib.sha256(image).digest() != digest:
+        raise InputError(f"checkpoint {path} is damaged: its digest differs; take an earlier one")
+    with _open_image(image, path) as file:
+        try:
+            state = json.loads(file["run/state"][()].tobytes())
+            epoch, batch, network, options = (state[name] for name in ("epoch", "batch", "network", "options"))
+            history = check_history(state["history"])
+            backend = str(file.attrs["backend"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"checkpoint {path} holds no state of a run: {error}") from error
+    if (epoch, type(batch), type(network), type(options)) != (epochs_of(history), int, dict, dict) or batch < 0:
+        raise InputError(f"checkpoint {path} holds a state of a run that contradicts itself")
+    return Checkpoint(path, epoch, batch, backend, network, history, options, image)
+
+
+def checkpoint_path(folder: Path, epoch: int) -> Path:
+    """The name of the checkpoint after `epoch` epochs."""
+    return folder / f"epoch_{epoch}.hdf5"
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The epoch checkpoints in `folder`, earliest first; none if there is no such folder."""
+    numbered = {int(match[1]): path for path in folder.glob("*") if (match := _EPOCH_NAME.fullmatch(path.name))}
+    return [numbered[epoch] for epoch in sorted(numbered)]
+
+
+def _weights_by_name(model: keras.Model) -> dict[str, keras.Variable]:
+    return {f"model_weights/{layer.name}/{weight.path}": weight for layer in model.layers for weight in layer.weights}
+
+
+def _optimizer_by_name(optimizer: keras.optimizers.Optimizer) -> dict[str, keras.Variable]:
+    return {f"run/optimizer/{variable.path}": variable for variable in optimizer.variables}
+
+
+def _names(names) -> np.ndarray:
+    return np.array([name.encode() for name in names], dtype=h5py.string_dtype() if not names else None)
+
+
+def _open_image(image: bytes, path: Path) -> h5py.File:
+    try:
+        return h5py.File(h5py.h5f.open_file_image(image))
+    except (OSError, ValueError) as error:
+        raise InputError(f"checkpoint {path} holds no HDF5 file: {error}") from error
+
+
+def _read_array(file: h5py.File, name: str, variable: keras.Variable, path: Path) -> np.ndarray:
+    shape, dtype = tuple(variable.shape), np.dtype(variable.dtype)
+    stored = file.get(name)
+    if not isinstance(stored, h5py.Dataset):
+        raise InputError(f"checkpoint {path} lacks {name}; it belongs to another network")
+    # The width of the step counter is the backend's own choice.
+    same_dtype = stored.dtype == dtype or (shape == () and {stored.dtype.kind, dtype.kind} <= {"i", "u"})
+    if stored.shape != shape or not same_dtype:
+        raise InputError(f"checkpoint {path}: {name} is {stored.dtype} {stored.shape}; expected {dtype} {shape}")
+    return stored[()].astype(dtype)
