@@ -7,8 +7,6 @@ The trained model goes to --model, the checkpoints on the way to a folder of the
 Published: 120 epochs reach 93.39 %, 150 epochs 93.79 %.
 """
 
-from pathlib import Path
-
 from config import cifar10_config as config
 from pipeline import arguments, console
 
@@ -20,6 +18,7 @@ def parse_arguments():
     parser.add_argument(
         "-m",
         "--model",
+        type=arguments.model_file,
         metavar="FILE",
         default=config.MODEL,
         help=f"file of the trained model (default: {config.MODEL})",
@@ -41,8 +40,7 @@ def main() -> None:
         from pipeline.preprocessing import AffineAugmentation
         from pipeline.utils.schedules import PolynomialDecay
 
-    model_path = Path(given.model)
-    folder = model_path.with_suffix("")
+    folder = given.model.with_suffix("")
     checkpoint = training.find_checkpoint("latest" if given.resume else None, folder)
     args = training.resolve(given, SCRIPT, config.DECAY, checkpoint)
 
@@ -56,9 +54,18 @@ def main() -> None:
     model = ResNet.build(**network)
     training.compile_model(model, args, checkpoint)
     decay = keras.callbacks.LearningRateScheduler(PolynomialDecay(args.lr, args.epochs))
-    written = training.fit(model, train, test, args, folder=folder, network=network, history=history, callbacks=[decay])
-    training.save_model(model_path, model, args, network=network, history=history)
-    training.report(model, test, dataset.classes, [*written, model_path])
+    written = training.fit(
+        model,
+        train,
+        test,
+        args,
+        folder=folder,
+        network=network,
+        history=history,
+        model_path=given.model,
+        callbacks=[decay],
+    )
+    training.report(model, test, dataset.classes, written)
 
 
 if __name__ == "__main__":

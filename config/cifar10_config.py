@@ -3,6 +3,8 @@
 # What the network is given, and which stem that asks for.
 IMAGES = {"height": 32, "width": 32, "depth": 3, "dataset": "cifar10"}
 
+CLASSES = 10
+
 # ResNet-56: nine bottleneck modules in each of three stages. L2 of 1e-4 is what the published curves show.
 NETWORK = {"stages": (9, 9, 9), "filters": (64, 64, 128, 256), "reg": 1e-4}
 

@@ -9,6 +9,7 @@ import math
 import sys
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import NoReturn
 
 from pipeline.errors import InputError
@@ -131,6 +132,14 @@ def epoch(text: str) -> int:
 def seed(text: str) -> int:
     """A seed that NumPy and Keras take."""
     return _number(text, int, lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295")
+
+
+def model_file(text: str) -> Path:
+    """The name of a model's HDF5 file."""
+    path = Path(text)
+    if path.suffix not in (".hdf5", ".h5"):
+        raise ArgumentTypeError(f"{text!r} is not a file name that ends in .hdf5")
+    return path
 
 
 def positive(text: str) -> float:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from sklearn.metrics import classification_report
 
-from pipeline import arguments
+from pipeline import arguments, console
 from pipeline.callbacks import EpochCheckpoint, EpochLine, TrainingMonitor
 from pipeline.errors import InputError
 from pipeline.io.atomic import make_folder, move_aside
@@ -99,7 +99,8 @@ def open_history(
 
 def set_up(args: Namespace) -> None:
     """Fix what Keras takes from global state: the seed of the first weights and the precision of a step."""
-    keras.utils.set_random_seed(args.seed)
+    with console.quiet_start():  # Keras imports TensorFlow to seed it too, where it is installed beside JAX.
+        keras.utils.set_random_seed(args.seed)
     keras.config.set_dtype_policy(args.precision)
 
 
@@ -132,54 +133,52 @@ def fit(
     folder: Path,
     network: dict,
     history: dict,
+    model_path: Path | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> list[Path]:
-    """Train from the end of `history` to the last epoch, or to `stop_after`; return the plot's and history's paths.
+    """Train from the end of `history` to the last epoch, or to `stop_after`; return the paths of what is written.
 
-    Checkpoints go to `folder`. What lies there, or in the output folder, of another run or of this one beyond the
-    point where it goes on, is moved into `earlier-1`, `earlier-2`, ... beside.
+    Checkpoints go to `folder`, the trained model to `model_path` if there is one. What lies there, or in the output
+    folder, of another run or of this one beyond the point where it goes on, is moved into `earlier-1`, `earlier-2`,
+    ... beside.
     """
     output = Path(args.output)
     fig_path, json_path = (output / f"{history['run']['script']}.{ending}" for ending in ("png", "json"))
-    make_folder(output)
-    make_folder(folder)
+    models = [] if model_path is None else [model_path]
+    for path in (folder, output, *(path.parent for path in models)):
+        make_folder(path)
+    options = {name: getattr(args, name) for name in arguments.OPTION_DEFAULTS}
+    state = {"network": network, "history": history, "options": options}
     done, last = epochs_of(history), min(args.epochs, args.stop_after or args.epochs)
-    if done >= last:
+    if done < last:
+        _keep_earlier_runs(history, [*list_checkpoints(folder), json_path, fig_path, *models])
+        print(
+            f"{model.count_params():,} parameters, {len(train.images):,} training and {len(test.images):,} test "
+            f"images, {train.num_batches} steps an epoch, {keras.backend.backend()} on {history['run']['device']}"
+        )
+        on_terminal = sys.stdout.isatty()
+        model.fit(
+            train,
+            validation_data=test,
+            initial_epoch=done,
+            epochs=last,
+            # The batches come shuffled; Keras would shuffle them again, from a random state that no checkpoint holds.
+            shuffle=False,
+            verbose=1 if on_terminal else 0,
+            callbacks=[
+                keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: train.set_epoch(epoch)),
+                *callbacks,
+                TrainingMonitor(fig_path, json_path, history=history),
+                EpochCheckpoint(folder, args.every, **state),
+                *([] if on_terminal else [EpochLine()]),
+            ],
+        )
+    else:
         print(f"epoch {last} is reached already: {done} epochs are done")
-        return [fig_path, json_path]
-    _keep_earlier_runs(history, folder, [json_path, fig_path])
-    print(
-        f"{model.count_params():,} parameters, {len(train.images):,} training and {len(test.images):,} test images, "
-        f"{train.num_batches} steps an epoch, {keras.backend.backend()} on {history['run']['device']}"
-    )
-    on_terminal = sys.stdout.isatty()
-    model.fit(
-        train,
-        validation_data=test,
-        initial_epoch=done,
-        epochs=last,
-        # The batches come shuffled; Keras would shuffle them again, from a random state that no checkpoint holds.
-        shuffle=False,
-        verbose=1 if on_terminal else 0,
-        callbacks=[
-            keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: train.set_epoch(epoch)),
-            *callbacks,
-            TrainingMonitor(fig_path, json_path, history=history),
-            EpochCheckpoint(folder, args.every, network, history, _options(args)),
-            *([] if on_terminal else [EpochLine()]),
-        ],
-    )
-    return [fig_path, json_path, *list_checkpoints(folder)[-1:]]
-
-
-def save_model(path: Path, model: keras.Model, args: Namespace, *, network: dict, history: dict) -> None:
-    """Write the trained model to `path`, as a checkpoint of its last epoch."""
-    make_folder(path.parent)
-    if path.exists() and not _belongs(path, history):
-        _move_aside([path])
-    save_checkpoint(
-        path, model, epoch=epochs_of(history), batch=0, network=network, history=history, options=_options(args)
-    )
+        _keep_earlier_runs(history, models)
+    for path in models:
+        save_checkpoint(path, model, epoch=epochs_of(history), batch=0, **state)
+    return [path for path in (fig_path, json_path, *list_checkpoints(folder)[-1:], *models) if path.exists()]
 
 
 def report(model: keras.Model, test: ArrayBatches, classes: Sequence[str], written: Sequence[Path]) -> None:
@@ -201,28 +200,19 @@ def _current_rate(run: Mapping) -> float:
     return changes[-1][2] if changes else run["arguments"]["lr"]
 
 
-def _options(args: Namespace) -> dict:
-    return {name: getattr(args, name) for name in arguments.OPTION_DEFAULTS}
-
-
-def _keep_earlier_runs(history: dict, folder: Path, curves: Sequence[Path]) -> None:
-    strangers = [path for path in list_checkpoints(folder) if not _belongs(path, history)]
-    existing = [path for path in curves if path.exists()]
-    if existing and not _belongs(curves[0], history):
-        strangers += existing
-    _move_aside(strangers)
-
-
-def _move_aside(paths: list[Path]) -> None:
-    for target in move_aside(paths):
-        names = ", ".join(path.name for path in paths if path.parent == target.parent)
+def _keep_earlier_runs(history: dict, paths: Sequence[Path]) -> None:
+    """Move aside those of `paths` that this run would overwrite and that aren't its own beginning."""
+    strangers = [path for path in paths if path.exists() and not _belongs(path, history)]
+    for target in move_aside(strangers):
+        names = ", ".join(path.name for path in strangers if path.parent == target.parent)
         print(f"moved to {target}, to keep what an earlier run wrote: {names}")
 
 
 def _belongs(path: Path, history: dict) -> bool:
-    """Whether the history in a checkpoint or JSON file is the beginning of `history`."""
+    """Whether the history in a checkpoint or JSON file, or beside a plot, is the beginning of `history`."""
     try:
-        earlier = read_history(path) if path.suffix == ".json" else read_checkpoint(path).history
+        of_curves = path.suffix in (".json", ".png")
+        earlier = read_history(path.with_suffix(".json")) if of_curves else read_checkpoint(path).history
     except InputError:
         return False
     return is_start_of(earlier, history)

@@ -41,11 +41,13 @@ class TrainingMonitor(keras.callbacks.Callback):
         append_epoch(self.history, logs or {}, float(str(learning_rate)))
         if self.json_path is not None:
             write_history(self.json_path, self.history)
-        write_atomically(self.fig_path, plot_history(self.history))
+        image = io.BytesIO()
+        draw_history(self.history).savefig(image, format="png", dpi=120)
+        write_atomically(self.fig_path, image.getvalue())
 
 
-def plot_history(history: dict) -> bytes:
-    """A PNG image of a history: loss above, accuracy below, both from epoch 1; learning rates set by hand marked."""
+def draw_history(history: dict) -> Figure:
+    """A figure of a history: loss above, accuracy below, both from epoch 1; learning rates set by hand marked."""
     figure = Figure(figsize=(8, 8), layout="constrained")
     panels = figure.subplots(2, sharex=True)
     epochs = np.arange(1, epochs_of(history) + 1)
@@ -71,6 +73,4 @@ def plot_history(history: dict) -> bytes:
         panel.legend(loc="best")
     panels[1].set_xlabel("epoch")
     panels[1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=120)
-    return image.getvalue()
+    return figure

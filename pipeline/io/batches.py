@@ -1,5 +1,6 @@
 """Batches of images for `fit`, `evaluate` and `predict`."""
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -28,7 +29,7 @@ class ArrayBatches(keras.utils.PyDataset):
         training: whether to shuffle and augment.
         seed: of the order and the augmentation.
         augmentation: variation of the training images, or None.
-        workers: threads that prepare batches ahead; any number gives the same batches.
+        workers: threads that prepare batches ahead of the one asked for; any number gives the same batches.
 
     Raises:
         InputError: (a `ValueError`) no batch can be made.
@@ -47,7 +48,8 @@ class ArrayBatches(keras.utils.PyDataset):
         augmentation: AffineAugmentation | None = None,
         workers: int = 1,
     ) -> None:
-        super().__init__(workers=workers)
+        # Keras' own workers would hand batches that it drew to learn their shapes to the first epoch as well.
+        super().__init__(workers=1)
         if training and len(images) < batch_size:
             raise InputError(f"{len(images)} training images are fewer than one batch of {batch_size}")
         self.images = images
@@ -58,11 +60,15 @@ class ArrayBatches(keras.utils.PyDataset):
         self.training = training
         self.seed = seed
         self.augmentation = augmentation
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
+        self._ahead: dict[int, Future] = {}
+        self._depth = 2 * workers
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Make the batches those of `epoch`, the number of completed epochs."""
         self.epoch = epoch
+        self._ahead.clear()
         count = len(self.images)
         self._order = randomness.permutation(self.seed, epoch, count) if self.training else np.arange(count)
 
@@ -72,12 +78,16 @@ class ArrayBatches(keras.utils.PyDataset):
         return whole if self.training else whole + bool(tail)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        rows = self._order[index * self.batch_size : (index + 1) * self.batch_size]
+        for following in range(index, min(index + self._depth, self.num_batches)):
+            if following not in self._ahead:
+                rows = self._order[following * self.batch_size : (following + 1) * self.batch_size]
+                self._ahead[following] = self._pool.submit(self._make, self.epoch, rows)
+        return self._ahead.pop(index).result()
+
+    def _make(self, epoch: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images = self.images[rows]
         if self.training and self.augmentation is not None:
-            images = self.augmentation(
-                images, randomness.uniforms(self.seed, self.epoch, rows, self.augmentation.DRAWS)
-            )
+            images = self.augmentation(images, randomness.uniforms(self.seed, epoch, rows, self.augmentation.DRAWS))
         one_hot = np.zeros((len(rows), self.classes), np.float32)
         one_hot[np.arange(len(rows)), self.labels[rows]] = 1.0
         return images - self.mean, one_hot

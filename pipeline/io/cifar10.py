@@ -5,6 +5,7 @@ test images of 32x32 pixels, RGB, in ten classes, six files of 10,000 images.
 """
 
 import io
+import os
 import pickle
 import socket
 import tarfile
@@ -69,17 +70,17 @@ def _load(data: str | None) -> Dataset:
 
 def _official_archive() -> Path:
     """The official archive with its digest checked, downloaded into Keras' cache unless it is there already."""
-    from keras.config import keras_home
     from keras.utils import get_file
 
-    cache = Path(keras_home()) / "datasets"
+    home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+    cache = home / "datasets"
     # The second name is the one that keras.datasets.cifar10.load_data gives to the same file.
     names = ("cifar-10-python.tar.gz", "cifar-10-batches-py-target_archive")
     name = next((name for name in names if (cache / name).is_file()), names[0])
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(20)
     try:
-        return Path(get_file(name, URL, file_hash=SHA256, hash_algorithm="sha256"))
+        return Path(get_file(name, URL, cache_dir=home, file_hash=SHA256, hash_algorithm="sha256"))
     except Exception as error:  # get_file wraps every failure in a bare Exception
         raise InputError(
             f"can't download {URL} ({error}); put the file at {cache / names[0]}, or name its place with --data, or "
@@ -155,12 +156,9 @@ class _ArrayUnpickler(pickle.Unpickler):
     """Rebuilds arrays and plain containers; a pickle that names anything else, such as a function, is refused."""
 
     _GLOBALS = frozenset(
-        {
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "_reconstruct"),
-        }
+        {("numpy", "ndarray"), ("numpy", "dtype")}
+        | {(f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")}
+        | {(f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")}
     )
 
     def find_class(self, module: str, name: str):

@@ -1,0 +1,38 @@
+# Each target makes .venv and installs what it needs first; nothing but Python 3.11 or newer is asked for.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := output/demo
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed
+	@echo "--- training on handwritten digits with learning rate 0.1, stopping after 6 of 9 epochs"
+	$(BIN)/python resnet_cifar10.py --data digits --stages 1,1,1 --filters 16,32,64,128 --batch_size 32 \
+	    --epochs 9 --stop_after 6 --every 3 --checkpoints $(DEMO)/checkpoints --output $(DEMO)
+	@echo "--- going on from the newest checkpoint with learning rate 0.01"
+	$(BIN)/python resnet_cifar10.py --checkpoints $(DEMO)/checkpoints --model latest --lr 0.01
+	@echo "--- plot and history: $(DEMO)/resnet_cifar10.png and .json; checkpoints: $(DEMO)/checkpoints"
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "Python 3.11 or newer is needed, as PYTHON=/path/to/python3.11 make ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: requirements.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/installed-dev: requirements.txt requirements-dev.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@ $(VENV)/installed

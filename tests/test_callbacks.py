@@ -1,0 +1,71 @@
+"""The callbacks in a plain Keras `fit`."""
+
+import json
+
+import cv2
+import keras
+import numpy as np
+import pytest
+
+from pipeline.callbacks import EpochCheckpoint, TrainingMonitor
+from pipeline.callbacks.trainingmonitor import draw_history
+from pipeline.io.checkpoint import list_checkpoints
+from pipeline.io.history import new_history
+
+
+@pytest.fixture
+def fit():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, activation="softmax")])
+    model.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy", metrics=["accuracy"])
+    inputs, targets = np.random.default_rng(0).random((12, 2)), np.eye(3)[np.arange(12) % 3]
+
+    def run(*callbacks, epochs=3, inputs=inputs):
+        return model.fit(inputs, targets, validation_split=0.25, epochs=epochs, verbose=0, callbacks=list(callbacks))
+
+    return run
+
+
+def test_checkpoints_come_every_few_epochs_and_after_the_last(fit, tmp_path):
+    fit(EpochCheckpoint(tmp_path / "new" / "folder", every=3), epochs=7)
+    assert [path.name for path in list_checkpoints(tmp_path / "new" / "folder")] == [
+        "epoch_3.hdf5", "epoch_6.hdf5", "epoch_7.hdf5",
+    ]  # fmt: skip
+
+
+def test_every_must_be_a_count(tmp_path):
+    with pytest.raises(ValueError, match="every is 0"):
+        EpochCheckpoint(tmp_path, every=0)
+
+
+def test_monitor_writes_the_history_that_keras_returns_and_a_plot(fit, tmp_path):
+    returned = fit(TrainingMonitor(tmp_path / "plots" / "a.png", tmp_path / "a.json")).history
+    written = json.loads((tmp_path / "a.json").read_text())
+    for curve in ("loss", "accuracy", "val_loss", "val_accuracy"):
+        assert written[curve] == returned[curve]
+    assert written["learning_rate"] == [0.1] * 3
+    assert cv2.imread(str(tmp_path / "plots" / "a.png")).std() > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "plots"]
+
+
+def test_monitor_goes_on_from_a_history(fit, tmp_path):
+    history = new_history() | {name: [1.0] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
+    history["learning_rate"] = [0.2]
+    fit(TrainingMonitor(tmp_path / "a.png", history=history), epochs=2)
+    assert history["learning_rate"] == [0.2, 0.1, 0.1]
+    assert history["loss"][0] == 1.0
+
+
+def test_a_diverged_run_stops_with_advice(fit, tmp_path):
+    with pytest.raises(ValueError, match=r"loss is nan after epoch 1: .*smaller --lr"):
+        fit(TrainingMonitor(tmp_path / "a.png"), inputs=np.full((12, 2), np.nan))
+
+
+def test_curves_start_at_epoch_1_on_axes_of_their_own_with_changes_by_hand_marked():
+    curves = {"loss": [2.0, 1.0], "accuracy": [0.1, 0.2], "val_loss": [3.0, 2.0], "val_accuracy": [0.3, 0.4]}
+    run = {"learning_rate_changes": [[1, 0, 0.01]]}
+    loss, accuracy = draw_history(curves | {"learning_rate": [0.1, 0.01], "run": run}).axes
+    assert [list(line.get_xdata()) for line in loss.lines[:2]] == [[1, 2], [1, 2]]
+    assert [list(line.get_ydata()) for line in accuracy.lines[:2]] == [[0.1, 0.2], [0.3, 0.4]]
+    assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("loss", "accuracy")
+    assert [list(panel.lines[2].get_xdata()) for panel in (loss, accuracy)] == [[1.5, 1.5]] * 2
+    assert loss.texts[0].get_text() == "learning rate 0.01"

@@ -1,0 +1,200 @@
+"""CIFAR-10 in each form it is kept in, whole and broken."""
+
+import io
+import pickle
+import tarfile
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.io import cifar10
+from pipeline.io.cifar10 import load_cifar10
+
+FILES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+
+
+@pytest.fixture(scope="module")
+def official():
+    """Rows and labels of each file: constant images, so that archives of them are small."""
+    rng = np.random.default_rng(0)
+    parts = {}
+    for name in FILES:
+        labels = rng.integers(0, 10, 10_000)
+        # Red holds the label, green and blue the row's number.
+        planes = np.stack([labels, np.arange(10_000) % 256, np.arange(10_000) // 256], axis=1).astype(np.uint8)
+        parts[name] = np.repeat(planes, 1024, axis=1), labels.tolist()
+    return parts
+
+
+def python_layout(official):
+    return {
+        f"cifar-10-batches-py/{name}": pickle.dumps({b"data": rows, b"labels": labels}, protocol=3)
+        for name, (rows, labels) in official.items()
+    }
+
+
+def binary_layout(official):
+    return {
+        f"cifar-10-batches-bin/{name}.bin": np.column_stack([np.array(labels, np.uint8), rows]).tobytes()
+        for name, (rows, labels) in official.items()
+    }
+
+
+def write_archive(path, members):
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def write_folder(path, members):
+    for name, content in members.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    return (path / name).parent
+
+
+def check(dataset, official):
+    assert dataset.train_images.shape == (50_000, 32, 32, 3)
+    assert dataset.test_images.shape == (10_000, 32, 32, 3)
+    assert dataset.train_images.dtype == np.uint8
+    assert dataset.classes[3] == "cat"
+    assert dataset.mirrors
+    np.testing.assert_array_equal(dataset.train_labels, np.concatenate([official[name][1] for name in FILES[:5]]))
+    np.testing.assert_array_equal(dataset.test_labels, official["test_batch"][1])
+    # Channel 0 is red, which holds the label; row 300 of a file is 44 + 1 * 256.
+    np.testing.assert_array_equal(
+        dataset.train_images[..., 0], dataset.train_labels[:, None, None].repeat(32, 1).repeat(32, 2)
+    )
+    assert dataset.train_images[10_300, 5, 7].tolist() == [dataset.train_labels[10_300], 44, 1]
+
+
+@pytest.mark.parametrize("layout", [python_layout, binary_layout])
+def test_both_layouts_load_from_archive_and_folder(official, tmp_path, layout):
+    members = layout(official)
+    for path in (write_archive(tmp_path / "a.tar.gz", members), write_folder(tmp_path, members)):
+        check(load_cifar10(str(path)), official)
+
+
+def test_a_limit_takes_the_same_samples_each_time(official, tmp_path):
+    folder = str(write_folder(tmp_path, binary_layout(official)))
+    whole, limited = load_cifar10(folder), load_cifar10(folder, 100)
+    assert limited.train_images.shape == (100, 32, 32, 3)
+    assert limited.test_images.shape == (100, 32, 32, 3)
+    assert limited.digest() == load_cifar10(folder, 100).digest() != whole.digest()
+    assert load_cifar10(folder, 10**6).test_labels.shape == (10_000,)
+
+
+class Payload:
+    def __reduce__(self):
+        return (open, ("pwned", "w"))
+
+
+def test_a_pickle_that_names_a_function_runs_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data_batch_1").write_bytes(pickle.dumps({b"data": Payload(), b"labels": []}))
+    with pytest.raises(ValueError, match=r"names .*open"):
+        load_cifar10(str(tmp_path))
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_broken_files_are_named(official, tmp_path):
+    members = binary_layout(official)
+    folder = write_folder(tmp_path, members)
+    (folder / "data_batch_3.bin").write_bytes(b"short")
+    with pytest.raises(ValueError, match=r"data_batch_3.bin has 5 bytes; expected 30730000"):
+        load_cifar10(str(folder))
+    (folder / "data_batch_3.bin").unlink()
+    with pytest.raises(ValueError, match="data_batch_3"):
+        load_cifar10(str(folder))
+    archive = write_archive(tmp_path / "lacking.tar.gz", {k: v for k, v in members.items() if "5" not in k})
+    with pytest.raises(ValueError, match=r"lacks cifar-10-batches-bin/data_batch_5\.bin"):
+        load_cifar10(str(archive))
+    archive.write_bytes(archive.read_bytes()[:-2000])
+    with pytest.raises(ValueError, match="not a whole CIFAR-10 archive"):
+        load_cifar10(str(archive))
+    archive.write_text("hello")
+    with pytest.raises(ValueError, match="not a whole CIFAR-10 archive"):
+        load_cifar10(str(archive))
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {b"data": np.zeros((10_000, 3072), np.float32), b"labels": [0] * 10_000},
+        {b"data": np.zeros((9_999, 3072), np.uint8), b"labels": [0] * 9_999},
+        {b"data": np.zeros((10_000, 3072), np.uint8), b"labels": [10] * 10_000},
+        {b"data": np.zeros((10_000, 3072), np.uint8), b"labels": [0] * 9_999},
+        {b"labels": []},
+        [],
+    ],
+)
+def test_a_pickle_with_other_contents_is_refused(tmp_path, batch):
+    (tmp_path / "data_batch_1").write_bytes(pickle.dumps(batch))
+    with pytest.raises(ValueError, match="data_batch_1"):
+        load_cifar10(str(tmp_path))
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    for split in ("train", "test"):
+        for label, name in enumerate(("ant", "bee")):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(3):
+                pixels = np.full((32, 32, 3), (10 * number, 100 * label, 200), np.uint8)
+                cv2.imwrite(str(tmp_path / split / name / f"{number}.png"), pixels)
+    return tmp_path
+
+
+def test_a_folder_of_images_loads_as_rgb_in_the_order_of_names(image_folder):
+    dataset = load_cifar10(str(image_folder))
+    assert dataset.classes == ("ant", "bee")
+    assert dataset.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert dataset.train_images[4, 0, 0].tolist() == [200, 100, 10]
+
+
+def test_a_broken_image_is_named(image_folder):
+    victim = image_folder / "test" / "bee" / "1.png"
+    whole = victim.read_bytes()
+    for content, message in ((whole[:-20], "cut short"), (b"GIF89a", "neither JPEG nor PNG")):
+        victim.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"1\.png.*{message}"):
+            load_cifar10(str(image_folder))
+    cv2.imwrite(str(victim), np.zeros((16, 20, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"1\.png is 20x16 pixels; expected 32x32"):
+        load_cifar10(str(image_folder))
+
+
+def test_a_folder_with_other_classes_in_test_is_refused(image_folder):
+    (image_folder / "test" / "bee").rename(image_folder / "test" / "cow")
+    with pytest.raises(ValueError, match="different classes"):
+        load_cifar10(str(image_folder))
+
+
+def test_what_is_no_data_set_says_what_would_be(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no CIFAR-10; expected cifar-10-python.tar.gz"):
+        load_cifar10(str(tmp_path))
+    with pytest.raises(ValueError, match="does not exist"):
+        load_cifar10(str(tmp_path / "nowhere"))
+
+
+def test_without_a_network_the_error_says_where_to_get_and_put_the_archive(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar10, "URL", "http://127.0.0.1:9/cifar-10-python.tar.gz")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match=r"127\.0\.0\.1:9.*put the file at .*--data digits") as error:
+        load_cifar10()
+    assert "\n" not in str(error.value)
+
+
+def test_digits_are_split_by_class_and_always_the_same():
+    dataset = load_cifar10("digits")
+    assert dataset.train_images.shape == (1437, 32, 32, 3)
+    assert dataset.test_images.shape == (360, 32, 32, 3)
+    assert dataset.train_images.max() == 255
+    shares = np.bincount(dataset.test_labels) / np.bincount(np.concatenate([dataset.train_labels, dataset.test_labels]))
+    np.testing.assert_allclose(shares, 0.2, atol=0.01)
+    assert not dataset.mirrors
+    assert dataset.digest() == load_cifar10("digits").digest()

@@ -1,0 +1,95 @@
+"""The networks against the published tables."""
+
+import keras
+import numpy as np
+import pytest
+
+from pipeline.nn.conv import ResNet
+
+CIFAR10 = {"height": 32, "width": 32, "depth": 3, "classes": 10, "stages": (9, 9, 9), "filters": (64, 64, 128, 256)}
+TINY = {
+    "height": 64,
+    "width": 64,
+    "depth": 3,
+    "classes": 200,
+    "stages": (3, 4, 6),
+    "filters": (64, 128, 256, 512),
+    "dataset": "tiny_imagenet",
+}
+SMALL = {"height": 16, "width": 16, "depth": 3, "classes": 5, "stages": (2, 1), "filters": (8, 8, 16)}
+
+
+@pytest.mark.parametrize(("network", "total", "trainable"), [(CIFAR10, 886_102, 873_872), (TINY, 2_265_748, 2_252_046)])
+def test_published_networks_have_the_published_parameters(network, total, trainable):
+    model = ResNet.build(**network)
+    assert model.count_params() == total
+    assert sum(np.prod(weight.shape) for weight in model.trainable_weights) == trainable
+
+
+def test_imagenet_stem_shrinks_four_times():
+    model = ResNet.build(64, 96, 3, 10, (1, 1), (8, 8, 16), dataset="imagenet")
+    assert model.get_layer("conv1").output.shape == (None, 32, 48, 8)
+    assert model.get_layer("max_pool").output.shape == (None, 16, 24, 8)
+    assert model.get_layer("conv3_1_add").output.shape == (None, 8, 12, 16)
+
+
+def test_every_kernel_and_nothing_else_is_regularised():
+    model = ResNet.build(**SMALL, reg=0.5)
+    kernels = [weight for weight in model.trainable_weights if weight.name == "kernel"]
+    assert len(kernels) == 1 + 3 * 3 + 2 + 1
+    expected = 0.5 * sum(float(np.sum(np.square(keras.ops.convert_to_numpy(kernel)))) for kernel in kernels)
+    assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_normalisation_carries_its_coefficients_everywhere():
+    model = ResNet.build(**SMALL, bn_eps=1e-3, bn_mom=0.7)
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert len(layers) == 1 + 3 * 3 + 1
+    assert {(layer.epsilon, layer.momentum) for layer in layers} == {(1e-3, 0.7)}
+
+
+def test_stride_lies_on_the_3x3_convolution_and_the_shortcut_of_later_stages():
+    model = ResNet.build(**SMALL)
+    strided = {layer.name for layer in model.layers if getattr(layer, "strides", (1, 1)) == (2, 2)}
+    assert strided == {"conv3_1_2_conv", "conv3_1_shortcut"}
+
+
+def test_shortcut_of_a_first_module_is_the_activated_input_and_of_others_the_input():
+    model = ResNet.build(**SMALL)
+    assert model.get_layer("conv2_1_shortcut").input is model.get_layer("conv2_1_1_relu").output
+    assert model.get_layer("conv2_2_add").input[1] is model.get_layer("conv2_1_add").output
+
+
+def test_outputs_are_probabilities_in_float32_under_mixed_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = ResNet.build(**SMALL)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert model.get_layer("conv2_1_2_conv").compute_dtype == "bfloat16"
+    outputs = model.predict(np.zeros((2, 16, 16, 3)), verbose=0)
+    assert outputs.dtype == np.float32
+    np.testing.assert_allclose(outputs.sum(axis=1), 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"dataset": "mnist"}, "'mnist'.*cifar10, tiny_imagenet, imagenet"),
+        ({"filters": (8, 16)}, "filters has 2 entries and stages 2"),
+        ({"filters": (8, 10, 16)}, "multiples of 4"),
+        ({"filters": (8, 8, 0)}, "filters.*at least 1"),
+        ({"stages": (2, 0)}, "stages.*at least 1"),
+        ({"stages": ()}, "stages"),
+        ({"height": 0}, "height is 0"),
+        ({"width": -3}, "width is -3"),
+        ({"depth": 1.5}, "depth is 1.5"),
+        ({"classes": True}, "classes is True"),
+        ({"reg": -1e-4}, "reg"),
+        ({"bn_eps": 0}, "bn_eps"),
+        ({"bn_mom": 1.1}, "bn_mom"),
+    ],
+)
+def test_wrong_arguments_are_refused_with_what_is_allowed(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        ResNet.build(**SMALL | wrong)

@@ -1,0 +1,217 @@
+"""The scripts as a user runs them: stop, resume, report, and what goes wrong."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+from conftest import ROOT, SMALL, environment
+
+BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"
+CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+
+
+def arrays(checkpoint):
+    """Every array of a checkpoint by its name, the state's JSON left out."""
+    with h5py.File(checkpoint) as file:
+        found = {}
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    del found["run/state"]
+    return found
+
+
+def assert_identical(one, other):
+    ours, theirs = arrays(one), arrays(other)
+    assert ours.keys() == theirs.keys()
+    assert any(name.startswith("run/optimizer") and "momentum" in name for name in ours)
+    for name, values in ours.items():
+        np.testing.assert_array_equal(values, theirs[name], err_msg=name)
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_resuming_after_any_epoch_equals_the_run_that_never_stopped(command, tmp_path, backend):
+    straight = ("-c", "straight", "-o", "straight", "--workers", "1")
+    command(BY_HAND, *SMALL, "--epochs", "4", "--every", "1", *straight, backend=backend)
+    history = (tmp_path / "straight" / "resnet_cifar10.json").read_text()
+    for epoch, workers in ((1, "2"), (2, "1"), (3, "2")):
+        resumed = tmp_path / f"from_{epoch}"
+        resumed.mkdir()
+        shutil.copy(tmp_path / "straight" / f"epoch_{epoch}.hdf5", resumed)
+        options = ("--model", "latest", "--start_epoch", str(epoch), "--workers", workers)
+        command(BY_HAND, "-c", resumed, "-o", resumed, *options, backend=backend)
+        assert_identical(tmp_path / "straight" / "epoch_4.hdf5", resumed / "epoch_4.hdf5")
+        assert (resumed / "resnet_cifar10.json").read_text() == history
+
+
+def test_a_run_killed_between_epochs_resumes_exactly(command, tmp_path):
+    options = (*SMALL, "--epochs", "4", "--every", "1")
+    command(DECAY, *options, "-m", "straight.hdf5", "-o", "straight_output")
+    killed = subprocess.Popen(
+        [sys.executable, ROOT / DECAY, *options, "-m", "killed.hdf5"],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "killed" / "epoch_2.hdf5").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed.hdf5").exists()
+    command(DECAY, "-m", "killed.hdf5", "--resume")
+    assert_identical(tmp_path / "straight.hdf5", tmp_path / "killed.hdf5")
+    ours, theirs = (
+        json.loads((tmp_path / folder / "resnet_cifar10_decay.json").read_text())
+        for folder in ("output", "straight_output")
+    )
+    assert ours == theirs
+    np.testing.assert_allclose(ours["learning_rate"], [0.1, 0.075, 0.05, 0.025])
+
+
+def test_learning_rate_changes_by_hand(command, tmp_path):
+    command(BY_HAND, *SMALL, "--epochs", "6", "--stop_after", "2", "--every", "1", "-c", "checkpoints")
+    options = ("-c", "checkpoints", "--model", "checkpoints/epoch_1.hdf", "--stop-after", "3", "--lr", "0.01")
+    done = command(BY_HAND, *options)
+    assert "learning rate 0.1 -> 0.01" in done.stdout
+    assert "accuracy: " in done.stdout
+    assert "precision" in done.stdout
+    history = json.loads((tmp_path / "output" / "resnet_cifar10.json").read_text())
+    assert history["learning_rate"] == [0.1, 0.01, 0.01]
+    assert history["run"]["learning_rate_changes"] == [[1, 0, 0.01]]
+    # The second epoch of the run before is kept, not overwritten; its history too.
+    earlier = tmp_path / "output" / "earlier-1"
+    assert len(json.loads((earlier / "resnet_cifar10.json").read_text())["loss"]) == 2
+    assert [path.name for path in (tmp_path / "checkpoints" / "earlier-1").iterdir()] == ["epoch_2.hdf5"]
+    # Going on once more keeps the rate, and past the last epoch there is nothing to do but report.
+    done = command(BY_HAND, "-c", "checkpoints", "--model", "latest", "--epochs", "3")
+    assert "->" not in done.stdout
+    assert "epoch 3 is reached already" in done.stdout
+    assert "accuracy: " in done.stdout
+
+
+def test_a_fresh_run_keeps_what_another_wrote(command, tmp_path):
+    options = (*SMALL, "--epochs", "1", "-m", "output/model.hdf5")
+    written = [
+        tmp_path / "output" / name
+        for name in ("model.hdf5", "model/epoch_1.hdf5", "resnet_cifar10_decay.json", "resnet_cifar10_decay.png")
+    ]
+    command(DECAY, *options, "--seed", "1")
+    first = [path.read_bytes() for path in written]
+    done = command(DECAY, *options, "--seed", "2")
+    assert "earlier-1" in done.stdout
+    for path, content in zip(written, first, strict=True):
+        assert path.read_bytes() != content
+        assert (path.parent / "earlier-1" / path.name).read_bytes() == content
+    command(DECAY, *options, "--seed", "3")
+    assert (tmp_path / "output" / "earlier-2").is_dir()
+    assert sorted(path.name for path in (tmp_path / "output").glob("*.json")) == ["resnet_cifar10_decay.json"]
+
+
+def test_jax_trains_and_resumes_where_tensorflow_is_missing(command, tmp_path):
+    (tmp_path / "absent" / "tensorflow").mkdir(parents=True)
+    (tmp_path / "absent" / "tensorflow" / "__init__.py").write_text("raise ModuleNotFoundError('tensorflow')")
+    absent = {"backend": "jax", "PYTHONPATH": str(tmp_path / "absent")}
+    options = (*SMALL, "--epochs", "2", "--every", "1")
+    command(DECAY, *options, "--stop_after", "1", **absent)
+    command(DECAY, "--resume", **absent)
+    history = json.loads((tmp_path / "output" / "resnet_cifar10_decay.json").read_text())
+    assert len(history["loss"]) == 2
+    assert "jax" in history["run"]["versions"]
+    done = command(DECAY, *options, code=2, backend="tensorflow", PYTHONPATH=absent["PYTHONPATH"])
+    assert "KERAS_BACKEND=jax" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A checkpoint of one epoch, for what goes wrong on a resume."""
+    folder = tmp_path_factory.mktemp("run")
+    command = [sys.executable, ROOT / BY_HAND, *SMALL, "--epochs", "1", "-c", folder, "-o", folder]
+    subprocess.run(command, check=True, capture_output=True, env=environment())
+    return folder / "epoch_1.hdf5"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--start_epoch", "3"), "--start_epoch 3 differs from the epoch to go on from, 1"),
+        (("--batch_size", "64"), "--batch_size 64 differs from the checkpoint's 32"),
+        (("--limit", "129"), "--limit 129 differs from the checkpoint's 128"),
+        (("--seed", "7"), "--seed 7 differs from the checkpoint's 42"),
+        (("--data", "nowhere"), "--data nowhere does not exist"),
+    ],
+)
+def test_a_flag_that_contradicts_the_checkpoint_is_an_error(command, checkpoint, flags, message):
+    done = command(BY_HAND, "--model", checkpoint, *flags, code=2)
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--start_epoch", "3"), "--start_epoch 3 differs from the epoch to go on from, 0"),
+        (("--model", "missing.hdf5"), "can't read checkpoint missing.hdf5: No such file or directory"),
+        (("--filters", "4,8"), "filters has 2 entries and stages 2; expected"),
+        (("--limit", "20"), "20 training images are fewer than one batch of 32"),
+        (("--output", "/proc/none"), "can't make folder /proc/none"),
+        (("--checkpoints", "/proc/none"), "can't make folder /proc/none"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(command, tmp_path, flags, message):
+    done = command(BY_HAND, *SMALL, "--epochs", "1", *flags, code=2)
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(command, checkpoint, tmp_path):
+    shutil.copy(checkpoint, tmp_path / "epoch_1.hdf5")
+    (tmp_path / "epoch_2.hdf5").write_bytes(checkpoint.read_bytes()[:-1])
+    done = command(BY_HAND, "-c", tmp_path, "--model", "latest", "--epochs", "1")
+    assert "epoch_2.hdf5 is damaged" in done.stderr
+    assert "epoch 1 is reached already" in done.stdout
+    done = command(BY_HAND, "--model", tmp_path / "epoch_2.hdf5", code=2)
+    assert "is damaged" in done.stderr
+
+
+def test_latest_without_a_checkpoint_starts_from_the_beginning(command):
+    done = command(BY_HAND, *SMALL, "--epochs", "1", "--model", "latest")
+    assert "no checkpoint in output/checkpoints: starting from the beginning" in done.stdout
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_without_a_traceback(tmp_path, number, code):
+    process = subprocess.Popen(
+        [sys.executable, ROOT / BY_HAND, *SMALL, "--epochs", "1000", "--every", "1"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not process.stdout.readline().startswith("epoch 2/"):
+        assert process.poll() is None
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    assert "stopped by" in errors
+
+
+def test_a_terminal_less_run_prints_one_plain_line_an_epoch(command):
+    done = command(BY_HAND, *SMALL, "--epochs", "2")
+    lines = [line for line in done.stdout.splitlines() if line.startswith("epoch ")]
+    assert len(lines) == 2
+    assert "\b" not in done.stdout
+    assert done.stderr == ""
+
+
+def test_architecture_is_printed_as_in_the_published_tables(command):
+    table = command("visualize_architecture.py", "--dataset", "tiny_imagenet", PATH="").stdout
+    cells = [[cell.strip() for cell in line.split("|")[1:4]] for line in table.splitlines() if line.startswith("|")]
+    assert ["conv1", "64 x 64 x 64", "5 x 5, 64, stride 1"] in cells
+    assert ["max pool", "32 x 32 x 64", "3 x 3, stride 2"] in cells
+    assert ["conv4_x", "8 x 8 x 512", "[1 x 1, 128; 3 x 3, 128; 1 x 1, 512] x 6"] in cells
+    assert ["avg pool", "1 x 1 x 512", "8 x 8, stride 8"] in cells
+    assert "parameters: 2,265,748, trainable: 2,252,046" in table
+    assert "not drawn: that needs pydot" in table

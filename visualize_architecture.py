@@ -1,0 +1,112 @@
+"""Print a network's layers as a table, and draw its architecture.
+
+    python visualize_architecture.py
+    python visualize_architecture.py --dataset tiny_imagenet --output output/resnet_tinyimagenet_architecture.png
+
+The drawing needs pydot (in requirements-dev.txt) and graphviz (a system package); the table needs neither.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from config import cifar10_config, tiny_imagenet_config
+from pipeline import arguments, console
+from pipeline.errors import InputError
+
+CONFIGS = {"cifar10": cifar10_config, "tiny_imagenet": tiny_imagenet_config}
+
+
+def parse_arguments():
+    parser = arguments.Parser(__doc__)
+    parser.add_argument("--dataset", choices=CONFIGS, default="cifar10", help="whose network (default: cifar10)")
+    parser.add_argument(
+        "--stages",
+        type=arguments.counts,
+        metavar="N,N,...",
+        help="bottleneck modules in each stage (default: config's)",
+    )
+    parser.add_argument(
+        "--filters",
+        type=arguments.counts,
+        metavar="N,N,...",
+        help="channels out of the stem and of each stage (default: config's)",
+    )
+    parser.add_argument("--classes", type=arguments.count, metavar="N", help="number of classes (default: config's)")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="the drawing (default: output/resnet_DATASET_architecture.png)"
+    )
+    return parser.parse_args()
+
+
+def size(layer) -> str:
+    """Height x width x channels of what a layer puts out."""
+    return " x ".join(map(str, layer.output.shape[1:]))
+
+
+def window(layer) -> str:
+    """What a convolution or pooling layer looks at: 3 x 3, 64, stride 1."""
+    shape = getattr(layer, "kernel_size", None) or layer.pool_size
+    channels = f", {layer.filters}" if hasattr(layer, "filters") else ""
+    return f"{shape[0]} x {shape[1]}{channels}, stride {layer.strides[0]}"
+
+
+def rows(model) -> Iterator[tuple[str, str, str]]:
+    """Name, output size and content of each part of a network that `ResNet.build` made, read off its layers."""
+    layers = {layer.name: layer for layer in model.layers}
+    yield "conv1", size(layers["conv1"]), window(layers["conv1"])
+    if "max_pool" in layers:
+        yield "zero padding", size(layers["zero_padding"]), "1 x 1"
+        yield "max pool", size(layers["max_pool"]), window(layers["max_pool"])
+    stage = 2
+    while f"conv{stage}_1_add" in layers:
+        modules = sum(name.startswith(f"conv{stage}_") and name.endswith("_add") for name in layers)
+        convolutions = [layers[f"conv{stage}_1_{number}_conv"] for number in (1, 2, 3)]
+        content = "; ".join(f"{c.kernel_size[0]} x {c.kernel_size[1]}, {c.filters}" for c in convolutions)
+        yield f"conv{stage}_x", size(layers[f"conv{stage}_1_add"]), f"[{content}] x {modules}"
+        stage += 1
+    yield "avg pool", size(layers["avg_pool"]), window(layers["avg_pool"])
+    yield "linear", size(layers["flatten"]), ""
+    yield "softmax", size(layers["softmax"]), ""
+
+
+def print_table(model) -> None:
+    """The parts of `model` as a Markdown table, and its parameters."""
+    table = [("layer name", "output size", "kernels"), *rows(model)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    table.insert(1, tuple("-" * width for width in widths))
+    for row in table:
+        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
+    trainable = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    print(f"parameters: {model.count_params():,}, trainable: {trainable:,}")
+
+
+def main() -> None:
+    args = parse_arguments()
+    with console.quiet_start():
+        import keras
+
+        from pipeline.nn.conv import ResNet
+
+    config = CONFIGS[args.dataset]
+    network = config.NETWORK | {
+        name: value for name in ("stages", "filters") if (value := getattr(args, name)) is not None
+    }
+    model = ResNet.build(**config.IMAGES, **network, classes=args.classes or config.CLASSES)
+    print_table(model)
+
+    path = Path(args.output or f"output/resnet_{args.dataset}_architecture.png")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A tall drawing: at more dots an inch, ResNet-56 outgrows what a PNG viewer opens.
+        keras.utils.plot_model(model, path, show_shapes=True, show_layer_names=True, dpi=60)
+    except ImportError:
+        print("not drawn: that needs pydot (pip install pydot) and graphviz (apt install graphviz)")
+    except OSError as error:
+        raise InputError(f"can't write {path}: {error.strerror}") from error
+    else:
+        print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    console.run(main)
