@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := output/demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test sweep lint clean
 
 demo: $(VENV)/installed
 	@echo "--- training on handwritten digits with learning rate 0.1, stopping after 6 of 9 epochs"
@@ -16,6 +16,10 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
+
+# The long form of the suite: every stop, every number of workers, both backends.
+sweep: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m sweep
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -18,15 +18,15 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Run a script's `main` and end the process: 0 done, 2 bad input, 130 Ctrl+C, 143 SIGTERM; never a traceback for
-    these. Any other exception is a defect and keeps its traceback.
+    """Run a script's `main` and end the process: 0 done, 1 the disk or system failed, 2 bad input, 130 Ctrl+C, 143
+    SIGTERM; never a traceback for these. Any other exception is a defect and keeps its traceback.
     """
     signal.signal(signal.SIGTERM, _terminate)
     try:
         main()
         sys.stdout.flush()
     except InputError as error:
-        sys.exit(fail(str(error)))
+        sys.exit(fail(str(error), 2))
     except KeyboardInterrupt:
         print("\nstopped by Ctrl+C", file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -34,13 +34,15 @@ def run(main: Callable[[], None]) -> NoReturn:
         # The reader of our output (head, less) has gone; a flush at exit must not fail on it once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        sys.exit(fail(str(error), 1))
     sys.exit(0)
 
 
-def fail(message: str) -> int:
-    """Print `message` as the program's one line of error and return the exit code for bad input, 2."""
+def fail(message: str, code: int) -> int:
+    """Print `message` as the program's one line of error and return `code`."""
     print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
-    return 2
+    return code
 
 
 @contextmanager

@@ -62,7 +62,8 @@ def resolve(
         return arguments.resolve(given, defaults)
     run = checkpoint.history["run"]
     if run.get("script") != script:
-        raise InputError(f"checkpoint {checkpoint.path} was written by {run.get('script')}.py; go on with that script")
+        writer = f"{run['script']}.py; go on with that script" if "script" in run else "another program"
+        raise InputError(f"checkpoint {checkpoint.path} was written by {writer}")
     saved = run["arguments"] | {"lr": _current_rate(run)}
     return arguments.resolve(given, defaults, saved, checkpoint.options, {*free, "lr", "data"})
 

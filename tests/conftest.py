@@ -1,9 +1,12 @@
 """What the tests share: the scripts as commands, and the environment that they run in."""
 
 import os
+import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,26 +18,38 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("--data", "digits", "--limit", "128", "--batch_size", "32", "--stages", "1,1", "--filters", "4,8,16")
 
 
-def environment(backend: str | None = None, **variables: str) -> dict[str, str]:
-    """This process' environment with another Keras backend."""
-    return os.environ | ({"KERAS_BACKEND": backend} if backend else {}) | variables
-
-
 @pytest.fixture
-def command(tmp_path):
-    """Runs a script of the project in an empty folder, as a user would; returns the finished process."""
+def process(tmp_path):
+    """Runs a script in a process of its own, in an empty folder, as a user would; returns the finished process."""
 
-    def run(script: str, *arguments: str, backend: str | None = None, code: int | None = 0, **variables: str):
+    def run(script: str, *arguments: str, backend: str = "tensorflow", code: int = 0, **variables: str):
         done = subprocess.run(
             [sys.executable, ROOT / script, *arguments],
             cwd=tmp_path,
-            env=environment(backend, **variables),
+            env=os.environ | {"KERAS_BACKEND": backend} | variables,
             capture_output=True,
             text=True,
             timeout=240,
         )
-        if code is not None:
-            assert done.returncode == code, done.stdout + done.stderr
+        assert done.returncode == code, done.stdout + done.stderr
         return done
+
+    return run
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capfd):
+    """Runs a script as `process` does, but inside this process, where TensorFlow is loaded already."""
+
+    def run(script: str, *arguments: str, code: int = 0) -> SimpleNamespace:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        handler = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        signal.signal(signal.SIGTERM, handler)
+        stdout, stderr = capfd.readouterr()
+        assert end.value.code == code, stdout + stderr
+        return SimpleNamespace(stdout=stdout, stderr=stderr)
 
     return run

@@ -10,7 +10,7 @@ import time
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL, environment
+from conftest import ROOT, SMALL
 
 BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
@@ -33,24 +33,51 @@ def assert_identical(one, other):
         np.testing.assert_array_equal(values, theirs[name], err_msg=name)
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_resuming_after_any_epoch_equals_the_run_that_never_stopped(command, tmp_path, backend):
-    straight = ("-c", "straight", "-o", "straight", "--workers", "1")
-    command(BY_HAND, *SMALL, "--epochs", "4", "--every", "1", *straight, backend=backend)
-    history = (tmp_path / "straight" / "resnet_cifar10.json").read_text()
-    for epoch, workers in ((1, "2"), (2, "1"), (3, "2")):
-        resumed = tmp_path / f"from_{epoch}"
+def check_resume(run, folder, stops, **options):
+    """A run of four epochs against one resumed after each of `stops`, (epoch, workers), bit by bit."""
+    run(
+        BY_HAND,
+        *SMALL,
+        "--epochs",
+        "4",
+        "--every",
+        "1",
+        "-c",
+        "straight",
+        "-o",
+        "straight",
+        "--workers",
+        "1",
+        **options,
+    )
+    for epoch, workers in stops:
+        resumed = folder / f"from_{epoch}_with_{workers}"
         resumed.mkdir()
-        shutil.copy(tmp_path / "straight" / f"epoch_{epoch}.hdf5", resumed)
-        options = ("--model", "latest", "--start_epoch", str(epoch), "--workers", workers)
-        command(BY_HAND, "-c", resumed, "-o", resumed, *options, backend=backend)
-        assert_identical(tmp_path / "straight" / "epoch_4.hdf5", resumed / "epoch_4.hdf5")
-        assert (resumed / "resnet_cifar10.json").read_text() == history
+        shutil.copy(folder / "straight" / f"epoch_{epoch}.hdf5", resumed)
+        flags = ("--model", "latest", "--start_epoch", str(epoch), "--workers", workers)
+        run(BY_HAND, "-c", resumed, "-o", resumed, *flags, **options)
+        assert_identical(folder / "straight" / "epoch_4.hdf5", resumed / "epoch_4.hdf5")
+        for name in ("resnet_cifar10.json", "resnet_cifar10.png"):
+            assert (resumed / name).read_bytes() == (folder / "straight" / name).read_bytes()
 
 
-def test_a_run_killed_between_epochs_resumes_exactly(command, tmp_path):
+def test_resuming_after_any_epoch_equals_the_run_that_never_stopped(command, tmp_path):
+    check_resume(command, tmp_path, [(1, "2"), (2, "1"), (3, "2")])
+
+
+def test_resuming_under_jax_equals_the_run_that_never_stopped(process, tmp_path):
+    check_resume(process, tmp_path, [(2, "2")], backend="jax")
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_resuming_in_new_processes_after_each_epoch_with_1_and_2_workers(process, tmp_path, backend):
+    check_resume(process, tmp_path, [(epoch, workers) for epoch in (1, 2, 3) for workers in "12"], backend=backend)
+
+
+def test_a_run_killed_between_epochs_resumes_exactly(process, tmp_path):
     options = (*SMALL, "--epochs", "4", "--every", "1")
-    command(DECAY, *options, "-m", "straight.hdf5", "-o", "straight_output")
+    process(DECAY, *options, "-m", "straight.hdf5", "-o", "straight_output")
     killed = subprocess.Popen(
         [sys.executable, ROOT / DECAY, *options, "-m", "killed.hdf5"],
         cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -61,7 +88,7 @@ def test_a_run_killed_between_epochs_resumes_exactly(command, tmp_path):
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert not (tmp_path / "killed.hdf5").exists()
-    command(DECAY, "-m", "killed.hdf5", "--resume")
+    process(DECAY, "-m", "killed.hdf5", "--resume")
     assert_identical(tmp_path / "straight.hdf5", tmp_path / "killed.hdf5")
     ours, theirs = (
         json.loads((tmp_path / folder / "resnet_cifar10_decay.json").read_text())
@@ -110,17 +137,17 @@ def test_a_fresh_run_keeps_what_another_wrote(command, tmp_path):
     assert sorted(path.name for path in (tmp_path / "output").glob("*.json")) == ["resnet_cifar10_decay.json"]
 
 
-def test_jax_trains_and_resumes_where_tensorflow_is_missing(command, tmp_path):
+def test_jax_trains_and_resumes_where_tensorflow_is_missing(process, tmp_path):
     (tmp_path / "absent" / "tensorflow").mkdir(parents=True)
     (tmp_path / "absent" / "tensorflow" / "__init__.py").write_text("raise ModuleNotFoundError('tensorflow')")
-    absent = {"backend": "jax", "PYTHONPATH": str(tmp_path / "absent")}
+    path = str(tmp_path / "absent")
     options = (*SMALL, "--epochs", "2", "--every", "1")
-    command(DECAY, *options, "--stop_after", "1", **absent)
-    command(DECAY, "--resume", **absent)
+    process(DECAY, *options, "--stop_after", "1", backend="jax", PYTHONPATH=path)
+    process(DECAY, "--resume", backend="jax", PYTHONPATH=path)
     history = json.loads((tmp_path / "output" / "resnet_cifar10_decay.json").read_text())
     assert len(history["loss"]) == 2
     assert "jax" in history["run"]["versions"]
-    done = command(DECAY, *options, code=2, backend="tensorflow", PYTHONPATH=absent["PYTHONPATH"])
+    done = process(DECAY, *options, code=2, PYTHONPATH=path)
     assert "KERAS_BACKEND=jax" in done.stderr
     assert done.stderr.count("\n") == 1
 
@@ -130,7 +157,7 @@ def checkpoint(tmp_path_factory):
     """A checkpoint of one epoch, for what goes wrong on a resume."""
     folder = tmp_path_factory.mktemp("run")
     command = [sys.executable, ROOT / BY_HAND, *SMALL, "--epochs", "1", "-c", folder, "-o", folder]
-    subprocess.run(command, check=True, capture_output=True, env=environment())
+    subprocess.run(command, check=True, capture_output=True)
     return folder / "epoch_1.hdf5"
 
 
@@ -198,16 +225,16 @@ def test_signals_end_without_a_traceback(tmp_path, number, code):
     assert "stopped by" in errors
 
 
-def test_a_terminal_less_run_prints_one_plain_line_an_epoch(command):
-    done = command(BY_HAND, *SMALL, "--epochs", "2")
+def test_a_terminal_less_run_prints_one_plain_line_an_epoch(process):
+    done = process(BY_HAND, *SMALL, "--epochs", "2")
     lines = [line for line in done.stdout.splitlines() if line.startswith("epoch ")]
     assert len(lines) == 2
     assert "\b" not in done.stdout
     assert done.stderr == ""
 
 
-def test_architecture_is_printed_as_in_the_published_tables(command):
-    table = command("visualize_architecture.py", "--dataset", "tiny_imagenet", PATH="").stdout
+def test_architecture_is_printed_as_in_the_published_tables(process):
+    table = process("visualize_architecture.py", "--dataset", "tiny_imagenet", PATH="").stdout
     cells = [[cell.strip() for cell in line.split("|")[1:4]] for line in table.splitlines() if line.startswith("|")]
     assert ["conv1", "64 x 64 x 64", "5 x 5, 64, stride 1"] in cells
     assert ["max pool", "32 x 32 x 64", "3 x 3, stride 2"] in cells
