@@ -7,9 +7,9 @@ DEMO := output/demo
 .PHONY: demo test sweep lint clean
 
 demo: $(VENV)/installed
-	@echo "--- training on handwritten digits with learning rate 0.1, stopping after 6 of 9 epochs"
+	@echo "--- training on handwritten digits with learning rate 0.1, stopping after 15 of 24 epochs"
 	$(BIN)/python resnet_cifar10.py --data digits --stages 1,1,1 --filters 16,32,64,128 --batch_size 32 \
-	    --epochs 9 --stop_after 6 --every 3 --checkpoints $(DEMO)/checkpoints --output $(DEMO)
+	    --epochs 24 --stop_after 15 --checkpoints $(DEMO)/checkpoints --output $(DEMO)
 	@echo "--- going on from the newest checkpoint with learning rate 0.01"
 	$(BIN)/python resnet_cifar10.py --checkpoints $(DEMO)/checkpoints --model latest --lr 0.01
 	@echo "--- plot and history: $(DEMO)/resnet_cifar10.png and .json; checkpoints: $(DEMO)/checkpoints"

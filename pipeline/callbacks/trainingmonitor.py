@@ -51,26 +51,28 @@ def draw_history(history: dict) -> Figure:
     figure = Figure(figsize=(8, 8), layout="constrained")
     panels = figure.subplots(2, sharex=True)
     epochs = np.arange(1, epochs_of(history) + 1)
+    changes = history["run"].get("learning_rate_changes", ())
     for panel, name in zip(panels, ("loss", "accuracy"), strict=True):
         for curve, label in ((name, "train"), (f"val_{name}", "validation")):
             if history[curve]:
                 panel.plot(epochs, history[curve], label=label, marker="." if len(epochs) < 20 else None)
         panel.set_ylabel(name)
         panel.grid(alpha=0.3)
-        for epoch, _, value in history["run"].get("learning_rate_changes", ()):
+        for epoch, _, _ in changes:
             # The change stands between two epochs: the last one at the old rate and the first at the new.
             panel.axvline(epoch + 0.5, color="grey", linestyle="--", linewidth=1)
-            panel.annotate(
-                f"learning rate {value:g}",
-                (epoch + 0.5, 0.97),
-                xycoords=("data", "axes fraction"),
-                rotation=90,
-                va="top",
-                ha="right",
-                color="grey",
-                fontsize="small",
-            )
         panel.legend(loc="best")
+    for epoch, _, value in changes:
+        panels[0].annotate(
+            f"learning rate {value:g}",
+            (epoch + 0.5, 0.97),
+            xycoords=("data", "axes fraction"),
+            rotation=90,
+            va="top",
+            ha="right",
+            color="grey",
+            fontsize="small",
+        )
     panels[1].set_xlabel("epoch")
     panels[1].xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
