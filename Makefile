@@ -7,9 +7,9 @@ DEMO := output/demo
 .PHONY: demo test sweep lint clean
 
 demo: $(VENV)/installed
-	@echo "--- training on handwritten digits with learning rate 0.1, stopping after 15 of 24 epochs"
-	$(BIN)/python resnet_cifar10.py --data digits --stages 1,1,1 --filters 16,32,64,128 --batch_size 32 \
-	    --epochs 24 --stop_after 15 --checkpoints $(DEMO)/checkpoints --output $(DEMO)
+	@echo "--- training on handwritten digits with learning rate 0.1, stopping after 16 of 24 epochs"
+	$(BIN)/python resnet_cifar10.py --data digits --stages 2,2,2 --filters 16,32,64,128 --batch_size 32 \
+	    --epochs 24 --stop_after 16 --checkpoints $(DEMO)/checkpoints --output $(DEMO)
 	@echo "--- going on from the newest checkpoint with learning rate 0.01"
 	$(BIN)/python resnet_cifar10.py --checkpoints $(DEMO)/checkpoints --model latest --lr 0.01
 	@echo "--- plot and history: $(DEMO)/resnet_cifar10.png and .json; checkpoints: $(DEMO)/checkpoints"
@@ -31,7 +31,7 @@ clean:
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "Python 3.11 or newer is needed, as PYTHON=/path/to/python3.11 make ..."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/installed: requirements.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt

@@ -7,6 +7,7 @@ The drawing needs pydot (in requirements-dev.txt) and graphviz (a system package
 """
 
 import math
+from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,9 +35,21 @@ def parse_arguments():
     )
     parser.add_argument("--classes", type=arguments.count, metavar="N", help="number of classes (default: config's)")
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="the drawing (default: output/resnet_DATASET_architecture.png)"
+        "-o",
+        "--output",
+        type=drawing,
+        metavar="FILE",
+        help="the drawing, PNG, PDF or SVG (default: output/resnet_DATASET_architecture.png)",
     )
     return parser.parse_args()
+
+
+def drawing(text: str) -> Path:
+    """The name of a file that graphviz can draw."""
+    path = Path(text)
+    if path.suffix not in (".png", ".pdf", ".svg"):
+        raise ArgumentTypeError(f"{text!r} is not a file name that ends in .png, .pdf or .svg")
+    return path
 
 
 def size(layer) -> str:
@@ -95,7 +108,7 @@ def main() -> None:
     model = ResNet.build(**config.IMAGES, **network, classes=args.classes or config.CLASSES)
     print_table(model)
 
-    path = Path(args.output or f"output/resnet_{args.dataset}_architecture.png")
+    path = args.output or Path(f"output/resnet_{args.dataset}_architecture.png")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A tall drawing: at more dots an inch, ResNet-56 outgrows what a PNG viewer opens.

@@ -49,7 +49,12 @@ def training_parser(description: str, defaults: Mapping) -> Parser:
 
     add("--epochs", type=count, metavar="N", help="number of the last epoch")
     add("--batch_size", type=count, metavar="N", help="images a step")
-    add("--lr", type=positive, metavar="RATE", help="learning rate of SGD; on a resume, a change of it")
+    add(
+        "--lr",
+        type=positive,
+        metavar="RATE",
+        help="learning rate of SGD, of a decay at its start; on a resume, a change of it",
+    )
     add("--momentum", type=fraction, metavar="M", help="momentum of SGD, 0 up to 1")
     add("--stages", type=counts, metavar="N,N,...", help="bottleneck modules in each stage")
     add("--filters", type=counts, metavar="N,N,...", help="channels out of the stem and of each stage")
@@ -180,4 +185,6 @@ def _as_given(value):
 
 
 def _text(value) -> str:
+    if value is None:
+        return "none"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from pipeline.errors import InputError
 
+BACKENDS = ("tensorflow", "jax")
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 
@@ -50,27 +51,29 @@ def quiet_start() -> Iterator[None]:
     """Hold back what native libraries write to standard error while they are imported; show it if the import fails.
 
     TensorFlow's shared objects log before any of their settings can be read, past `sys.stderr`, so the file
-    descriptor itself is redirected. A backend that isn't installed becomes an `InputError`.
+    descriptor itself is redirected. A backend that isn't installed or isn't supported becomes an `InputError`.
     """
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend not in BACKENDS:
+        raise InputError(f"KERAS_BACKEND is {backend}; expected {' or '.join(BACKENDS)}")
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as chatter:
         os.dup2(chatter.fileno(), 2)
-        failed = True
         try:
             yield
-            failed = False
         except ModuleNotFoundError as error:
-            failed = False
             raise InputError(
                 f"{error}; install requirements.txt, or requirements-jax.txt and set KERAS_BACKEND=jax"
             ) from error
+        except Exception:
+            chatter.seek(0)
+            with open(kept, "wb", closefd=False) as stderr:
+                shutil.copyfileobj(chatter, stderr)
+            raise
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-            if failed:
-                chatter.seek(0)
-                shutil.copyfileobj(chatter, sys.stderr.buffer)
 
 
 def _terminate(signal_number: int, frame: FrameType | None) -> NoReturn:

@@ -4,7 +4,6 @@ import platform
 import sys
 from argparse import Namespace
 from collections.abc import Collection, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import cv2
@@ -64,6 +63,8 @@ def resolve(
     if run.get("script") != script:
         writer = f"{run['script']}.py; go on with that script" if "script" in run else "another program"
         raise InputError(f"checkpoint {checkpoint.path} was written by {writer}")
+    if missing := {"arguments", "data", "learning_rate_changes"} - run.keys():
+        raise InputError(f"checkpoint {checkpoint.path} lacks {', '.join(sorted(missing))} of its run")
     saved = run["arguments"] | {"lr": _current_rate(run)}
     return arguments.resolve(given, defaults, saved, checkpoint.options, {*free, "lr", "data"})
 
@@ -110,19 +111,20 @@ def network_arguments(args: Namespace, classes: int) -> dict:
     return {"classes": classes, "stages": args.stages, "filters": args.filters, "reg": args.reg}
 
 
-def compile_model(
-    model: keras.Model, args: Namespace, checkpoint: Checkpoint | None = None, nesterov: bool = False
-) -> None:
+def compile_model(model: keras.Model, args: Namespace, checkpoint: Checkpoint | None = None) -> None:
     """Compile `model` with SGD and cross-entropy, and give it and its optimizer the checkpoint's state."""
     model.compile(
         # A fixed name, because the optimizer's variables are found by it in a checkpoint.
-        keras.optimizers.SGD(args.lr, momentum=args.momentum, nesterov=nesterov, name="sgd"),
+        keras.optimizers.SGD(args.lr, momentum=args.momentum, name="sgd"),
         loss="categorical_crossentropy",
         metrics=["accuracy"],
     )
     if checkpoint is not None:
         checkpoint.restore(model)
-        model.optimizer.learning_rate = args.lr
+        # Only a change made just now: the restored rate is exact, and a decay's differs from where it started.
+        changes = checkpoint.history["run"]["learning_rate_changes"]
+        if changes and changes[-1][:2] == [checkpoint.epoch, checkpoint.batch]:
+            model.optimizer.learning_rate = args.lr
 
 
 def fit(
@@ -178,8 +180,10 @@ def fit(
         print(f"epoch {last} is reached already: {done} epochs are done")
         _keep_earlier_runs(history, models)
     for path in models:
-        save_checkpoint(path, model, epoch=epochs_of(history), batch=0, **state)
-    return [path for path in (fig_path, json_path, *list_checkpoints(folder)[-1:], *models) if path.exists()]
+        if not path.exists() or read_checkpoint(path).epoch != epochs_of(history):
+            save_checkpoint(path, model, epoch=epochs_of(history), batch=0, **state)
+    written = (fig_path, json_path, *list_checkpoints(folder)[-1:], *models)
+    return [path for path in written if path.exists() and _belongs(path, history)]
 
 
 def report(model: keras.Model, test: ArrayBatches, classes: Sequence[str], written: Sequence[Path]) -> None:
@@ -223,7 +227,7 @@ def _versions() -> dict[str, str]:
     packages = ("keras", keras.backend.backend(), "numpy", "h5py")
     return {
         "python": platform.python_version(),
-        **{package: version(package) for package in packages},
+        **{package: sys.modules[package].__version__ for package in packages},
         "opencv": cv2.__version__,
     }
 

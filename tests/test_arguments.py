@@ -70,7 +70,7 @@ def test_flags_win_over_the_checkpoint_where_they_may_and_contradict_it_elsewher
         resolve("--batch_size", "64")
     with pytest.raises(ValueError, match="--stages 9,9 differs from the checkpoint's 3,3"):
         resolve("--stages", "9,9")
-    with pytest.raises(ValueError, match="--limit 5 differs from the checkpoint's None"):
+    with pytest.raises(ValueError, match="--limit 5 differs from the checkpoint's none"):
         resolve("--limit", "5")
 
 

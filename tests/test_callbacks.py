@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.callbacks import EpochCheckpoint, TrainingMonitor
 from pipeline.callbacks.trainingmonitor import draw_history
-from pipeline.io.checkpoint import list_checkpoints
+from pipeline.io.checkpoint import list_checkpoints, read_checkpoint
 from pipeline.io.history import new_history
 
 
@@ -30,6 +30,7 @@ def test_checkpoints_come_every_few_epochs_and_after_the_last(fit, tmp_path):
     assert [path.name for path in list_checkpoints(tmp_path / "new" / "folder")] == [
         "epoch_3.hdf5", "epoch_6.hdf5", "epoch_7.hdf5",
     ]  # fmt: skip
+    assert len(read_checkpoint(tmp_path / "new" / "folder" / "epoch_6.hdf5").history["loss"]) == 6
 
 
 def test_every_must_be_a_count(tmp_path):

@@ -113,6 +113,13 @@ def test_broken_files_are_named(official, tmp_path):
     archive = write_archive(tmp_path / "lacking.tar.gz", {k: v for k, v in members.items() if "5" not in k})
     with pytest.raises(ValueError, match=r"lacks cifar-10-batches-bin/data_batch_5\.bin"):
         load_cifar10(str(archive))
+    whole = write_archive(tmp_path / "damaged.tar.gz", members)
+    content = bytearray(whole.read_bytes())
+    for start in range(1000, len(content), len(content) // 12):
+        damaged = content[:start] + bytes(range(20)) + content[start + 20 :]
+        whole.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"CIFAR-10|data_batch|test_batch"):
+            load_cifar10(str(whole))
     archive.write_bytes(archive.read_bytes()[:-2000])
     with pytest.raises(ValueError, match="not a whole CIFAR-10 archive"):
         load_cifar10(str(archive))

@@ -90,6 +90,10 @@ def test_a_run_killed_between_epochs_resumes_exactly(process, tmp_path):
     assert not (tmp_path / "killed.hdf5").exists()
     process(DECAY, "-m", "killed.hdf5", "--resume")
     assert_identical(tmp_path / "straight.hdf5", tmp_path / "killed.hdf5")
+    # Killed between the last checkpoint and the trained model.
+    (tmp_path / "killed.hdf5").unlink()
+    process(DECAY, "-m", "killed.hdf5", "--resume")
+    assert_identical(tmp_path / "straight.hdf5", tmp_path / "killed.hdf5")
     ours, theirs = (
         json.loads((tmp_path / folder / "resnet_cifar10_decay.json").read_text())
         for folder in ("output", "straight_output")
@@ -192,7 +196,7 @@ def test_bad_input_is_one_line_and_writes_nothing(command, tmp_path, flags, mess
     done = command(BY_HAND, *SMALL, "--epochs", "1", *flags, code=2)
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
-    assert not list(tmp_path.rglob("*.*"))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(command, checkpoint, tmp_path):

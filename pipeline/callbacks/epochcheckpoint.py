@@ -5,6 +5,7 @@ from pathlib import Path
 
 import keras
 
+from pipeline.callbacks.trainingmonitor import record_epoch
 from pipeline.errors import InputError
 from pipeline.io.atomic import make_folder
 from pipeline.io.checkpoint import checkpoint_path, save_checkpoint
@@ -18,7 +19,8 @@ class EpochCheckpoint(keras.callbacks.Callback):
         output_path: folder of the checkpoints, made where it is missing.
         every: epochs between two checkpoints, at least 1.
         network: the arguments of `ResNet.build`, which an exact resume rebuilds the model from.
-        history: the run so far (see `pipeline.io.history`), which a callback before this one brings up to date.
+        history: the run so far (see `pipeline.io.history`), which a callback before this one brings up to date; if
+            None, this one keeps its own.
         options: how this process goes about the run, which a resume goes by unless told otherwise.
 
     Raises:
@@ -40,10 +42,13 @@ class EpochCheckpoint(keras.callbacks.Callback):
         self.every = every
         self.network = network or {}
         self.history = new_history() if history is None else history
+        self._records = history is None
         self.options = options or {}
         make_folder(self.folder)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if self._records:
+            record_epoch(self.history, self.model, logs)
         completed = epoch + 1
         if completed % self.every == 0 or completed == self.params["epochs"]:
             save_checkpoint(

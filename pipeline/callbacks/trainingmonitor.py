@@ -36,14 +36,19 @@ class TrainingMonitor(keras.callbacks.Callback):
             make_folder(path.parent)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        # A float32 variable: the shortest decimal that names it, 0.1 and not 0.10000000149.
-        learning_rate = np.float32(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        append_epoch(self.history, logs or {}, float(str(learning_rate)))
+        record_epoch(self.history, self.model, logs)
         if self.json_path is not None:
             write_history(self.json_path, self.history)
         image = io.BytesIO()
         draw_history(self.history).savefig(image, format="png", dpi=120)
         write_atomically(self.fig_path, image.getvalue())
+
+
+def record_epoch(history: dict, model: keras.Model, logs: dict | None) -> None:
+    """Add the epoch that ends now to `history`, with the learning rate that `model` trained it at."""
+    # A float32 variable: the shortest decimal that names it, 0.1 and not 0.10000000149.
+    learning_rate = np.float32(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
+    append_epoch(history, logs or {}, float(str(learning_rate)))
 
 
 def draw_history(history: dict) -> Figure:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import re
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,6 +124,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             raise InputError(f"checkpoint {path} holds no state of a run: {error}") from error
     if (epoch, type(batch), type(network), type(options)) != (epochs_of(history), int, dict, dict) or batch < 0:
         raise InputError(f"checkpoint {path} holds a state of a run that contradicts itself")
+    if batch:
+        raise InputError(f"checkpoint {path} was written inside an epoch, which this version does not go on from")
     return Checkpoint(path, epoch, batch, backend, network, history, options, image)
 
 
@@ -145,8 +148,8 @@ def _optimizer_by_name(optimizer: keras.optimizers.Optimizer) -> dict[str, keras
     return {f"run/optimizer/{variable.path}": variable for variable in optimizer.variables}
 
 
-def _names(names) -> np.ndarray:
-    return np.array([name.encode() for name in names], dtype=h5py.string_dtype() if not names else None)
+def _names(names: Iterable[str]) -> np.ndarray:
+    return np.array([name.encode() for name in names])
 
 
 def _open_image(image: bytes, path: Path) -> h5py.File:

@@ -4,11 +4,14 @@ The data set: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images
 test images of 32x32 pixels, RGB, in ten classes, six files of 10,000 images.
 """
 
+import hashlib
 import io
+import lzma
 import os
 import pickle
 import socket
 import tarfile
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -76,18 +79,22 @@ def _official_archive() -> Path:
     cache = home / "datasets"
     # The second name is the one that keras.datasets.cifar10.load_data gives to the same file.
     names = ("cifar-10-python.tar.gz", "cifar-10-batches-py-target_archive")
-    name = next((name for name in names if (cache / name).is_file()), names[0])
-    patience = socket.getdefaulttimeout()
+    for path in (cache / name for name in names):
+        if path.is_file():
+            with open(path, "rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() == SHA256:
+                    return path
+    timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(20)
     try:
-        return Path(get_file(name, URL, cache_dir=home, file_hash=SHA256, hash_algorithm="sha256"))
+        return Path(get_file(names[0], URL, cache_dir=home, file_hash=SHA256, hash_algorithm="sha256"))
     except Exception as error:  # get_file wraps every failure in a bare Exception
         raise InputError(
             f"can't download {URL} ({error}); put the file at {cache / names[0]}, or name its place with --data, or "
             "try --data digits, which needs no download"
         ) from error
     finally:
-        socket.setdefaulttimeout(patience)
+        socket.setdefaulttimeout(timeout)
 
 
 def _load_archive(path: Path) -> Dataset:
@@ -104,7 +111,7 @@ def _load_archive(path: Path) -> Dataset:
             if f"cifar-10-batches-py/{_TRAIN[0]}" in members:
                 return _load_batches(_read_python, lambda name: open_member(f"cifar-10-batches-py/{name}"))
             return _load_batches(_read_binary, lambda name: open_member(f"cifar-10-batches-bin/{name}.bin"))
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise InputError(f"{path} is not a whole CIFAR-10 archive ({error}); download it again from {URL}") from error
 
 

@@ -18,6 +18,10 @@ from pipeline.errors import InputError
 from pipeline.nn.normalization import BatchNormalization
 
 
+# Whatever Keras' global setting says.
+CHANNELS_LAST = "channels_last"
+
+
 @dataclass(frozen=True)
 class Unit:
     """The two layers that carry the network's coefficients, each bound once."""
@@ -66,8 +70,8 @@ def pooled_stem(x, unit: Unit, filters: int, kernel: int, stride: int):
     x = unit.normalization(name="input_bn")(x)
     x = unit.convolution(filters, kernel, strides=stride, name="conv1")(x)
     x = unit.activate(x, "conv1")
-    x = layers.ZeroPadding2D(1, name="zero_padding")(x)
-    return layers.MaxPooling2D(3, strides=2, name="max_pool")(x)
+    x = layers.ZeroPadding2D(1, data_format=CHANNELS_LAST, name="zero_padding")(x)
+    return layers.MaxPooling2D(3, strides=2, data_format=CHANNELS_LAST, name="max_pool")(x)
 
 
 STEMS = {
@@ -115,17 +119,21 @@ class ResNet:
         _check(height, width, depth, classes, stages, filters, reg, bn_eps, bn_mom, dataset)
         unit = Unit(
             convolution=partial(
-                layers.Conv2D, padding="same", use_bias=False, kernel_regularizer=keras.regularizers.L2(reg)
+                layers.Conv2D,
+                padding="same",
+                data_format=CHANNELS_LAST,
+                use_bias=False,
+                kernel_regularizer=keras.regularizers.L2(reg),
             ),
             normalization=partial(BatchNormalization, epsilon=bn_eps, momentum=bn_mom),
         )
         inputs = keras.Input((height, width, depth), name="images")
         x = STEMS[dataset](inputs, unit, filters[0])
-        for index, (modules, width_out) in enumerate(zip(stages, filters[1:], strict=True)):
-            x = stage(x, unit, modules, width_out, stride=1 if index == 0 else 2, name=f"conv{index + 2}")
+        for index, (modules, channels) in enumerate(zip(stages, filters[1:], strict=True)):
+            x = stage(x, unit, modules, channels, stride=1 if index == 0 else 2, name=f"conv{index + 2}")
         x = unit.activate(x, "post")
-        x = layers.AveragePooling2D(x.shape[1:3], name="avg_pool")(x)
-        x = layers.Flatten(name="flatten")(x)
+        x = layers.AveragePooling2D(x.shape[1:3], data_format=CHANNELS_LAST, name="avg_pool")(x)
+        x = layers.Flatten(data_format=CHANNELS_LAST, name="flatten")(x)
         x = layers.Dense(classes, kernel_regularizer=keras.regularizers.L2(reg), name="linear")(x)
         outputs = layers.Activation("softmax", dtype="float32", name="softmax")(x)
         return keras.Model(inputs, outputs, name="resnet")
