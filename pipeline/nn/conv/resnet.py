@@ -17,7 +17,6 @@ from keras import layers
 from pipeline.errors import InputError
 from pipeline.nn.normalization import BatchNormalization
 
-
 # Whatever Keras' global setting says.
 CHANNELS_LAST = "channels_last"
 
