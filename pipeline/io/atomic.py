@@ -38,6 +38,8 @@ def make_folder(path: Path) -> None:
     """Create the folder `path` where it is missing; `InputError` if it can't be, or can't be written to."""
     try:
         path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"can't make folder {path}: a file is in its place; name another") from error
     except OSError as error:
         raise InputError(f"can't make folder {path}: {error.strerror}") from error
     if not os.access(path, os.W_OK | os.X_OK):

@@ -112,7 +112,9 @@ def _load_archive(path: Path) -> Dataset:
                 return _load_batches(_read_python, lambda name: open_member(f"cifar-10-batches-py/{name}"))
             return _load_batches(_read_binary, lambda name: open_member(f"cifar-10-batches-bin/{name}.bin"))
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-        raise InputError(f"{path} is not a whole CIFAR-10 archive ({error}); download it again from {URL}") from error
+        raise InputError(
+            f"{path} is not a whole CIFAR-10 archive: it doesn't unpack; name another file, or download it from {URL}"
+        ) from error
 
 
 def _load_batches(read: Callable[[bytes, str], tuple[np.ndarray, np.ndarray]], opener: Opener) -> Dataset:

@@ -39,8 +39,8 @@ def append_epoch(history: dict, logs: dict[str, float], learning_rate: float) ->
     for curve in CURVES[:-1]:
         if curve in logs and not math.isfinite(logs[curve]):
             raise InputError(
-                f"{curve} is {logs[curve]} after epoch {epochs_of(history) + 1}: the run has diverged; go on from an "
-                "earlier checkpoint with a smaller --lr"
+                f"{curve} is {logs[curve]} after epoch {epochs_of(history) + 1}: the run has diverged; start again, "
+                "or go on from an earlier checkpoint, with a smaller --lr"
             )
     for curve in CURVES[:-1]:
         if curve in logs:
