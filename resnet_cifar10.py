@@ -8,26 +8,14 @@ Watch the curves in output/resnet_cifar10.png, stop, and go on from a checkpoint
 epoch 50, 0.01 to 75, 0.001 to 85 reaches 93.24 % (88.18 % with --filters 16,16,32,64).
 """
 
-from pathlib import Path
-
 from config import cifar10_config as config
 from pipeline import arguments, console
-from pipeline.errors import InputError
-
-SCRIPT = "resnet_cifar10"
 
 
 def parse_arguments():
     parser = arguments.training_parser(__doc__, config.BY_HAND)
-    parser.add_argument(
-        "-c",
-        "--checkpoints",
-        metavar="DIR",
-        help=f"folder of the checkpoints (default: that of --model, else {config.CHECKPOINTS})",
-    )
-    parser.add_argument("-m", "--model", metavar="FILE", help="checkpoint to go on from, or the word latest")
-    parser.add_argument("-s", "--start_epoch", type=arguments.epoch, metavar="N", help="epoch of --model, as a check")
-    arguments.add_data(parser)
+    arguments.add_by_hand(parser, config.CHECKPOINTS)
+    arguments.add_cifar10(parser)
     return parser.parse_args()
 
 
@@ -35,29 +23,18 @@ def main() -> None:
     given = parse_arguments()
     with console.quiet_start():
         from pipeline import training
-        from pipeline.io.batches import train_and_test_batches
-        from pipeline.io.cifar10 import load_cifar10
+        from pipeline.io import cifar10_batches
         from pipeline.nn.conv import ResNet
         from pipeline.preprocessing import AffineAugmentation
 
-    checkpoint = training.find_checkpoint(given.model, Path(given.checkpoints or config.CHECKPOINTS))
-    start_epoch = checkpoint.epoch if checkpoint else 0
-    if given.start_epoch not in (None, start_epoch):
-        raise InputError(f"--start_epoch {given.start_epoch} differs from the epoch to go on from, {start_epoch}")
-    args = training.resolve(given, SCRIPT, config.BY_HAND, checkpoint, free={"epochs"})
-    folder = Path(args.checkpoints or (checkpoint.path.parent if checkpoint else config.CHECKPOINTS))
-
-    training.set_up(args)
-    dataset = load_cifar10(args.data, args.limit)
-    history = training.open_history(SCRIPT, args, config.BY_HAND, dataset.digest(), checkpoint)
-    train, test = train_and_test_batches(
-        dataset, AffineAugmentation(**config.AUGMENTATION), args.batch_size, args.seed, args.workers
-    )
-    network = config.IMAGES | training.network_arguments(args, len(dataset.classes))
+    run = training.start_by_hand(given, "resnet_cifar10", config.BY_HAND, config.CHECKPOINTS)
+    aug = AffineAugmentation(**config.AUGMENTATION)
+    train, test = cifar10_batches(run.args.data, run.args.limit, aug, **run.batching)
+    network = run.network(config.IMAGES, train.classes)
     model = ResNet.build(**network)
-    training.compile_model(model, args, checkpoint)
-    written = training.fit(model, train, test, args, folder=folder, network=network, history=history)
-    training.report(model, test, dataset.classes, written)
+    training.compile_model(run, model)
+    written = training.fit(run, model, network, train, test)
+    training.report(model, test, written)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The flags that the training scripts share, and what a flag is worth when a run is resumed. Standard library only.
 
-A script takes the parser from `training_parser` and adds its own flags. No flag has a default there: `resolve` fills
-in what wasn't given, from the checkpoint where a run goes on, else from the script's defaults.
+A script takes the parser from `training_parser`, and adds the flags of its data set and of its way of choosing the
+learning rate. No flag has a default there: `resolve` fills in what wasn't given, from the checkpoint where a run goes
+on, else from the script's defaults.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from typing import NoReturn
 from pipeline.errors import InputError
 
 # What a run is: stored with it, and on a resume the same again.
-RUN_DEFAULTS = {"data": None, "limit": None, "seed": 42, "precision": "float32"}
+RUN_DEFAULTS = {"data": None, "limit": None, "seed": 42, "precision": "float32", "nesterov": False}
 # How a process goes about it: stored too, and free to change. When to stop, `stop_after`, holds for one process.
 OPTION_DEFAULTS = {"workers": 2, "every": 5, "output": "output"}
 
@@ -56,6 +57,12 @@ def training_parser(description: str, defaults: Mapping) -> Parser:
         help="learning rate of SGD, of a decay at its start; on a resume, a change of it",
     )
     add("--momentum", type=fraction, metavar="M", help="momentum of SGD, 0 up to 1")
+    nesterov = parser.add_mutually_exclusive_group()
+    on, off = (" (default)" if stated["nesterov"] is value else "" for value in (True, False))
+    nesterov.add_argument(
+        "--nesterov", action="store_true", default=None, help=f"look ahead along the momentum (Nesterov, 1983){on}"
+    )
+    nesterov.add_argument("--no_nesterov", action="store_false", dest="nesterov", default=None, help=f"don't{off}")
     add("--stages", type=counts, metavar="N,N,...", help="bottleneck modules in each stage")
     add("--filters", type=counts, metavar="N,N,...", help="channels out of the stem and of each stage")
     add("--reg", type=non_negative, metavar="L2", help="L2 coefficient of every kernel")
@@ -69,7 +76,33 @@ def training_parser(description: str, defaults: Mapping) -> Parser:
     return parser
 
 
-def add_data(parser: Parser) -> None:
+def add_by_hand(parser: Parser, checkpoints: str) -> None:
+    """The flags of a script in which the learning rate is set by hand; `checkpoints` is its default folder."""
+    parser.add_argument(
+        "-c",
+        "--checkpoints",
+        metavar="DIR",
+        help=f"folder of the checkpoints (default: that of --model, else {checkpoints})",
+    )
+    parser.add_argument("-m", "--model", metavar="FILE", help="checkpoint to go on from, or the word latest")
+    parser.add_argument("-s", "--start_epoch", type=epoch, metavar="N", help="epoch of --model, as a check")
+
+
+def add_decay(parser: Parser, model: str) -> None:
+    """The flags of a script in which the learning rate decays; `model` is the default file of the trained model."""
+    parser.add_argument(
+        "-m",
+        "--model",
+        type=model_file,
+        metavar="FILE",
+        default=model,
+        help=f"file of the trained model; its checkpoints go to the folder of that name without ending "
+        f"(default: {model})",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the folder")
+
+
+def add_cifar10(parser: Parser) -> None:
     """The flag that names CIFAR-10, or what stands in its place."""
     parser.add_argument(
         "--data",

@@ -1,9 +1,11 @@
-"""What the training scripts share: find the checkpoint, resolve the arguments, compile, fit, report."""
+"""What the training scripts share: start or resume a run, compile, fit, report."""
 
+import hashlib
 import platform
 import sys
 from argparse import Namespace
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -14,10 +16,71 @@ from sklearn.metrics import classification_report
 from pipeline import arguments, console
 from pipeline.callbacks import EpochCheckpoint, EpochLine, TrainingMonitor
 from pipeline.errors import InputError
-from pipeline.io.atomic import make_folder, move_aside
-from pipeline.io.batches import ArrayBatches
+from pipeline.io.atomic import check_folder, make_folder, move_aside
+from pipeline.io.batches import Batches
 from pipeline.io.checkpoint import Checkpoint, list_checkpoints, read_checkpoint, save_checkpoint
 from pipeline.io.history import epochs_of, is_start_of, new_history, read_history
+from pipeline.utils.schedules import PolynomialDecay
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run as the command line, and the checkpoint that it goes on from, settle it.
+
+    `args` holds the value of every flag, `arguments` those of them that are stored and the same again on a resume.
+    Checkpoints go to `folder`, the trained model to `model_path` if there is one. `schedule` gives the learning rate
+    of the epoch after so many; None where it is set by hand.
+    """
+
+    script: str
+    args: Namespace
+    arguments: dict
+    checkpoint: Checkpoint | None
+    folder: Path
+    model_path: Path | None = None
+    schedule: Callable[[int], float] | None = None
+
+    @property
+    def batching(self) -> dict:
+        """What the flags say of batches."""
+        return {name: getattr(self.args, name) for name in ("batch_size", "seed", "workers")}
+
+    def network(self, images: Mapping, classes: int) -> dict:
+        """The arguments of `ResNet.build` for `images`, their size and stem, and `classes`."""
+        return {**images, "classes": classes} | {
+            name: getattr(self.args, name) for name in ("stages", "filters", "reg")
+        }
+
+
+def start_by_hand(given: Namespace, script: str, defaults: Mapping, checkpoints: str) -> Run:
+    """The run of a script in which the learning rate is set by hand.
+
+    Args:
+        given: what the parser returned, None for a flag that wasn't given.
+        script: name of the script, without its ending.
+        defaults: the script's own values of what a run is.
+        checkpoints: folder of the checkpoints unless the flags say otherwise.
+
+    Raises:
+        InputError: a flag contradicts the checkpoint, another script wrote it, or a folder can't be written to.
+    """
+    checkpoint = find_checkpoint(given.model, Path(given.checkpoints or checkpoints))
+    start_epoch = checkpoint.epoch if checkpoint else 0
+    if given.start_epoch not in (None, start_epoch):
+        hint = "" if checkpoint else "; name the checkpoint with --model"
+        raise InputError(f"--start_epoch {given.start_epoch} differs from the epoch to go on from, {start_epoch}{hint}")
+    folder = Path(given.checkpoints or (checkpoint.path.parent if checkpoint else checkpoints))
+    args, values = _resolve(given, script, defaults, checkpoint, free={"epochs"})
+    return _set_up(Run(script, args, values, checkpoint, folder))
+
+
+def start_decay(given: Namespace, script: str, defaults: Mapping) -> Run:
+    """The run of a script in which the learning rate decays to 0; arguments and errors as in `start_by_hand`."""
+    folder = given.model.with_suffix("")
+    checkpoint = find_checkpoint("latest" if given.resume else None, folder)
+    args, values = _resolve(given, script, defaults, checkpoint)
+    schedule = PolynomialDecay(args.lr, args.epochs)
+    return _set_up(Run(script, args, values, checkpoint, folder, given.model, schedule))
 
 
 def find_checkpoint(name: str | None, folder: Path) -> Checkpoint | None:
@@ -42,127 +105,51 @@ def find_checkpoint(name: str | None, folder: Path) -> Checkpoint | None:
     return None
 
 
-def resolve(
-    given: Namespace, script: str, defaults: Mapping, checkpoint: Checkpoint | None, free: Collection[str] = ()
-) -> Namespace:
-    """The values that the run goes by: flags, then the checkpoint's values, then `defaults`.
-
-    Args:
-        given: what the parser returned.
-        script: name of the script, without its ending.
-        defaults: the script's own values of what a run is.
-        checkpoint: where the run goes on from, or None.
-        free: arguments that may differ from the checkpoint's, beside the learning rate and the place of the data.
-
-    Raises:
-        InputError: a flag contradicts the checkpoint, or another script wrote it.
-    """
-    if checkpoint is None:
-        return arguments.resolve(given, defaults)
-    run = checkpoint.history["run"]
-    if run.get("script") != script:
-        writer = f"{run['script']}.py; go on with that script" if "script" in run else "another program"
-        raise InputError(f"checkpoint {checkpoint.path} was written by {writer}")
-    if missing := {"arguments", "data", "learning_rate_changes"} - run.keys():
-        raise InputError(f"checkpoint {checkpoint.path} lacks {', '.join(sorted(missing))} of its run")
-    saved = run["arguments"] | {"lr": _current_rate(run)}
-    return arguments.resolve(given, defaults, saved, checkpoint.options, {*free, "lr", "data"})
-
-
-def open_history(
-    script: str, args: Namespace, defaults: Mapping, data_digest: str, checkpoint: Checkpoint | None
-) -> dict:
-    """The history to go on with: the checkpoint's, or a new one. A learning rate that changes is recorded and printed.
-
-    Raises:
-        InputError: the data set is not the one that the checkpoint was trained on.
-    """
-    values = {name: getattr(args, name) for name in arguments.RUN_DEFAULTS | dict(defaults)}
-    if checkpoint is None:
-        run = {"script": script, "arguments": values, "data": data_digest, "learning_rate_changes": []}
-        return new_history(run | {"versions": _versions(), "device": _device()})
-    history = checkpoint.history
-    run = history["run"]
-    if run["data"] != data_digest:
-        raise InputError(
-            f"--data {args.data} holds other images than the checkpoint's --data {run['arguments']['data']}; name the "
-            "data that the run was trained on, or start a fresh run without a checkpoint"
-        )
-    if checkpoint.backend != keras.backend.backend():
-        print(f"the checkpoint is from the {checkpoint.backend} backend: the run goes on, but not bit for bit")
-    rate = _current_rate(run)
-    if args.lr != rate:
-        print(f"learning rate {rate:g} -> {args.lr:g}")
-        run["learning_rate_changes"].append([checkpoint.epoch, checkpoint.batch, args.lr])
-    run["arguments"] = values | {"lr": run["arguments"]["lr"]}
-    run |= {"versions": _versions(), "device": _device()}
-    return history
-
-
-def set_up(args: Namespace) -> None:
-    """Fix what Keras takes from global state: the seed of the first weights and the precision of a step."""
-    with console.quiet_start():  # Keras imports TensorFlow to seed it too, where it is installed beside JAX.
-        keras.utils.set_random_seed(args.seed)
-    keras.config.set_dtype_policy(args.precision)
-
-
-def network_arguments(args: Namespace, classes: int) -> dict:
-    """What `ResNet.build` takes from the command line and the data."""
-    return {"classes": classes, "stages": args.stages, "filters": args.filters, "reg": args.reg}
-
-
-def compile_model(model: keras.Model, args: Namespace, checkpoint: Checkpoint | None = None) -> None:
+def compile_model(run: Run, model: keras.Model) -> None:
     """Compile `model` with SGD and cross-entropy, and give it and its optimizer the checkpoint's state."""
     model.compile(
         # A fixed name, because the optimizer's variables are found by it in a checkpoint.
-        keras.optimizers.SGD(args.lr, momentum=args.momentum, name="sgd"),
+        keras.optimizers.SGD(run.args.lr, momentum=run.args.momentum, nesterov=run.args.nesterov, name="sgd"),
         loss="categorical_crossentropy",
         metrics=["accuracy"],
     )
-    if checkpoint is not None:
-        checkpoint.restore(model)
-        # Only a change made just now: the restored rate is exact, and a decay's differs from where it started.
-        changes = checkpoint.history["run"]["learning_rate_changes"]
-        if changes and changes[-1][:2] == [checkpoint.epoch, checkpoint.batch]:
-            model.optimizer.learning_rate = args.lr
+    if run.checkpoint is not None:
+        run.checkpoint.restore(model)
+        if run.args.lr != run.checkpoint.history["run"]["arguments"]["lr"]:
+            model.optimizer.learning_rate = run.args.lr
 
 
-def fit(
-    model: keras.Model,
-    train: ArrayBatches,
-    test: ArrayBatches,
-    args: Namespace,
-    *,
-    folder: Path,
-    network: dict,
-    history: dict,
-    model_path: Path | None = None,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
-) -> list[Path]:
-    """Train from the end of `history` to the last epoch, or to `stop_after`; return the paths of what is written.
+def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batches) -> list[Path]:
+    """Train to the last epoch, or to `stop_after`; return the paths of what is written.
 
-    Checkpoints go to `folder`, the trained model to `model_path` if there is one. What lies there, or in the output
-    folder, of another run or of this one beyond the point where it goes on, is moved into `earlier-1`, `earlier-2`,
-    ... beside.
+    What lies in the folders of the checkpoints and the output of another run, or of this one beyond the point where
+    it goes on, is moved into `earlier-1`, `earlier-2`, ... beside.
+
+    Args:
+        network: the arguments that `ResNet.build` made `model` from.
+
+    Raises:
+        InputError: the data set is not the one that the checkpoint was trained on, or the run diverges.
     """
+    args, history = run.args, _open_history(run, train, val)
     output = Path(args.output)
-    fig_path, json_path = (output / f"{history['run']['script']}.{ending}" for ending in ("png", "json"))
-    models = [] if model_path is None else [model_path]
-    for path in (folder, output, *(path.parent for path in models)):
+    fig_path, json_path = (output / f"{run.script}.{ending}" for ending in ("png", "json"))
+    models = [] if run.model_path is None else [run.model_path]
+    for path in (run.folder, output, *(path.parent for path in models)):
         make_folder(path)
     options = {name: getattr(args, name) for name in arguments.OPTION_DEFAULTS}
     state = {"network": network, "history": history, "options": options}
     done, last = epochs_of(history), min(args.epochs, args.stop_after or args.epochs)
     if done < last:
-        _keep_earlier_runs(history, [*list_checkpoints(folder), json_path, fig_path, *models])
+        _keep_earlier_runs(history, [*list_checkpoints(run.folder), json_path, fig_path, *models])
         print(
-            f"{model.count_params():,} parameters, {len(train.images):,} training and {len(test.images):,} test "
-            f"images, {train.num_batches} steps an epoch, {keras.backend.backend()} on {history['run']['device']}"
+            f"{model.count_params():,} parameters, {train.num_images:,} training and {val.num_images:,} "
+            f"validation images, {len(train)} steps an epoch, {keras.backend.backend()} on {history['run']['device']}"
         )
         on_terminal = sys.stdout.isatty()
         model.fit(
             train,
-            validation_data=test,
+            validation_data=val,
             initial_epoch=done,
             epochs=last,
             # The batches come shuffled; Keras would shuffle them again, from a random state that no checkpoint holds.
@@ -170,9 +157,9 @@ def fit(
             verbose=1 if on_terminal else 0,
             callbacks=[
                 keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: train.set_epoch(epoch)),
-                *callbacks,
+                *([keras.callbacks.LearningRateScheduler(run.schedule)] if run.schedule else []),
                 TrainingMonitor(fig_path, json_path, history=history),
-                EpochCheckpoint(folder, args.every, **state),
+                EpochCheckpoint(run.folder, args.every, **state),
                 *([] if on_terminal else [EpochLine()]),
             ],
         )
@@ -182,27 +169,74 @@ def fit(
     for path in models:
         if not path.exists() or read_checkpoint(path).epoch != epochs_of(history):
             save_checkpoint(path, model, epoch=epochs_of(history), batch=0, **state)
-    written = (fig_path, json_path, *list_checkpoints(folder)[-1:], *models)
+    written = (fig_path, json_path, *list_checkpoints(run.folder)[-1:], *models)
     return [path for path in written if path.exists() and _belongs(path, history)]
 
 
-def report(model: keras.Model, test: ArrayBatches, classes: Sequence[str], written: Sequence[Path]) -> None:
-    """Print precision and recall per class, the accuracy over every test image, and where the run's files lie."""
-    predictions = model.predict(test, verbose=0).argmax(axis=1)
+def report(model: keras.Model, batches: Batches, written: Sequence[Path]) -> None:
+    """Print precision and recall per class, the accuracy over every image, and where the run's files lie."""
+    predictions = model.predict(batches, verbose=0).argmax(axis=1)
+    names = batches.class_names
     print(
         classification_report(
-            test.labels, predictions, labels=range(len(classes)), target_names=classes, digits=4, zero_division=0
+            batches.labels, predictions, labels=range(len(names)), target_names=names, digits=4, zero_division=0
         )
     )
-    print(f"accuracy: {100.0 * np.mean(predictions == test.labels):.2f}%")
+    print(f"accuracy: {100.0 * np.mean(predictions == batches.labels):.2f}%")
     for path in written:
         print(f"written: {path}")
 
 
-def _current_rate(run: Mapping) -> float:
-    """The learning rate last set: by hand, or else when the run began."""
-    changes = run["learning_rate_changes"]
-    return changes[-1][2] if changes else run["arguments"]["lr"]
+def _resolve(
+    given: Namespace, script: str, defaults: Mapping, checkpoint: Checkpoint | None, free: Collection[str] = ()
+) -> tuple[Namespace, dict]:
+    """The value of every flag, and those that are stored. lr, data and `free` may differ from the checkpoint's."""
+    saved = options = None
+    if checkpoint is not None:
+        record = checkpoint.history["run"]
+        if record.get("script") != script:
+            writer = f"{record['script']}.py; go on with that script" if "script" in record else "another program"
+            raise InputError(f"checkpoint {checkpoint.path} was written by {writer}")
+        if missing := {"arguments", "data", "learning_rate_changes"} - record.keys():
+            raise InputError(f"checkpoint {checkpoint.path} lacks {', '.join(sorted(missing))} of its run")
+        saved, options = record["arguments"], checkpoint.options
+    args = arguments.resolve(given, defaults, saved, options, {*free, "lr", "data"})
+    return args, {name: getattr(args, name) for name in arguments.RUN_DEFAULTS | dict(defaults)}
+
+
+def _set_up(run: Run) -> Run:
+    """Check where files will go, before time is spent; fix what Keras takes from global state; hand `run` back."""
+    for path in (run.folder, Path(run.args.output), *([run.model_path.parent] if run.model_path else [])):
+        check_folder(path)
+    with console.quiet_start():  # Keras imports TensorFlow to seed it too, where it is installed beside JAX.
+        keras.utils.set_random_seed(run.args.seed)  # the first weights; nothing else draws from it
+    keras.config.set_dtype_policy(run.args.precision)
+    return run
+
+
+def _open_history(run: Run, train: Batches, val: Batches) -> dict:
+    """The history to go on with: the checkpoint's, or a new one. A change of learning rate is recorded and printed."""
+    data = hashlib.sha256((train.digest() + val.digest()).encode()).hexdigest()
+    here = {"arguments": run.arguments, "versions": _versions(), "device": _device()}
+    if run.checkpoint is None:
+        return new_history({"script": run.script, "data": data, "learning_rate_changes": []} | here)
+    history, epoch = run.checkpoint.history, run.checkpoint.epoch
+    record = history["run"]
+    before = record["arguments"]
+    if record["data"] != data:
+        raise InputError(
+            f"--data {run.args.data} holds other images than the checkpoint's --data {before['data']}; name the data "
+            "that the run was trained on, or start a fresh run without a checkpoint"
+        )
+    if run.checkpoint.backend != keras.backend.backend():
+        print(f"the checkpoint is from the {run.checkpoint.backend} backend: the run goes on, but not bit for bit")
+    if run.args.lr != before["lr"]:
+        # A schedule is proportional to the rate that it starts from.
+        share = run.schedule(epoch) / run.args.lr if run.schedule else 1.0
+        print(f"learning rate {share * before['lr']:g} -> {share * run.args.lr:g}")
+        record["learning_rate_changes"].append([epoch, run.checkpoint.batch, share * run.args.lr])
+    record |= here
+    return history
 
 
 def _keep_earlier_runs(history: dict, paths: Sequence[Path]) -> None:

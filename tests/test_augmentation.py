@@ -1,4 +1,4 @@
-"""The geometry of augmentation against SciPy's."""
+"""The geometry of augmentation against Keras' and SciPy's."""
 
 import numpy as np
 import pytest
@@ -6,37 +6,101 @@ from scipy import ndimage
 
 from pipeline.preprocessing import AffineAugmentation
 
+DRAWS = AffineAugmentation.DRAWS
+MIDDLE = np.full(DRAWS, 0.5)  # no shift, rotation or shear, not mirrored
 
-@pytest.fixture(scope="module")
-def images():
-    noise = np.random.default_rng(0).uniform(0, 255, (6, 20, 24, 3))
+
+def smooth_images(height, width):
+    noise = np.random.default_rng(0).uniform(0, 255, (12, height, width, 3))
     return ndimage.gaussian_filter(noise, (0, 1.5, 1.5, 0)).astype(np.uint8)
 
 
-def test_shifts_equal_an_independent_bilinear_shift_with_repeated_edges(images):
-    draws = np.random.default_rng(1).random((6, 3))
-    varied = AffineAugmentation(width_shift_range=0.2, height_shift_range=0.1)(images, draws)
-    for image, (x, y, _), result in zip(images, draws, varied, strict=True):
-        # A result's pixel (row, column) is read from (row + up, column + left): SciPy shifts by the negative.
-        left, up = (2 * x - 1) * 0.2 * 24, (2 * y - 1) * 0.1 * 20
-        expected = ndimage.shift(image.astype(float), (-up, -left, 0), order=1, mode="nearest")
-        # OpenCV places a point to 1/32 pixel.
+def test_all_at_once_equals_keras_own_transform():
+    from tensorflow.keras.preprocessing.image import apply_affine_transform
+
+    images, draws = smooth_images(32, 32), np.random.default_rng(1).random((12, DRAWS))
+    aug = AffineAugmentation(18, 0.15, 0.2, 0.1, 10, True)
+    for image, (x, y, flip, rotation, shear, zoom_x, zoom_y), result in zip(
+        images, draws, aug(images, draws), strict=True
+    ):
+        # In Keras 3, tx moves along the columns, though its generator draws it from height_shift_range.
+        expected = apply_affine_transform(
+            image.astype(np.float64),
+            theta=(2 * rotation - 1) * 18,
+            tx=(2 * x - 1) * 0.2 * 32,
+            ty=(2 * y - 1) * 0.1 * 32,
+            shear=(2 * shear - 1) * 10,
+            zx=0.85 + 0.3 * zoom_x,
+            zy=0.85 + 0.3 * zoom_y,
+            row_axis=0,
+            col_axis=1,
+            channel_axis=2,
+        )
+        expected = expected[:, ::-1] if flip < 0.5 else expected
+        # OpenCV places a point to a fraction of a pixel, and rounds the colour.
+        assert np.abs(result - expected).max() <= 4.0
+        assert np.abs(result - expected).mean() <= 0.5
+
+
+def test_a_rotation_turns_about_the_centre_of_an_image_of_any_shape():
+    images = smooth_images(20, 28)
+    draws = MIDDLE + np.linspace(-0.5, 0.499, 12)[:, None] * (np.arange(DRAWS) == 3)
+    for image, draw, result in zip(images, draws, AffineAugmentation(rotation_range=30)(images, draws), strict=True):
+        angle = (2 * draw[3] - 1) * 30
+        expected = ndimage.rotate(image.astype(float), angle, reshape=False, order=1, mode="nearest")
         assert np.abs(result - expected).max() <= 4.0
 
 
-def test_largest_shift_is_the_range_either_way(images):
-    augmentation = AffineAugmentation(width_shift_range=0.25, height_shift_range=0.25)
-    lowest, highest = augmentation.matrices(20, 24, np.array([[0.0, 0.0, 0.5], [1.0, 1.0, 0.5]]))
-    np.testing.assert_allclose([lowest[0, 2], lowest[1, 2]], [-6.0, -5.0])
-    np.testing.assert_allclose([highest[0, 2], highest[1, 2]], [6.0, 5.0])
+def test_shifts_equal_an_independent_bilinear_shift_with_repeated_edges():
+    images, draws = smooth_images(20, 24), np.random.default_rng(1).random((12, DRAWS))
+    varied = AffineAugmentation(width_shift_range=0.2, height_shift_range=0.1)(images, draws)
+    for image, (x, y, *_), result in zip(images, draws, varied, strict=True):
+        # A result's pixel (row, column) is read from (row + up, column + left): SciPy shifts by the negative.
+        left, up = (2 * x - 1) * 0.2 * 24, (2 * y - 1) * 0.1 * 20
+        expected = ndimage.shift(image.astype(float), (-up, -left, 0), order=1, mode="nearest")
+        assert np.abs(result - expected).max() <= 4.0
 
 
-def test_half_of_the_images_are_mirrored_exactly(images):
-    draws = np.column_stack([np.full((6, 2), 0.5), np.linspace(0.0, 0.99, 6)])
+@pytest.mark.parametrize(("width_range", "height_range", "x", "y"), [(0.25, 0.25, 6.0, 5.0), (3, 2, 3.0, 2.0)])
+def test_largest_shift_is_the_range_either_way_as_a_fraction_or_in_pixels(width_range, height_range, x, y):
+    aug = AffineAugmentation(width_shift_range=width_range, height_shift_range=height_range)
+    extremes = [MIDDLE * [0, 0, 1, 1, 1, 1, 1], MIDDLE * [2, 2, 1, 1, 1, 1, 1]]
+    lowest, highest = aug.matrices(20, 24, np.array(extremes))
+    np.testing.assert_allclose([lowest[0, 2], lowest[1, 2]], [-x, -y])
+    np.testing.assert_allclose([highest[0, 2], highest[1, 2]], [x, y])
+
+
+@pytest.mark.parametrize("zoom_range", [0.15, (0.85, 1.15)])
+def test_zoom_factors_lie_in_the_range_and_differ_between_width_and_height(zoom_range):
+    draws = MIDDLE + np.outer([-0.5, 0.5], np.arange(DRAWS) == 5)
+    lowest, highest = AffineAugmentation(zoom_range=zoom_range).matrices(20, 20, draws)
+    np.testing.assert_allclose([lowest[0, 0], highest[0, 0], lowest[1, 1], highest[1, 1]], [0.85, 1.15, 1.0, 1.0])
+
+
+def test_half_of_the_images_are_mirrored_exactly():
+    images = smooth_images(20, 24)
+    draws = np.tile(MIDDLE, (12, 1))
+    draws[:, 2] = np.linspace(0.0, 0.99, 12)
     varied = AffineAugmentation(horizontal_flip=True)(images, draws)
     for image, draw, result in zip(images, draws[:, 2], varied, strict=True):
         np.testing.assert_array_equal(result, image[:, ::-1] if draw < 0.5 else image)
 
 
-def test_nothing_asked_for_changes_nothing(images):
-    np.testing.assert_array_equal(AffineAugmentation()(images, np.random.default_rng(2).random((6, 3))), images)
+def test_nothing_asked_for_changes_nothing():
+    images = smooth_images(20, 24)
+    np.testing.assert_array_equal(AffineAugmentation()(images, np.random.default_rng(2).random((12, DRAWS))), images)
+
+
+@pytest.mark.parametrize(
+    "ranges",
+    [
+        {"rotation_range": -1},
+        {"width_shift_range": float("nan")},
+        {"zoom_range": 1.0},
+        {"zoom_range": (1.2, 0.8)},
+        {"shear_range": float("inf")},
+    ],
+)
+def test_ranges_that_mean_nothing_are_refused(ranges):
+    with pytest.raises(ValueError, match=f"{next(iter(ranges))} is"):
+        AffineAugmentation(**ranges)

@@ -3,22 +3,23 @@
 import numpy as np
 import pytest
 
-from pipeline.io.batches import ArrayBatches, train_and_test_batches
-from pipeline.io.dataset import Dataset
-from pipeline.preprocessing import AffineAugmentation
+from pipeline.io.batches import ArrayBatches
+from pipeline.io.cifar10 import cifar10_batches
+from pipeline.preprocessing import AffineAugmentation, MeanImagePreprocessor
 
 
 @pytest.fixture(scope="module")
-def dataset():
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (50, 8, 8, 3), np.uint8)
-    return Dataset(images, np.arange(50) % 3, images[:10], np.arange(10) % 3, ("a", "b", "c"))
+def images():
+    return np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), np.uint8)
 
 
-def make(dataset, **options):
-    return ArrayBatches(
-        dataset.train_images, dataset.train_labels, classes=3, mean=dataset.mean_image(), batch_size=16, **options
-    )
+LABELS = np.arange(50) % 3
+MEAN = np.random.default_rng(1).uniform(0, 255, (8, 8, 3)).astype(np.float32)
+
+
+def make(images, **options):
+    options = {"batch_size": 16, "preprocessors": [MeanImagePreprocessor(MEAN)]} | options
+    return ArrayBatches(images, LABELS, ("a", "b", "c"), **options)
 
 
 def epoch_of(batches):
@@ -26,25 +27,26 @@ def epoch_of(batches):
     return np.concatenate(images), np.concatenate(labels)
 
 
-def test_evaluation_scores_every_sample_once_in_order(dataset):
-    images, labels = epoch_of(make(dataset))
-    np.testing.assert_array_equal(images, dataset.train_images - dataset.mean_image())
-    np.testing.assert_array_equal(labels.argmax(axis=1), dataset.train_labels)
-    assert images.dtype == labels.dtype == np.float32
+def test_evaluation_scores_every_sample_once_in_order(images):
+    seen, labels = epoch_of(make(images))
+    np.testing.assert_array_equal(seen, images - MEAN)
+    np.testing.assert_array_equal(labels, np.eye(3)[LABELS])
+    assert seen.dtype == labels.dtype == np.float32
 
 
-def test_training_sees_each_sample_at_most_once_and_drops_the_tail(dataset):
-    images, labels = epoch_of(make(dataset, training=True))
-    assert len(images) == 48
-    rows = {image.tobytes() for image in images}
-    assert len(rows) == 48
-    assert rows <= {image.tobytes() for image in dataset.train_images - dataset.mean_image()}
-    assert labels.sum(axis=1).tolist() == [1.0] * 48
+def test_training_sees_each_sample_at_most_once_and_drops_the_tail(images):
+    seen, labels = epoch_of(make(images, training=True, binarize=False))
+    assert len(seen) == 48
+    row_of = {image.tobytes(): row for row, image in enumerate(images - MEAN)}
+    rows = [row_of[image.tobytes()] for image in seen]
+    assert len(set(rows)) == 48
+    np.testing.assert_array_equal(labels, LABELS[rows])
 
 
-def test_an_epoch_is_the_same_whatever_came_before(dataset):
-    augmentation = AffineAugmentation(0.1, 0.1, True)
-    straight, jumped = (make(dataset, training=True, augmentation=augmentation) for _ in range(2))
+@pytest.mark.parametrize("workers", [1, 4])
+def test_an_epoch_is_the_same_whatever_came_before(images, workers):
+    aug = AffineAugmentation(width_shift_range=0.1, height_shift_range=0.1, horizontal_flip=True)
+    straight, jumped = make(images, training=True, aug=aug), make(images, training=True, aug=aug, workers=workers)
     for epoch in range(4):
         straight.set_epoch(epoch)
         seen = epoch_of(straight)
@@ -54,27 +56,45 @@ def test_an_epoch_is_the_same_whatever_came_before(dataset):
     assert not np.array_equal(epoch_of(jumped)[0], seen[0])
 
 
-def test_digits_are_never_mirrored(dataset):
-    augmentation = AffineAugmentation(0.1, 0.1, True)
-    digits = Dataset(
-        *[getattr(dataset, f"{s}_{p}") for s in ("train", "test") for p in ("images", "labels")],
-        dataset.classes,
-        mirrors=False,
-    )
-    train, _ = train_and_test_batches(digits, augmentation, 16, 0, 1)
-    assert train.augmentation == AffineAugmentation(0.1, 0.1, False)
-    train, test = train_and_test_batches(dataset, augmentation, 16, 0, 1)
-    assert train.augmentation == augmentation
-    assert not test.training
+def test_a_plain_generator_goes_through_the_epochs(images):
+    batches = make(images, training=True)
+    seen = [images for images, _ in batches.generator(passes=2)]
+    assert len(seen) == 6
+    batches.set_epoch(1)
+    for ours, (theirs, _) in zip(seen[3:], batches, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    endless = batches.generator()
+    for _ in range(10):
+        next(endless)
+    batches.close()
 
 
-def test_fewer_images_than_a_batch_are_refused(dataset):
+def test_a_preprocessor_may_know_single_images_only(images):
+    class Halve:
+        def preprocess(self, image):
+            return image // 2
+
+    seen, _ = epoch_of(make(images, preprocessors=[Halve()]))
+    np.testing.assert_array_equal(seen, images // 2)
+
+
+def test_digits_are_never_mirrored():
+    aug = AffineAugmentation(width_shift_range=0.1, horizontal_flip=True)
+    train, test = cifar10_batches("digits", None, aug, batch_size=16, seed=0, workers=1)
+    assert train.aug == AffineAugmentation(width_shift_range=0.1)
+    assert test.aug is None
+
+
+def test_the_digest_names_the_data(images):
+    digest = make(images).digest()
+    assert digest == make(images.copy(), batch_size=3, training=True).digest()
+    changed = images.copy()
+    changed[7, 1, 2, 0] ^= 1
+    assert make(changed).digest() != digest
+
+
+def test_what_makes_no_batch_is_refused(images):
     with pytest.raises(ValueError, match="50 training images are fewer than one batch of 64"):
-        ArrayBatches(
-            dataset.train_images,
-            dataset.train_labels,
-            classes=3,
-            mean=dataset.mean_image(),
-            batch_size=64,
-            training=True,
-        )
+        make(images, batch_size=64, training=True)
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        make(images, batch_size=0)

@@ -123,6 +123,18 @@ def test_learning_rate_changes_by_hand(command, tmp_path):
     assert "accuracy: " in done.stdout
 
 
+def test_a_decay_goes_on_from_another_rate(command, tmp_path):
+    command(DECAY, *SMALL, "--epochs", "4", "--stop_after", "2", "--every", "1")
+    done = command(DECAY, "--resume", "--lr", "0.04")
+    assert "learning rate 0.05 -> 0.02" in done.stdout
+    history = json.loads((tmp_path / "output" / "resnet_cifar10_decay.json").read_text())
+    np.testing.assert_allclose(history["learning_rate"], [0.1, 0.075, 0.02, 0.01])
+    (change,) = history["run"]["learning_rate_changes"]
+    np.testing.assert_allclose(change, [2, 0, 0.02])
+    # The new start of the decay is the run's own from here on.
+    assert "->" not in command(DECAY, "--resume").stdout
+
+
 def test_a_fresh_run_keeps_what_another_wrote(command, tmp_path):
     options = (*SMALL, "--epochs", "1", "-m", "output/model.hdf5")
     written = [

@@ -10,7 +10,8 @@ from conftest import ROOT
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 # From the top floor to the ground; a part imports from lower floors, or from its own without a circle.
-FLOORS = (("training",), ("callbacks",), ("io",), ("preprocessing", "nn", "utils", "arguments", "console", "errors"))
+GROUND = ("preprocessing", "nn", "utils", "arguments", "console", "errors", "lazy")
+FLOORS = (("training",), ("callbacks",), ("io",), GROUND)
 
 
 def imports(path):

@@ -1,19 +1,19 @@
 """What goes to and comes from the disk. Names load on first use: reading images needs no Keras."""
 
-from importlib import import_module
+from pipeline.lazy import names
 
-_HOMES = {
-    "ArrayBatches": "batches",
-    "Checkpoint": "checkpoint",
-    "Dataset": "dataset",
-    "load_cifar10": "cifar10",
-    "read_checkpoint": "checkpoint",
-    "save_checkpoint": "checkpoint",
-}
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str):
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __all__ = names(
+    __name__,
+    {
+        "ArrayBatches": "batches",
+        "Batches": "batches",
+        "Checkpoint": "checkpoint",
+        "Dataset": "dataset",
+        "HDF5DatasetGenerator": "hdf5datasetgenerator",
+        "HDF5DatasetWriter": "hdf5datasetwriter",
+        "cifar10_batches": "cifar10",
+        "load_cifar10": "cifar10",
+        "read_checkpoint": "checkpoint",
+        "save_checkpoint": "checkpoint",
+    },
+)

@@ -1,6 +1,7 @@
 """Files that are absent, complete, or ignored."""
 
 import os
+import shutil
 from pathlib import Path
 
 from pipeline.errors import InputError
@@ -15,7 +16,7 @@ def write_atomically(path: Path, *parts: bytes) -> None:
     Raises:
         OSError: the disk is full, the folder is not writable, or what was read back differs.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
         with open(temporary, "wb") as file:
             file.writelines(parts)
@@ -27,23 +28,50 @@ def write_atomically(path: Path, *parts: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    flush(path.parent)
+
+
+def temporary_path(path: Path) -> Path:
+    """The name that `path` is written under until it is whole; nothing that reads takes a `.tmp` for a file."""
+    return path.with_name(f"{path.name}.{os.getpid()}.tmp")
+
+
+def flush(path: Path) -> None:
+    """Return once the file, or the names in the folder, `path` are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what dead processes left half-written in `folder`. Call it where no other process can be writing."""
+    for path in folder.glob("*.tmp"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def check_folder(path: Path) -> None:
+    """`InputError` if the folder `path` can't be made or written to, as far as can be told without making it."""
+    there = path
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise InputError(f"can't make folder {path}: {there} is a file; name another place")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"can't write to folder {there}; choose another place or change its permissions")
 
 
 def make_folder(path: Path) -> None:
     """Create the folder `path` where it is missing; `InputError` if it can't be, or can't be written to."""
+    check_folder(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"can't make folder {path}: a file is in its place; name another") from error
     except OSError as error:
         raise InputError(f"can't make folder {path}: {error.strerror}") from error
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise InputError(f"can't write to folder {path}; choose another or change its permissions")
 
 
 def move_aside(paths: list[Path]) -> list[Path]:

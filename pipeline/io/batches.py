@@ -1,35 +1,40 @@
 """Batches of images for `fit`, `evaluate` and `predict`."""
 
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
+from itertools import count
 
 import keras
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.io.dataset import Dataset
-from pipeline.preprocessing.augmentation import AffineAugmentation
 from pipeline.utils import randomness
 
 
-class ArrayBatches(keras.utils.PyDataset):
-    """Images in memory as batches of (float32 images, mean subtracted; float32 one-hot labels).
+class Batches(keras.utils.PyDataset):
+    """Labelled images as batches of (float32 images, labels); where the images come from is a subclass's `_read`.
 
-    With `training`, the order and the augmentation are functions of (seed, epoch, index), and the tail of an epoch
-    shorter than a batch is left out. Without it, every image comes once, in order. Tell a training set its epoch
-    with `set_epoch` before that epoch's first batch; it never counts by itself.
+    With `training`, the order of the samples is a function of (seed, epoch), the augmentation of each one of
+    (seed, epoch, index), and the tail of an epoch shorter than a batch is left out. Without it, every sample comes
+    once, in order. Tell a training set its epoch with `set_epoch` before that epoch's first batch; it never counts.
 
     Args:
-        images: uint8 array (n, height, width, channels).
         labels: integer array (n,), 0 to classes - 1.
         classes: number of classes.
-        mean: float32 mean image (height, width, channels), subtracted from every image.
         batch_size: images a batch, at least 1.
-        training: whether to shuffle and augment.
+        preprocessors: what is done to every image, in this order: objects with `preprocess(image)`, called for each
+            image, or with `preprocess_batch(images)`, which is faster.
+        aug: varies the images as they were read, before the preprocessors: called with images and `aug.DRAWS` numbers
+            in [0, 1) for each (see `pipeline.preprocessing.AffineAugmentation`). None varies nothing.
+        binarize: labels as float32 one-hot rows (batch, classes); False gives the integers.
+        training: whether to shuffle.
         seed: of the order and the augmentation.
-        augmentation: variation of the training images, or None.
         workers: threads that prepare batches ahead of the one asked for; any number gives the same batches.
+
+    Attributes:
+        num_images: number of samples.
+        epoch: number of completed epochs, as it was told; 0 at first.
 
     Raises:
         InputError: (a `ValueError`) no batch can be made.
@@ -37,72 +42,105 @@ class ArrayBatches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        images: np.ndarray,
         labels: np.ndarray,
-        *,
         classes: int,
-        mean: np.ndarray,
         batch_size: int,
+        *,
+        preprocessors: Sequence = (),
+        aug: Callable | None = None,
+        binarize: bool = True,
         training: bool = False,
         seed: int = 0,
-        augmentation: AffineAugmentation | None = None,
         workers: int = 1,
     ) -> None:
         # Keras' own workers would hand batches that it drew to learn their shapes to the first epoch as well.
         super().__init__(workers=1)
-        if training and len(images) < batch_size:
-            raise InputError(f"{len(images)} training images are fewer than one batch of {batch_size}")
-        self.images = images
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; expected a number of images of at least 1")
+        if training and len(labels) < batch_size:
+            raise InputError(f"{len(labels)} training images are fewer than one batch of {batch_size}")
         self.labels = labels
         self.classes = classes
-        self.mean = mean
         self.batch_size = batch_size
+        self.preprocessors = preprocessors
+        self.aug = aug
+        self.binarize = binarize
         self.training = training
         self.seed = seed
-        self.augmentation = augmentation
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
         self._ahead: dict[int, Future] = {}
         self._depth = 2 * workers
         self.set_epoch(0)
 
+    def _read(self, rows: np.ndarray) -> np.ndarray:
+        """The images (n, height, width, channels) of the samples with the indices `rows` (n,); called from threads."""
+        raise NotImplementedError
+
+    @property
+    def num_images(self) -> int:
+        return len(self.labels)
+
     def set_epoch(self, epoch: int) -> None:
         """Make the batches those of `epoch`, the number of completed epochs."""
         self.epoch = epoch
         self._ahead.clear()
-        count = len(self.images)
-        self._order = randomness.permutation(self.seed, epoch, count) if self.training else np.arange(count)
+        samples = self.num_images
+        self._order = randomness.permutation(self.seed, epoch, samples) if self.training else np.arange(samples)
 
-    @property
-    def num_batches(self) -> int:
-        whole, tail = divmod(len(self.images), self.batch_size)
+    def __len__(self) -> int:
+        whole, tail = divmod(self.num_images, self.batch_size)
         return whole if self.training else whole + bool(tail)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        for following in range(index, min(index + self._depth, self.num_batches)):
+        for following in range(index, min(index + self._depth, len(self))):
             if following not in self._ahead:
                 rows = self._order[following * self.batch_size : (following + 1) * self.batch_size]
                 self._ahead[following] = self._pool.submit(self._make, self.epoch, rows)
         return self._ahead.pop(index).result()
 
+    def generator(self, passes: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The batches of `passes` epochs, from the present one on, as a plain generator; without end if None."""
+        for epoch in count(self.epoch) if passes is None else range(self.epoch, self.epoch + passes):
+            self.set_epoch(epoch)
+            for index in range(len(self)):
+                yield self[index]
+
+    def close(self) -> None:
+        """Let go of threads and files; no batch can be made afterwards."""
+        self._pool.shutdown(cancel_futures=True)
+
     def _make(self, epoch: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        images = self.images[rows]
-        if self.training and self.augmentation is not None:
-            images = self.augmentation(images, randomness.uniforms(self.seed, epoch, rows, self.augmentation.DRAWS))
-        one_hot = np.zeros((len(rows), self.classes), np.float32)
-        one_hot[np.arange(len(rows)), self.labels[rows]] = 1.0
-        return images - self.mean, one_hot
+        images = self._read(rows)
+        if self.aug is not None:
+            images = self.aug(images, randomness.uniforms(self.seed, epoch, rows, self.aug.DRAWS))
+        for preprocessor in self.preprocessors:
+            images = _preprocess(preprocessor, images)
+        labels = self.labels[rows]
+        if self.binarize:
+            labels = np.equal(labels[:, None], np.arange(self.classes)).astype(np.float32)
+        return images.astype(np.float32, copy=False), labels
 
 
-def train_and_test_batches(
-    dataset: Dataset, augmentation: AffineAugmentation, batch_size: int, seed: int, workers: int
-) -> tuple[ArrayBatches, ArrayBatches]:
-    """The training batches of `dataset`, augmented, and its test batches, both less the mean training image."""
-    if not dataset.mirrors:
-        augmentation = replace(augmentation, horizontal_flip=False)
-    shared = partial(
-        ArrayBatches, classes=len(dataset.classes), mean=dataset.mean_image(), batch_size=batch_size, workers=workers
-    )
-    return (
-        shared(dataset.train_images, dataset.train_labels, training=True, seed=seed, augmentation=augmentation),
-        shared(dataset.test_images, dataset.test_labels),
-    )
+class ArrayBatches(Batches):
+    """`Batches` of `images` in memory, an array (n, height, width, channels)."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], batch_size: int, **options):
+        super().__init__(labels, len(class_names), batch_size, **options)
+        self.images = images
+        self.class_names = tuple(class_names)
+
+    def digest(self) -> str:
+        """SHA-256 over images, labels and class names, in hexadecimal: the same digest, the same data."""
+        digest = hashlib.sha256(repr((self.images.shape, self.class_names)).encode())
+        digest.update(np.ascontiguousarray(self.images).data)
+        digest.update(self.labels.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def _read(self, rows: np.ndarray) -> np.ndarray:
+        return self.images[rows]
+
+
+def _preprocess(preprocessor, images: np.ndarray) -> np.ndarray:
+    if hasattr(preprocessor, "preprocess_batch"):
+        return preprocessor.preprocess_batch(images)
+    return np.stack([preprocessor.preprocess(image) for image in images])

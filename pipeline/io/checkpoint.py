@@ -40,7 +40,7 @@ class Checkpoint:
 
     `epoch` counts completed epochs, `batch` completed batches of the epoch under way. `network` holds the arguments
     of `ResNet.build`, `history` the run so far (see `pipeline.io.history`), `options` how the process that wrote it
-    went about it (see `pipeline.arguments`), `image` the file's HDF5 part.
+    went about it (see `pipeline.arguments`), `content` the file's HDF5 part.
     """
 
     path: Path
@@ -50,7 +50,7 @@ class Checkpoint:
     network: dict
     history: dict
     options: dict
-    image: bytes
+    content: bytes
 
     def restore(self, model: keras.Model) -> None:
         """Give `model`, and its optimizer if it is compiled, the checkpoint's values to the bit.
@@ -63,7 +63,7 @@ class Checkpoint:
         if optimizer is not None:
             optimizer.build(model.trainable_variables)
             targets |= _optimizer_by_name(optimizer)
-        with _open_image(self.image, self.path) as file:
+        with _open(self.content, self.path) as file:
             values = {name: _read_array(file, name, variable, self.path) for name, variable in targets.items()}
         for name, variable in targets.items():
             variable.assign(values[name])
@@ -91,9 +91,9 @@ def save_checkpoint(
         for name, variable in (_weights_by_name(model) | _optimizer_by_name(model.optimizer)).items():
             file[name] = keras.ops.convert_to_numpy(variable)
         file.flush()
-        image = file.id.get_file_image()
-    header = _HEADER.pack(MAGIC, len(image), hashlib.sha256(image).digest())
-    write_atomically(path, header.ljust(_USER_BLOCK, b"\0"), image)
+        content = file.id.get_file_image()
+    header = _HEADER.pack(MAGIC, len(content), hashlib.sha256(content).digest())
+    write_atomically(path, header.ljust(_USER_BLOCK, b"\0"), content)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -103,18 +103,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
         InputError: the file is missing, is no checkpoint of this project, or is damaged.
     """
     try:
-        content = path.read_bytes()
+        whole = path.read_bytes()
     except OSError as error:
         raise InputError(f"can't read checkpoint {path}: {error.strerror}") from error
-    if len(content) < _USER_BLOCK or not content.startswith(MAGIC):
+    if len(whole) < _USER_BLOCK or not whole.startswith(MAGIC):
         raise InputError(f"{path} is not a checkpoint of this project; expected a file that its training wrote")
-    _, length, digest = _HEADER.unpack_from(content)
-    image = content[_USER_BLOCK:]
-    if len(image) != length:
-        raise InputError(f"checkpoint {path} is damaged: {len(image)} bytes of {length}; take an earlier one")
-    if hashlib.sha256(image).digest() != digest:
+    _, length, digest = _HEADER.unpack_from(whole)
+    content = whole[_USER_BLOCK:]
+    if len(content) != length:
+        raise InputError(f"checkpoint {path} is damaged: {len(content)} bytes of {length}; take an earlier one")
+    if hashlib.sha256(content).digest() != digest:
         raise InputError(f"checkpoint {path} is damaged: its digest differs; take an earlier one")
-    with _open_image(image, path) as file:
+    with _open(content, path) as file:
         try:
             state = json.loads(file["run/state"][()].tobytes())
             epoch, batch, network, options = (state[name] for name in ("epoch", "batch", "network", "options"))
@@ -126,7 +126,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise InputError(f"checkpoint {path} holds a state of a run that contradicts itself")
     if batch:
         raise InputError(f"checkpoint {path} was written inside an epoch, which this version does not go on from")
-    return Checkpoint(path, epoch, batch, backend, network, history, options, image)
+    return Checkpoint(path, epoch, batch, backend, network, history, options, content)
 
 
 def checkpoint_path(folder: Path, epoch: int) -> Path:
@@ -152,9 +152,9 @@ def _names(names: Iterable[str]) -> np.ndarray:
     return np.array([name.encode() for name in names])
 
 
-def _open_image(image: bytes, path: Path) -> h5py.File:
+def _open(content: bytes, path: Path) -> h5py.File:
     try:
-        return h5py.File(h5py.h5f.open_file_image(image))
+        return h5py.File(h5py.h5f.open_file_image(content))
     except (OSError, ValueError) as error:
         raise InputError(f"checkpoint {path} holds no HDF5 file: {error}") from error
 

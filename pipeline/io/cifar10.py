@@ -15,6 +15,8 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,9 +24,11 @@ import cv2
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.io.batches import ArrayBatches
 from pipeline.io.dataset import Dataset
 from pipeline.io.digits import load_digits
 from pipeline.io.images import read_image
+from pipeline.preprocessing import AffineAugmentation, MeanImagePreprocessor
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
@@ -37,6 +41,29 @@ _TEST = "test_batch"
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 Opener = Callable[[str], BinaryIO]
+
+
+def cifar10_batches(
+    data: str | None, limit: int | None, aug: AffineAugmentation, *, batch_size: int, seed: int, workers: int
+) -> tuple[ArrayBatches, ArrayBatches]:
+    """The training batches of what `data` names, varied by `aug`, and its test batches, both less the mean image.
+
+    `data` and `limit` are those of `load_cifar10`; the mean is the training images'. Digits are never mirrored.
+    """
+    dataset = load_cifar10(data, limit)
+    if not dataset.mirrors:
+        aug = replace(aug, horizontal_flip=False)
+    make = partial(
+        ArrayBatches,
+        class_names=dataset.classes,
+        batch_size=batch_size,
+        preprocessors=[MeanImagePreprocessor(dataset.mean_image())],
+        workers=workers,
+    )
+    return (
+        make(dataset.train_images, dataset.train_labels, training=True, seed=seed, aug=aug),
+        make(dataset.test_images, dataset.test_labels),
+    )
 
 
 def load_cifar10(data: str | None = None, limit: int | None = None) -> Dataset:

@@ -1,6 +1,5 @@
 """A labelled image data set held in memory."""
 
-import hashlib
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,12 +32,3 @@ class Dataset:
     def mean_image(self) -> np.ndarray:
         """The mean of the training images, float32 (height, width, channels), 0 to 255."""
         return self.train_images.mean(axis=0, dtype=np.float64).astype(np.float32)
-
-    def digest(self) -> str:
-        """SHA-256 over images, labels and class names, in hexadecimal: the same digest, the same data."""
-        digest = hashlib.sha256(repr((self.train_images.shape, self.test_images.shape, self.classes)).encode())
-        for images in (self.train_images, self.test_images):
-            digest.update(np.ascontiguousarray(images).data)
-        for labels in (self.train_labels, self.test_labels):
-            digest.update(labels.astype("<i8").tobytes())
-        return digest.hexdigest()

@@ -1,5 +1,12 @@
-"""What happens to images before a network sees them."""
+"""What happens to images before a network sees them. Names load on first use: only some need Keras."""
 
-from pipeline.preprocessing.augmentation import AffineAugmentation
+from pipeline.lazy import names
 
-__all__ = ["AffineAugmentation"]
+__getattr__, __all__ = names(
+    __name__,
+    {
+        "AffineAugmentation": "augmentation",
+        "MeanImagePreprocessor": "meanpreprocessor",
+        "MeanPreprocessor": "meanpreprocessor",
+    },
+)

@@ -1,31 +1,56 @@
 """Random variations of training images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import cv2
 import numpy as np
 
+from pipeline.errors import InputError
+
 
 @dataclass(frozen=True)
 class AffineAugmentation:
-    """Random shifts and mirroring, composed into one affine warp an image.
+    """Random rotation, zoom, shifts, shear and mirroring, composed into one affine warp an image.
 
-    The arguments mean what Keras' `ImageDataGenerator` gave them: `width_shift_range` and `height_shift_range` are
-    the largest shift either way as a fraction of the image's width and height, drawn uniformly and not rounded to
-    whole pixels (bilinear interpolation); `horizontal_flip` mirrors half of the images. Edges are repeated.
+    The arguments mean what Keras' `ImageDataGenerator` gave these names; all are drawn uniformly, about the image's
+    centre, with bilinear interpolation, and edges are repeated.
+
+    Args:
+        rotation_range: largest rotation either way, in degrees.
+        zoom_range: z for factors in [1 - z, 1 + z], or a pair (lowest, highest), width and height each on their own; a
+            factor below 1 enlarges what is seen.
+        width_shift_range, height_shift_range: largest shift either way, as a fraction of the image's width and height
+            if below 1, else in pixels; not rounded to whole pixels.
+        shear_range: largest shear angle either way, in degrees.
+        horizontal_flip: mirror half of the images.
 
     An augmentation holds no random state: whoever calls it brings `DRAWS` numbers in [0, 1) an image.
+
+    Raises:
+        InputError: (a `ValueError`) a range is negative or not finite, or a zoom factor is not above 0.
     """
 
+    rotation_range: float = 0.0
+    zoom_range: float | Sequence[float] = 0.0
     width_shift_range: float = 0.0
     height_shift_range: float = 0.0
+    shear_range: float = 0.0
     horizontal_flip: bool = False
 
-    DRAWS: ClassVar[int] = 3
+    DRAWS: ClassVar[int] = 7
+
+    def __post_init__(self) -> None:
+        for name in ("rotation_range", "width_shift_range", "height_shift_range", "shear_range"):
+            if not 0.0 <= getattr(self, name) < np.inf:
+                raise InputError(f"{name} is {getattr(self, name)}; expected a number of at least 0")
+        lowest, highest = self._zoom_factors()
+        if not 0.0 < lowest <= highest < np.inf:
+            raise InputError(f"zoom_range is {self.zoom_range}; expected factors above 0, as 0.15 or (0.85, 1.15)")
 
     def __call__(self, images: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-        """Varied copies of uint8 `images` (n, height, width, channels), given `uniforms` (n, `DRAWS`) in [0, 1)."""
+        """Varied copies of `images` (n, height, width, channels), uint8 or float32, given `uniforms` (n, `DRAWS`)."""
         height, width = images.shape[1:3]
         varied = np.empty_like(images)
         for image, matrix, target in zip(images, self.matrices(height, width, uniforms), varied, strict=True):
@@ -40,13 +65,33 @@ class AffineAugmentation:
         return varied
 
     def matrices(self, height: int, width: int, uniforms: np.ndarray) -> np.ndarray:
-        """Float64 matrices (n, 2, 3) that map a pixel (x, y, 1) of the result to the point it is read from."""
-        shift_x = (2.0 * uniforms[:, 0] - 1.0) * self.width_shift_range * width
-        shift_y = (2.0 * uniforms[:, 1] - 1.0) * self.height_shift_range * height
-        mirrored = (uniforms[:, 2] < 0.5) & self.horizontal_flip
-        matrices = np.zeros((len(uniforms), 2, 3))
-        matrices[:, 0, 0] = np.where(mirrored, -1.0, 1.0)
-        matrices[:, 0, 2] = np.where(mirrored, width - 1.0, 0.0) + shift_x
-        matrices[:, 1, 1] = 1.0
-        matrices[:, 1, 2] = shift_y
+        """Float64 matrices (n, 2, 3) that map a pixel (x, y, 1) of the result to the point (x, y) it is read from.
+
+        The point is centre + rotation @ (shift + shear @ zoom @ (pixel - centre)), the pixel mirrored first.
+        """
+        either_way = 2.0 * uniforms - 1.0
+        shift_x = either_way[:, 0] * self.width_shift_range * (width if self.width_shift_range < 1.0 else 1.0)
+        shift_y = either_way[:, 1] * self.height_shift_range * (height if self.height_shift_range < 1.0 else 1.0)
+        mirror = np.where((uniforms[:, 2] < 0.5) & self.horizontal_flip, -1.0, 1.0)
+        rotation = np.deg2rad(either_way[:, 3] * self.rotation_range)
+        shear = np.deg2rad(either_way[:, 4] * self.shear_range)
+        lowest, highest = self._zoom_factors()
+        zoom_x, zoom_y = (lowest + (highest - lowest) * uniforms[:, 5:7]).T
+
+        cosine, sine = np.cos(rotation), np.sin(rotation)
+        matrices = np.empty((len(uniforms), 2, 3))
+        matrices[:, 0, 0] = cosine * zoom_x * mirror
+        matrices[:, 0, 1] = (-cosine * np.sin(shear) - sine * np.cos(shear)) * zoom_y
+        matrices[:, 1, 0] = sine * zoom_x * mirror
+        matrices[:, 1, 1] = (-sine * np.sin(shear) + cosine * np.cos(shear)) * zoom_y
+        # Mirroring turns about the centre too, so the centre stays where it is but for the shift.
+        centre = np.array([(width - 1) / 2, (height - 1) / 2])
+        shift = np.stack([cosine * shift_x - sine * shift_y, sine * shift_x + cosine * shift_y], axis=1)
+        matrices[:, :, 2] = centre + shift - matrices[:, :, :2] @ centre
         return matrices
+
+    def _zoom_factors(self) -> tuple[float, float]:
+        if isinstance(self.zoom_range, Sequence):
+            lowest, highest = self.zoom_range
+            return lowest, highest
+        return 1.0 - self.zoom_range, 1.0 + self.zoom_range
