@@ -112,6 +112,13 @@ def add_cifar10(parser: Parser) -> None:
     )
 
 
+def add_tiny_imagenet(parser: Parser, folder: str, variable: str) -> None:
+    """The flag that names Tiny ImageNet's folder; without it the environment `variable` does, else it is `folder`."""
+    parser.add_argument(
+        "--data", metavar="DIR", help=f"folder of Tiny ImageNet (default: that in {variable}, else {folder})"
+    )
+
+
 def resolve(
     given: Namespace,
     defaults: Mapping,

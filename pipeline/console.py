@@ -76,6 +76,25 @@ def quiet_start() -> Iterator[None]:
             os.close(kept)
 
 
+@contextmanager
+def progress(description: str, total: float, unit: str) -> Iterator[Callable[[float], None]]:
+    """A bar with rate and time left on a terminal, nothing elsewhere; yields what to call with each further amount."""
+    if not sys.stderr.isatty():
+        yield lambda amount: None
+        return
+    from rich import progress as bars
+    from rich.console import Console
+
+    class Rate(bars.ProgressColumn):
+        def render(self, task: bars.Task) -> str:
+            return f"{task.completed:,.0f}/{task.total:,.0f} {unit}, {task.speed or 0:,.0f} {unit}/s"
+
+    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), Rate(), bars.TimeRemainingColumn())
+    with bars.Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda amount: bar.advance(task, amount)
+
+
 def _terminate(signal_number: int, frame: FrameType | None) -> NoReturn:
     print("stopped by SIGTERM", file=sys.stderr)
     sys.exit(TERMINATED)

@@ -86,16 +86,13 @@ def start_decay(given: Namespace, script: str, defaults: Mapping) -> Run:
 def find_checkpoint(name: str | None, folder: Path) -> Checkpoint | None:
     """The checkpoint to go on from: the file `name`, or with "latest" the newest sound one in `folder`, or None.
 
-    A name that ends in `.hdf` finds `.hdf5`.
-
     Raises:
         InputError: the file `name` is no sound checkpoint.
     """
     if name is None:
         return None
     if name != "latest":
-        path = Path(name)
-        return read_checkpoint(path.with_suffix(".hdf5") if path.suffix == ".hdf" and not path.exists() else path)
+        return read_checkpoint(Path(name))
     for path in reversed(list_checkpoints(folder)):
         try:
             return read_checkpoint(path)

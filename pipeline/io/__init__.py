@@ -15,5 +15,6 @@ __getattr__, __all__ = names(
         "load_cifar10": "cifar10",
         "read_checkpoint": "checkpoint",
         "save_checkpoint": "checkpoint",
+        "tiny_imagenet_batches": "tinyimagenet",
     },
 )

@@ -98,6 +98,15 @@ class Batches(keras.utils.PyDataset):
                 self._ahead[following] = self._pool.submit(self._make, self.epoch, rows)
         return self._ahead.pop(index).result()
 
+    def preprocess(self, images: np.ndarray) -> np.ndarray:
+        """What the network is given for `images` (n, height, width, channels), in float32."""
+        for preprocessor in self.preprocessors:
+            if hasattr(preprocessor, "preprocess_batch"):
+                images = preprocessor.preprocess_batch(images)
+            else:
+                images = np.stack([preprocessor.preprocess(image) for image in images])
+        return images.astype(np.float32, copy=False)
+
     def generator(self, passes: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The batches of `passes` epochs, from the present one on, as a plain generator; without end if None."""
         for epoch in count(self.epoch) if passes is None else range(self.epoch, self.epoch + passes):
@@ -113,12 +122,10 @@ class Batches(keras.utils.PyDataset):
         images = self._read(rows)
         if self.aug is not None:
             images = self.aug(images, randomness.uniforms(self.seed, epoch, rows, self.aug.DRAWS))
-        for preprocessor in self.preprocessors:
-            images = _preprocess(preprocessor, images)
         labels = self.labels[rows]
         if self.binarize:
             labels = np.equal(labels[:, None], np.arange(self.classes)).astype(np.float32)
-        return images.astype(np.float32, copy=False), labels
+        return self.preprocess(images), labels
 
 
 class ArrayBatches(Batches):
@@ -138,9 +145,3 @@ class ArrayBatches(Batches):
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
         return self.images[rows]
-
-
-def _preprocess(preprocessor, images: np.ndarray) -> np.ndarray:
-    if hasattr(preprocessor, "preprocess_batch"):
-        return preprocessor.preprocess_batch(images)
-    return np.stack([preprocessor.preprocess(image) for image in images])

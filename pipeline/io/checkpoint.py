@@ -26,6 +26,7 @@ import numpy as np
 from pipeline.errors import InputError
 from pipeline.io.atomic import write_atomically
 from pipeline.io.history import check_history, epochs_of
+from pipeline.nn.conv import ResNet
 from pipeline.nn.normalization import stock_config
 
 MAGIC = b"ResNet run 1\n"
@@ -51,6 +52,12 @@ class Checkpoint:
     history: dict
     options: dict
     content: bytes
+
+    def build_model(self) -> keras.Model:
+        """The network with its weights, uncompiled, for evaluation."""
+        model = ResNet.build(**self.network)
+        self.restore(model)
+        return model
 
     def restore(self, model: keras.Model) -> None:
         """Give `model`, and its optimizer if it is compiled, the checkpoint's values to the bit.
@@ -97,11 +104,13 @@ def save_checkpoint(
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint in the file `path`, its digest checked first.
+    """The checkpoint in the file `path`, its digest checked first. A name that ends in `.hdf` finds `.hdf5`.
 
     Raises:
         InputError: the file is missing, is no checkpoint of this project, or is damaged.
     """
+    if path.suffix == ".hdf" and not path.exists():
+        path = path.with_suffix(".hdf5")
     try:
         whole = path.read_bytes()
     except OSError as error:

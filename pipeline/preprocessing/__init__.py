@@ -6,7 +6,9 @@ __getattr__, __all__ = names(
     __name__,
     {
         "AffineAugmentation": "augmentation",
+        "ImageToArrayPreprocessor": "imagetoarraypreprocessor",
         "MeanImagePreprocessor": "meanpreprocessor",
         "MeanPreprocessor": "meanpreprocessor",
+        "SimplePreprocessor": "simplepreprocessor",
     },
 )

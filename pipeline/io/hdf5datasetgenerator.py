@@ -1,0 +1,89 @@
+"""Batches out of an HDF5 file that may be larger than memory (see `pipeline.io.hdf5dataset`)."""
+
+import os
+from collections.abc import Callable, Sequence
+from os import PathLike
+
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.io.batches import Batches
+from pipeline.io.hdf5dataset import read_hdf5_dataset
+from pipeline.utils import randomness
+
+
+class HDF5DatasetGenerator(Batches):
+    """`Batches` of the images in the file `db_path`, read row by row as they are needed.
+
+    Rows are read past the HDF5 library, by their place in the file: from several threads at once, into the batch, and
+    with no page of the file counted as this process's memory.
+
+    Args:
+        db_path: a file that `HDF5DatasetWriter` wrote.
+        batch_size, preprocessors, aug, binarize, training, seed, workers: see `Batches`.
+        classes: number of classes; that of the file's `label_names` if None.
+        limit: take this many images, a fixed choice, or all if None or if there are fewer.
+
+    Attributes:
+        label_names: the name that stands for each label in the source of the data; as many as the file holds.
+        class_names: what people call the classes: the file's `words`, else its `label_names`, else numbers.
+
+    Raises:
+        InputError: (a `ValueError`) the file is not what was written, or an argument can't be used.
+    """
+
+    def __init__(
+        self,
+        db_path: str | PathLike,
+        batch_size: int,
+        preprocessors: Sequence | None = None,
+        aug: Callable | None = None,
+        binarize: bool = True,
+        classes: int | None = None,
+        *,
+        training: bool = False,
+        seed: int = 0,
+        limit: int | None = None,
+        workers: int = 1,
+    ) -> None:
+        self._dataset = dataset = read_hdf5_dataset(db_path)
+        if classes is None:
+            classes = len(dataset.label_names)
+        if classes <= dataset.labels.max():
+            raise InputError(f"{dataset.path} holds labels up to {dataset.labels.max()}; expected {classes} classes")
+        self.label_names = dataset.label_names
+        names = dataset.words or dataset.label_names
+        self.class_names = names if len(names) == classes else tuple(map(str, range(classes)))
+        self._rows = np.arange(len(dataset.labels))
+        if limit is not None:
+            self._rows = np.sort(randomness.permutation(0, 0, len(dataset.labels))[:limit])
+        self._file = os.open(dataset.path, os.O_RDONLY | os.O_CLOEXEC)
+        super().__init__(
+            dataset.labels[self._rows],
+            classes,
+            batch_size,
+            preprocessors=preprocessors or (),
+            aug=aug,
+            binarize=binarize,
+            training=training,
+            seed=seed,
+            workers=workers,
+        )
+
+    def digest(self) -> str:
+        """A digest of the file's digests: the same digest, the same data."""
+        return self._dataset.digest
+
+    def close(self) -> None:
+        super().close()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _read(self, rows: np.ndarray) -> np.ndarray:
+        images = np.empty((len(rows), *self._dataset.shape[1:]), np.uint8)
+        places = self._dataset.offset + self._rows[rows] * images[0].size
+        for image, place in zip(images, places.tolist(), strict=True):
+            if os.preadv(self._file, [image], place) != image.size:
+                raise InputError(f"data file {self._dataset.path} was cut short; build it again")
+        return images

@@ -1,0 +1,159 @@
+"""Writing the HDF5 file of one split of a data set (see `pipeline.io.hdf5dataset`)."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Self
+
+import h5py
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.io.atomic import flush, make_folder, temporary_path
+from pipeline.io.hdf5dataset import sha256
+
+
+class HDF5DatasetWriter:
+    """Writes images with their labels, row after row; a context manager.
+
+    The file gets its name when it is closed complete. Until then, and if anything fails, there is nothing under that
+    name.
+
+    Args:
+        dims: shape of all images, (n, height, width, channels).
+        output_path: the file, which must not exist.
+        data_key: name of the images in the file.
+        buffer_size: images that are collected before they are written, at least 1.
+
+    Raises:
+        InputError: (a `ValueError`) the file exists, or an argument can't be used.
+    """
+
+    def __init__(
+        self, dims: Sequence[int], output_path: str | PathLike, data_key: str = "images", buffer_size: int = 1000
+    ) -> None:
+        self.dims = tuple(dims)
+        self.output_path = Path(output_path)
+        if len(self.dims) != 4 or min(self.dims) < 1:
+            raise InputError(f"dims is {self.dims}; expected (images, height, width, channels), each at least 1")
+        if buffer_size < 1:
+            raise InputError(f"buffer_size is {buffer_size}; expected a number of images of at least 1")
+        if self.output_path.exists():
+            raise InputError(f"{self.output_path} exists already; remove it, or name another file")
+        make_folder(self.output_path.parent)
+        self._temporary = temporary_path(self.output_path)
+        self._file = h5py.File(self._temporary, "w")
+        self._images = _allocate(self._file, data_key, self.dims)
+        self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CLOEXEC)
+        self._reserve()
+        self._buffer = np.empty((min(buffer_size, self.dims[0]), *self.dims[1:]), np.uint8)
+        self._labels = np.empty(self.dims[0], np.int64)
+        self._digest = hashlib.sha256()
+        self._added = 0
+        self._written = 0
+
+    def add(self, rows: Sequence | np.ndarray, labels: Sequence[int] | np.ndarray) -> None:
+        """Append images, uint8 (m, height, width, channels), and their labels, integers (m,) of at least 0.
+
+        Raises:
+            InputError: their numbers differ, a shape or type is another, or there are more than `dims` promised.
+        """
+        rows, labels = np.asarray(rows), np.asarray(labels)
+        if rows.dtype != np.uint8 or rows.shape[1:] != self.dims[1:]:
+            raise InputError(f"rows are {rows.dtype} {rows.shape}; expected uint8 images of shape {self.dims[1:]}")
+        if labels.shape != rows.shape[:1] or labels.dtype.kind not in "iu" or labels.min(initial=0) < 0:
+            raise InputError(f"labels are {labels.dtype} {labels.shape}; expected {len(rows)} integers of at least 0")
+        if self._added + len(rows) > self.dims[0]:
+            raise InputError(f"{self._added + len(rows)} rows for {self.output_path}; {self.dims[0]} were promised")
+        self._labels[self._added : self._added + len(rows)] = labels
+        pending = self._added - self._written
+        if pending + len(rows) > len(self._buffer):
+            self._write(self._buffer[:pending])
+            pending = 0
+        self._added += len(rows)
+        if len(rows) > len(self._buffer):
+            self._write(rows)
+        else:
+            self._buffer[pending : pending + len(rows)] = rows
+
+    def store_class_labels(self, class_labels: Sequence[str], words: Sequence[str] = ()) -> None:
+        """Store what the labels 0, 1, ... stand for, and what people call it."""
+        self._store("label_names", np.array([name.encode() for name in class_labels]))
+        if words:
+            self._store("words", np.array([word.encode() for word in words]))
+
+    def close(self) -> None:
+        """Finish the file and give it its name.
+
+        Raises:
+            InputError: fewer rows were added than promised; nothing is left of the file.
+        """
+        try:
+            if self._added < self.dims[0]:
+                raise InputError(f"{self._added} rows for {self.output_path}; {self.dims[0]} were promised")
+            self._write(self._buffer[: self._added - self._written])
+            self._images.attrs["sha256"] = self._digest.hexdigest()
+            self._store("labels", self._labels)
+            self._file.attrs["complete"] = True
+            self._close_files()
+            flush(self._temporary)
+            os.rename(self._temporary, self.output_path)
+            flush(self.output_path.parent)
+        except BaseException:
+            self._discard()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._discard()
+
+    def _store(self, key: str, values: np.ndarray) -> None:
+        self._file[key] = values
+        self._file[key].attrs["sha256"] = sha256(values)
+
+    def _write(self, rows: np.ndarray) -> None:
+        if len(rows):
+            content = memoryview(np.ascontiguousarray(rows)).cast("B")
+            self._digest.update(content)
+            place = self._images.id.get_offset() + self._written * rows[0].size
+            self._written += len(rows)
+            while content:
+                count = os.pwrite(self._descriptor, content, place)
+                content, place = content[count:], place + count
+
+    def _reserve(self) -> None:
+        """Claim the disk space of all images, where the system can: a full disk shows now, and writing is faster."""
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(self._descriptor, self._images.id.get_offset(), self._images.size)
+            except BaseException:
+                self._discard()
+                raise
+
+    def _discard(self) -> None:
+        self._close_files()
+        self._temporary.unlink(missing_ok=True)
+
+    def _close_files(self) -> None:
+        if self._file:
+            self._file.close()
+            os.close(self._descriptor)
+
+
+def _allocate(file: h5py.File, key: str, shape: tuple[int, ...]) -> h5py.Dataset:
+    """An uint8 dataset whose place in the file is settled now, so that it can be written past the HDF5 library: that
+    holds the interpreter for as long as a write takes, and whoever decodes the next images waits.
+    """
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_layout(h5py.h5d.CONTIGUOUS)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    space = h5py.h5s.create_simple(shape)
+    return h5py.Dataset(h5py.h5d.create(file.id, key.encode(), h5py.h5t.STD_U8LE, space, properties))

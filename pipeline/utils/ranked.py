@@ -1,0 +1,31 @@
+"""How often the right class is among the best-scored ones."""
+
+import numpy as np
+
+from pipeline.errors import InputError
+
+
+def rank5_accuracy(predictions: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Rank-1 and rank-5 accuracy, also called top-1 and top-5, as fractions from 0 to 1.
+
+    A label counts for rank k if fewer than k other classes score at least as high. So ties count against: a network
+    that scores all of many classes the same is right about none of them. Without ties this is Keras' top-k accuracy.
+
+    Args:
+        predictions: scores (n, classes), real numbers; the higher, the likelier.
+        labels: integers (n,), 0 to classes - 1.
+
+    Raises:
+        InputError: (a `ValueError`) a score is NaN, a label is out of range, the shapes don't fit, or n is 0.
+    """
+    predictions, labels = np.asarray(predictions), np.asarray(labels)
+    if predictions.ndim != 2 or labels.shape != predictions.shape[:1] or not len(labels):
+        raise InputError(f"predictions are {predictions.shape} and labels {labels.shape}; expected (n, classes), (n,)")
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= predictions.shape[1]:
+        raise InputError(f"labels are not integers from 0 to {predictions.shape[1] - 1}")
+    if np.isnan(predictions).any():
+        raise InputError("predictions hold NaN; the model has diverged or its weights are damaged")
+    own = np.take_along_axis(predictions, labels[:, None], axis=1)
+    # The class itself scores as high as itself.
+    others = (predictions >= own).sum(axis=1) - 1
+    return float(np.mean(others < 1)), float(np.mean(others < 5))

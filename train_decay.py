@@ -1,0 +1,44 @@
+"""Train a pre-activation ResNet on Tiny ImageNet with a learning rate that decays to 0 over the epochs.
+
+    python train_decay.py --model output/resnet_tinyimagenet_decay.hdf5
+    python train_decay.py --model output/resnet_tinyimagenet_decay.hdf5 --resume
+
+Build the data set first, with build_tiny_imagenet.py. The trained model goes to --model, the checkpoints on the way to
+a folder of the same name without its ending. Published: 75 epochs reach 57.93 % rank-1 and 81.03 % rank-5 on the test
+set, which rank_accuracy.py measures.
+"""
+
+from config import tiny_imagenet_config as config
+from pipeline import arguments, console
+
+
+def parse_arguments():
+    parser = arguments.training_parser(__doc__, config.DECAY)
+    arguments.add_decay(parser, config.MODEL)
+    arguments.add_tiny_imagenet(parser, config.DATA, config.DATA_VARIABLE)
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = parse_arguments()
+    with console.quiet_start():
+        from pipeline import training
+        from pipeline.io import tiny_imagenet_batches
+        from pipeline.nn.conv import ResNet
+        from pipeline.preprocessing import AffineAugmentation
+
+    run = training.start_decay(given, "train_decay", config.DECAY)
+    places = config.places(run.args.data)
+    aug = AffineAugmentation(**config.AUGMENTATION)
+    train, val = tiny_imagenet_batches(
+        places.train_hdf5, places.val_hdf5, places.mean, run.args.limit, aug, **run.batching
+    )
+    network = run.network(config.IMAGES, train.classes)
+    model = ResNet.build(**network)
+    training.compile_model(run, model)
+    written = training.fit(run, model, network, train, val)
+    training.report(model, val, written)
+
+
+if __name__ == "__main__":
+    console.run(main)
