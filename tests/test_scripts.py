@@ -7,30 +7,12 @@ import subprocess
 import sys
 import time
 
-import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL
+from conftest import ROOT, SMALL, assert_identical
 
 BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
-
-
-def arrays(checkpoint):
-    """Every array of a checkpoint by its name, the state's JSON left out."""
-    with h5py.File(checkpoint) as file:
-        found = {}
-        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
-    del found["run/state"]
-    return found
-
-
-def assert_identical(one, other):
-    ours, theirs = arrays(one), arrays(other)
-    assert ours.keys() == theirs.keys()
-    assert any(name.startswith("run/optimizer") and "momentum" in name for name in ours)
-    for name, values in ours.items():
-        np.testing.assert_array_equal(values, theirs[name], err_msg=name)
 
 
 def check_resume(run, folder, stops, **options):

@@ -47,7 +47,7 @@ def read_hdf5_dataset(path: str | os.PathLike, images_key: str = "images") -> HD
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        if not path.is_file():
+        if not path.exists():
             raise InputError(f"data file {path} is missing") from error
         raise InputError(f"{path} is no HDF5 file, or is cut short or damaged: {_first_line(error)}") from error
     with file:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # The build of the data set needs neither, nor Keras.
 CHANNELS = ("R", "G", "B")
 
 _TOP = "tiny-imagenet-200"
-_MEMBERS = re.compile(
+MEMBERS = re.compile(
     _TOP + r"/(wnids\.txt|words\.txt|val/val_annotations\.txt|(val|test)/images/(val|test)_\d+\.JPEG"
     r"|train/n\d+/(n\d+_boxes\.txt|images/n\d+_\d+\.JPEG))"
 )
@@ -48,7 +48,7 @@ def download(root: Path, *, url: str, md5: str, size: int, advance: Callable[[in
     with tempfile.TemporaryDirectory(prefix=f"{root.name}.", suffix=".tmp", dir=root.parent) as staging:
         archive = Path(staging) / "archive.zip"
         archives.download(url, archive, size=size, md5=md5, advance=advance)
-        archives.unpack(archive, Path(staging), _MEMBERS)
+        archives.unpack(archive, Path(staging), MEMBERS)
         os.rename(Path(staging) / _TOP, root)
 
 

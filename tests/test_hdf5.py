@@ -1,0 +1,214 @@
+"""The HDF5 files of a data set: written whole or not at all, read at random, refused when broken."""
+
+import os
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+
+from pipeline.io import HDF5DatasetGenerator, HDF5DatasetWriter
+from pipeline.preprocessing import AffineAugmentation, MeanPreprocessor
+
+COUNT = 50
+IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 8, 10, 3), np.uint8)
+LABELS = np.random.default_rng(1).permutation(np.arange(COUNT) % 3)
+
+
+def write(path, images=IMAGES, labels=LABELS, step=7, **options):
+    with HDF5DatasetWriter(images.shape, path, **options) as writer:
+        writer.store_class_labels(["n01", "n02", "n03"], ["ant", "bee, wasp", "cow"])
+        for start in range(0, len(images), step):
+            writer.add(images[start : start + step], labels[start : start + step])
+    return path
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write(tmp_path / "data.hdf5")
+
+
+def everything(batches):
+    images, labels = zip(*batches, strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+@pytest.mark.parametrize("buffer_size", [1, 7, 10, 1000])
+def test_what_is_added_is_what_lies_in_the_file(tmp_path, buffer_size):
+    with h5py.File(write(tmp_path / "data.hdf5", buffer_size=buffer_size)) as file:
+        np.testing.assert_array_equal(file["images"][()], IMAGES)
+        np.testing.assert_array_equal(file["labels"][()], LABELS)
+        assert [name.decode() for name in file["label_names"]] == ["n01", "n02", "n03"]
+        assert file["words"][1].decode() == "bee, wasp"
+        assert file["images"].dtype == np.uint8
+        assert file["images"].chunks is None
+        assert file["images"].compression is None
+    assert os.listdir(tmp_path) == ["data.hdf5"]
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path):
+    one, other = write(tmp_path / "one.hdf5"), write(tmp_path / "other.hdf5", step=13, buffer_size=5)
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_an_existing_file_is_not_overwritten(data):
+    content = data.read_bytes()
+    with pytest.raises(ValueError, match=r"data\.hdf5 exists already"):
+        HDF5DatasetWriter(IMAGES.shape, data)
+    assert data.read_bytes() == content
+
+
+def test_fewer_rows_than_promised_leave_no_file(tmp_path):
+    writer = HDF5DatasetWriter(IMAGES.shape, tmp_path / "data.hdf5")
+    writer.add(IMAGES[:49], LABELS[:49])
+    with pytest.raises(ValueError, match=r"49 rows for .*; 50 were promised"):
+        writer.close()
+    assert os.listdir(tmp_path) == []
+
+
+def test_more_rows_than_promised_are_refused(tmp_path):
+    with HDF5DatasetWriter(IMAGES.shape, tmp_path / "data.hdf5") as writer:
+        writer.add(IMAGES, LABELS)
+        with pytest.raises(ValueError, match=r"51 rows for .*; 50 were promised"):
+            writer.add(IMAGES[:1], LABELS[:1])
+
+
+def test_an_error_on_the_way_leaves_no_file(tmp_path):
+    with (
+        pytest.raises(RuntimeError, match="lost"),
+        HDF5DatasetWriter(IMAGES.shape, tmp_path / "data.hdf5"),
+    ):
+        raise RuntimeError("lost")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels", "message"),
+    [
+        (IMAGES[:2].astype(float), LABELS[:2], "rows are float64"),
+        (IMAGES[:2, :4], LABELS[:2], r"expected uint8 images of shape \(8, 10, 3\)"),
+        (IMAGES[:2], LABELS[:3], "expected 2 integers"),
+        (IMAGES[:2], [0.5, 1.0], "labels are float64"),
+        (IMAGES[:2], [-1, 0], "of at least 0"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(tmp_path, rows, labels, message):
+    with (
+        pytest.raises(ValueError, match=message),
+        HDF5DatasetWriter(IMAGES.shape, tmp_path / "data.hdf5") as writer,
+    ):
+        writer.add(rows, labels)
+    assert os.listdir(tmp_path) == []
+
+
+def test_evaluation_gives_every_image_in_order(data):
+    batches = HDF5DatasetGenerator(data, 16, [MeanPreprocessor(3, 2, 1)])
+    assert (batches.num_images, batches.epoch, len(batches)) == (COUNT, 0, 4)
+    images, labels = everything(batches)
+    np.testing.assert_array_equal(images, IMAGES - np.float32([1, 2, 3]))
+    np.testing.assert_array_equal(labels, np.eye(3)[LABELS])
+    assert batches.class_names == ("ant", "bee, wasp", "cow")
+    batches.close()
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_an_epoch_is_the_same_whatever_came_before_and_however_many_workers(data, workers):
+    options = {"aug": AffineAugmentation(rotation_range=18, horizontal_flip=True), "training": True, "seed": 5}
+    straight = HDF5DatasetGenerator(data, 16, **options)
+    resumed = HDF5DatasetGenerator(data, 16, **options, workers=workers)
+    for epoch in range(4):
+        straight.set_epoch(epoch)
+        expected = everything(straight)
+    resumed.set_epoch(3)
+    for ours, theirs in zip(everything(resumed), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert len(expected[0]) == 48
+
+
+def test_shuffling_reaches_over_the_whole_file(data):
+    batches = HDF5DatasetGenerator(data, 10, training=True, binarize=False)
+    images, labels = everything(batches)
+    row_of = {image.tobytes(): row for row, image in enumerate(IMAGES.astype(np.float32))}
+    rows = np.array([row_of[image.tobytes()] for image in images])
+    np.testing.assert_array_equal(np.sort(rows), np.arange(COUNT))
+    np.testing.assert_array_equal(labels, LABELS[rows])
+    # Of the first ten of a random order, each comes from below 25 with probability a half.
+    assert 0 < (rows[:10] < 25).sum() < 10
+
+
+def test_a_limit_takes_the_same_images_each_time(data):
+    limited = [HDF5DatasetGenerator(data, 4, limit=20) for _ in range(2)]
+    (first, labels), (second, _) = map(everything, limited)
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(labels, np.eye(3)[limited[0].labels])
+    assert len(first) == limited[0].num_images == 20
+    assert HDF5DatasetGenerator(data, 4, limit=1000).num_images == COUNT
+
+
+def test_the_number_of_classes_may_be_given(data):
+    assert HDF5DatasetGenerator(data, 4, classes=7)[0][1].shape == (4, 7)
+    with pytest.raises(ValueError, match="labels up to 2; expected 2 classes"):
+        HDF5DatasetGenerator(data, 4, classes=2)
+
+
+def test_the_digest_names_the_data(tmp_path, data):
+    digest = HDF5DatasetGenerator(data, 4).digest()
+    changed = IMAGES.copy()
+    changed[30, 0, 0, 0] ^= 1
+    assert HDF5DatasetGenerator(write(tmp_path / "same.hdf5"), 9, training=True).digest() == digest
+    assert HDF5DatasetGenerator(write(tmp_path / "changed.hdf5", changed), 4).digest() != digest
+    assert HDF5DatasetGenerator(write(tmp_path / "labels.hdf5", labels=LABELS[::-1]), 4).digest() != digest
+
+
+def replace(key, **options):
+    def change(file):
+        del file[key]
+        file.create_dataset(key, **options)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda file: file.attrs.pop("complete"), "not marked complete"),
+        (lambda file: file.pop("images"), "lacks images"),
+        (lambda file: file.pop("labels"), "lacks labels"),
+        (replace("images", data=IMAGES.astype(np.float32)), "images is float32"),
+        (replace("images", data=IMAGES[:, 0]), "images is uint8"),
+        (replace("images", data=IMAGES, chunks=(5, 8, 10, 3)), "not one contiguous block"),
+        (replace("images", shape=IMAGES.shape, dtype=np.uint8), "not one contiguous block"),
+        (replace("labels", data=LABELS[:-1]), "49 labels of 50 images"),
+        (replace("labels", data=LABELS.astype(np.float32)), "labels is float32"),
+        (replace("labels", data=LABELS + 1), "labels from 1 to 3; expected 0 to 2"),
+        (replace("labels", data=LABELS - 1), "labels from -1 to 1; expected 0 to 2"),
+        (replace("labels", data=(LABELS + 1) % 3), "digest of its labels differs"),
+    ],
+)
+def test_a_file_that_is_not_what_was_written_is_refused(data, change, message):
+    with h5py.File(data, "r+") as file:
+        change(file)
+    with pytest.raises(ValueError, match=message) as error:
+        HDF5DatasetGenerator(data, 4)
+    assert "data.hdf5" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_cut_short_missing_or_something_else_is_refused(tmp_path, data):
+    whole = data.read_bytes()
+    for size in (0, 100, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "short.hdf5").write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"short\.hdf5"):
+            HDF5DatasetGenerator(tmp_path / "short.hdf5", 4)
+    with pytest.raises(ValueError, match=r"nowhere\.hdf5 is missing"):
+        HDF5DatasetGenerator(tmp_path / "nowhere.hdf5", 4)
+    with pytest.raises(ValueError, match="is no HDF5 file"):
+        HDF5DatasetGenerator(tmp_path, 4)
+
+
+def test_a_file_cut_short_under_a_reader_is_named(tmp_path, data):
+    victim = shutil.copy(data, tmp_path / "victim.hdf5")
+    batches = HDF5DatasetGenerator(victim, 4)
+    os.truncate(victim, 3000)
+    with pytest.raises(ValueError, match=r"victim\.hdf5 was cut short"):
+        everything(batches)

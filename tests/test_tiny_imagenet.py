@@ -1,0 +1,385 @@
+"""Tiny ImageNet from its folder of JPEG files to rank-5 accuracy, on a small one in the same layout."""
+
+import hashlib
+import http.server
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections import Counter
+
+import cv2
+import h5py
+import keras
+import numpy as np
+import pytest
+from conftest import ROOT, assert_identical
+
+from config import tiny_imagenet_config as config
+from pipeline.io import HDF5DatasetGenerator, archives, tinyimagenet
+from pipeline.preprocessing import AffineAugmentation
+
+IDS = ("n03", "n01", "n02")
+TRAIN_PER_CLASS, VAL_PER_CLASS = 62, 5
+SMALL = ("--batch_size", "12", "--stages", "1,1", "--filters", "4,8,16")
+
+
+@pytest.fixture(scope="session")
+def layout(tmp_path_factory):
+    """Three classes, each of a colour of its own, with noise."""
+    root = tmp_path_factory.mktemp("tiny")
+    rng = np.random.default_rng(0)
+
+    def write(path, label):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 100, (64, 64, 3), np.uint8)
+        pixels[..., label] += 120
+        cv2.imwrite(str(path), pixels)
+
+    mappings = []
+    for label, wordnet_id in enumerate(IDS):
+        for number in range(TRAIN_PER_CLASS):
+            write(root / "train" / wordnet_id / "images" / f"{wordnet_id}_{number}.JPEG", label)
+        (root / "train" / wordnet_id / f"{wordnet_id}_boxes.txt").write_text("a_0.JPEG\t0\t0\t9\t9\n")
+        for number in range(label, 3 * VAL_PER_CLASS, 3):
+            write(root / "val" / "images" / f"val_{number}.JPEG", label)
+            mappings.append(f"val_{number}.JPEG\t{wordnet_id}\t0\t0\t9\t9\n")
+    for number in range(7):
+        write(root / "test" / "images" / f"test_{number}.JPEG", number % 3)
+    (root / "val" / "val_annotations.txt").write_text("".join(mappings))
+    (root / "wnids.txt").write_text("\n".join(IDS))
+    (root / "words.txt").write_text("n00\tentity\nn01\tant\nn02\tbee, wasp\nn03\tcow\nn04\tdog\n")
+    return root
+
+
+@pytest.fixture
+def raw(layout, tmp_path):
+    """A copy that a test may break."""
+    return shutil.copytree(layout, tmp_path / "tiny")
+
+
+@pytest.fixture(scope="session")
+def built(layout, tmp_path_factory):
+    root = shutil.copytree(layout, tmp_path_factory.mktemp("built") / "tiny")
+    subprocess.run([sys.executable, ROOT / "build_tiny_imagenet.py", "--data", root], check=True, capture_output=True)
+    return root
+
+
+def contents(root):
+    """The images of each split with their class ids, and the mean."""
+    splits = {}
+    for split in ("train", "val", "test"):
+        with h5py.File(root / "hdf5" / f"{split}.hdf5") as file:
+            names = [name.decode() for name in file["label_names"]]
+            splits[split] = (file["images"][()], [names[label] for label in file["labels"]])
+            assert names == sorted(IDS)
+            assert [word.decode() for word in file["words"]] == ["ant", "bee, wasp", "cow"]
+    return splits, json.loads((root / "hdf5" / "mean.json").read_text())
+
+
+def test_the_build_splits_by_class_and_keeps_every_image_once(built):
+    splits, mean = contents(built)
+    train_images, train_ids = splits["train"]
+    assert Counter(train_ids) == dict.fromkeys(IDS, TRAIN_PER_CLASS - config.TEST_IMAGES_PER_CLASS)
+    assert Counter(splits["test"][1]) == dict.fromkeys(IDS, config.TEST_IMAGES_PER_CLASS)
+    assert Counter(splits["val"][1]) == dict.fromkeys(IDS, VAL_PER_CLASS)
+    # Blue, green, red, as OpenCV reads them.
+    expected = train_images.mean(axis=(0, 1, 2))
+    np.testing.assert_allclose([mean[channel] for channel in "BGR"], expected)
+
+    def pixels(*patterns):
+        return Counter(
+            (cv2.imread(str(path)).tobytes(), path.parts[-3] if "train" in patterns[0] else None)
+            for pattern in patterns
+            for path in built.glob(pattern)
+        )
+
+    from_train = Counter(
+        (image.tobytes(), wordnet_id)
+        for split in ("train", "test")
+        for image, wordnet_id in zip(*splits[split], strict=True)
+    )
+    assert from_train == pixels("train/*/images/*.JPEG")
+    assert Counter((image.tobytes(), None) for image in splits["val"][0]) == pixels("val/images/*.JPEG")
+    id_of = dict(line.split("\t")[:2] for line in (built / "val" / "val_annotations.txt").read_text().splitlines())
+    order = {path.name: cv2.imread(str(path)).tobytes() for path in built.glob("val/images/*.JPEG")}
+    for image, wordnet_id in zip(*splits["val"], strict=True):
+        assert wordnet_id in {id_of[name] for name, content in order.items() if content == image.tobytes()}
+
+
+def test_building_twice_gives_the_same_bytes_and_needs_leave(command, raw, built):
+    command("build_tiny_imagenet.py", "--data", raw)
+    names = ("train.hdf5", "val.hdf5", "test.hdf5", "mean.json")
+    for name in names:
+        assert (raw / "hdf5" / name).read_bytes() == (built / "hdf5" / name).read_bytes()
+    done = command("build_tiny_imagenet.py", "--data", raw, code=2)
+    assert "train.hdf5 exists already; --overwrite" in done.stderr
+    (raw / "hdf5" / "train.hdf5").write_bytes(b"old")
+    done = command("build_tiny_imagenet.py", "--data", raw, "--overwrite")
+    assert "train.hdf5: 36 images of 3 classes" in done.stdout
+    assert (raw / "hdf5" / "train.hdf5").read_bytes() == (built / "hdf5" / "train.hdf5").read_bytes()
+    assert sorted(path.name for path in (raw / "hdf5").iterdir()) == sorted((*names, ".lock"))
+
+
+def test_the_environment_names_the_folder(command, raw, monkeypatch):
+    monkeypatch.setenv("TINY_IMAGENET_DIR", str(raw))
+    command("build_tiny_imagenet.py")
+    assert (raw / "hdf5" / "mean.json").exists()
+
+
+def test_a_gray_image_has_three_equal_channels(command, raw):
+    gray = next((raw / "train" / "n01" / "images").iterdir())
+    cv2.imwrite(str(gray), np.arange(64 * 64, dtype=np.uint8).reshape(64, 64))
+    command("build_tiny_imagenet.py", "--data", raw)
+    splits, _ = contents(raw)
+    same = [np.all(image == image[..., :1]) for split in ("train", "test") for image in splits[split][0]]
+    assert sum(same) == 1
+
+
+def image_of(root, *parts):
+    return sorted((root.joinpath(*parts)).iterdir())[3]
+
+
+def spoil(place, change):
+    """A way to spoil the file at `place`, given what it is to do to its content."""
+    return lambda root: place(root).write_bytes(change(place(root).read_bytes()))
+
+
+def in_train(root):
+    return image_of(root, "train", "n02", "images")
+
+
+def in_val(root):
+    return image_of(root, "val", "images")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda root: shutil.rmtree(root), "can't read .*wnids.txt"),
+        (lambda root: shutil.rmtree(root / "train"), "folder .*train is missing"),
+        (lambda root: shutil.rmtree(root / "val" / "images"), "folder .*val/images is missing"),
+        (lambda root: shutil.rmtree(root / "train" / "n02" / "images"), "train/n02 holds no images"),
+        (lambda root: (root / "words.txt").unlink(), "can't read .*words.txt"),
+        (lambda root: (root / "words.txt").write_text("n01\tant\nn02\tbee\n"), "words.txt has no words for class n03"),
+        (lambda root: (root / "words.txt").write_bytes(b"n01\t\xff\n"), "words.txt is not a text file"),
+        (lambda root: (root / "wnids.txt").write_text("n01\nn02\n"), "n03_0.JPEG is of class 'n03', which"),
+        (lambda root: (root / "wnids.txt").write_text(""), "wnids.txt is empty"),
+        (lambda root: (root / "wnids.txt").write_text("n01\nn02\nn03\nn01\n"), "wnids.txt names a class twice"),
+        (lambda root: (root / "wnids.txt").write_text("n01\n../n02\n"), "wnids.txt, line 2: '../n02' is no WordNet id"),
+        (lambda root: (root / "val" / "val_annotations.txt").unlink(), "can't read .*val_annotations.txt"),
+        (lambda root: in_val(root).rename(root / "val" / "images" / "new.JPEG"), "new.JPEG has no line"),
+        (lambda root: in_val(root).unlink(), "maps 'val_11.JPEG', but there is no such image"),
+        (
+            spoil(lambda root: root / "val" / "val_annotations.txt", lambda text: text.replace(b"n02", b"n09")),
+            r"line 11: class 'n09' of 'val_2.JPEG' is not in the table",
+        ),
+        (
+            spoil(lambda root: root / "val" / "val_annotations.txt", lambda text: text + b"val_0.JPEG\tn01\n"),
+            "line 16: 'val_0.JPEG' is mapped twice",
+        ),
+        (spoil(in_train, lambda content: content[:-9]), "n02_11.JPEG is cut short"),
+        (spoil(in_train, lambda content: b"hello"), "n02_11.JPEG is neither JPEG nor PNG"),
+        (spoil(in_val, lambda content: b""), "val_11.JPEG is neither JPEG nor PNG"),
+        (spoil(in_val, lambda content: content[:20] + content[-2:]), "val_11.JPEG doesn't decode"),
+        (lambda root: cv2.imwrite(str(in_train(root)), np.zeros((32, 48, 3), np.uint8)), "n02_11.JPEG is 48x32 pixels"),
+        (lambda root: [image.unlink() for image in root.glob("train/n02/images/*[12]?.JPEG")], "n02 holds 42 images"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_that_names_the_file_and_leaves_nothing(command, raw, break_it, message):
+    break_it(raw)
+    done = command("build_tiny_imagenet.py", "--data", raw, code=2)
+    assert done.stderr.count("\n") == 1
+    assert re.search(message, done.stderr), done.stderr
+    assert not [path for path in raw.glob("hdf5/*") if path.name != ".lock"]
+
+
+def test_a_build_that_was_killed_leaves_nothing_that_counts(command, raw, built):
+    # A reader that never gets its data: the build stops at this image for good.
+    os.unlink(in_val(raw))
+    os.mkfifo(raw / "val" / "images" / "val_11.JPEG")
+    build = subprocess.Popen([sys.executable, ROOT / "build_tiny_imagenet.py", "--data", raw])
+    deadline = time.monotonic() + 60
+    while not list(raw.glob("hdf5/build.*.tmp/train.hdf5")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    done = command("build_tiny_imagenet.py", "--data", raw, code=2)
+    assert f"in use by process {build.pid} on " in done.stderr
+    build.send_signal(signal.SIGKILL)
+    build.wait()
+    assert not [path for path in (raw / "hdf5").iterdir() if path.suffix in (".hdf5", ".json")]
+    done = command("train.py", "--data", raw, *SMALL, code=2)
+    assert "mean.json" in done.stderr
+    assert "build the data set first" in done.stderr
+    # What was left is swept by the next build.
+    os.unlink(raw / "val" / "images" / "val_11.JPEG")
+    shutil.copy(built / "val" / "images" / "val_11.JPEG", raw / "val" / "images")
+    command("build_tiny_imagenet.py", "--data", raw)
+    assert not list(raw.glob("hdf5/*.tmp"))
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Serves the files of a folder on this machine; yields the folder and the address."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=folder)
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http_server:
+        threading.Thread(target=http_server.serve_forever).start()
+        yield folder, f"http://127.0.0.1:{http_server.server_port}/tiny.zip"
+        http_server.shutdown()
+
+
+def archive(layout, path, extra=None):
+    with zipfile.ZipFile(path, "w") as file:
+        for source in sorted(layout.rglob("*")):
+            file.write(source, f"tiny-imagenet-200/{source.relative_to(layout)}")
+        for name, content in (extra or {}).items():
+            file.writestr(name, content)
+    return {"md5": hashlib.md5(path.read_bytes()).hexdigest(), "size": path.stat().st_size}
+
+
+def test_a_download_is_checked_and_appears_whole(layout, server, tmp_path):
+    folder, url = server
+    expected = archive(layout, folder / "tiny.zip")
+    root, received = tmp_path / "new" / "tiny", []
+    tinyimagenet.download(root, url=url, **expected, advance=received.append)
+    assert sum(received) == expected["size"]
+    for source in layout.rglob("*.*"):
+        assert (root / source.relative_to(layout)).read_bytes() == source.read_bytes()
+    with pytest.raises(ValueError, match="exists already"):
+        tinyimagenet.download(root, url=url, **expected, advance=received.append)
+    other = tmp_path / "other" / "tiny"
+    for wrong in ({"md5": "0" * 32}, {"size": 17}, {"url": url + "x"}, {"url": "http://127.0.0.1:9/tiny.zip"}):
+        with pytest.raises(ValueError, match=r"tiny\.zip"):
+            tinyimagenet.download(other, **({"url": url} | expected | wrong), advance=received.append)
+        assert not list(other.parent.iterdir())
+
+
+@pytest.mark.parametrize("name", ["../../escaped.JPEG", "/tmp/escaped.JPEG", "tiny-imagenet-200/val/images/x.py"])
+def test_an_archive_with_other_members_is_not_unpacked(layout, server, tmp_path, name):
+    folder, url = server
+    expected = archive(layout, folder / "tiny.zip", {name: b"x"})
+    with pytest.raises(ValueError, match="which the data set does not"):
+        tinyimagenet.download(tmp_path / "new" / "tiny", url=url, **expected, advance=lambda count: None)
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_a_damaged_archive_is_named(tmp_path):
+    (tmp_path / "a.zip").write_bytes(b"PK\3\4 no archive")
+    with pytest.raises(ValueError, match=r"a\.zip is no whole zip archive"):
+        archives.unpack(tmp_path / "a.zip", tmp_path, tinyimagenet.MEMBERS)
+
+
+def test_training_stops_resumes_and_is_ranked(command, built, tmp_path):
+    options = ("--data", built, *SMALL)
+    command("train.py", *options, "--epochs", "3", "--every", "1", "-c", "straight", "-o", "straight")
+    command("train.py", *options, "--epochs", "3", "--every", "1", "--stop_after", "1", "-c", "parts", "-o", "parts")
+    done = command("train.py", "-c", "parts", "--model", "latest", "--workers", "1")
+    assert_identical(tmp_path / "straight" / "epoch_3.hdf5", tmp_path / "parts" / "epoch_3.hdf5")
+    for name in ("train.json", "train.png"):
+        assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+    assert "bee, wasp" in done.stdout
+    history = json.loads((tmp_path / "parts" / "train.json").read_text())
+    assert history["run"]["arguments"]["nesterov"] is True
+
+    command("train_decay.py", *options, "--epochs", "2", "-m", "decay.hdf5")
+    for model in ("decay.hdf5", "parts/epoch_3.hdf5"):
+        # 150 test images in batches of 64: every one counts, those of the short last batch too.
+        done = command("rank_accuracy.py", "--data", built, "-m", model, "--json", "rank.json")
+        assert "images: 150\n" in done.stdout
+        result = json.loads((tmp_path / "rank.json").read_text())
+        assert f"rank-1: {100 * result['rank-1']:.2f}%" in done.stdout
+        # Of three classes, the right one is always among the best five.
+        assert result["rank-5"] == 1.0
+    done = command("rank_accuracy.py", "--data", built, "-m", "decay.hdf5", "--split", "val", "--batch_size", "7")
+    assert "images: 15\n" in done.stdout
+
+
+def test_the_accuracy_is_that_of_the_predictions(command, built, tmp_path):
+    command("train.py", "--data", built, *SMALL, "--epochs", "2", "--every", "1")
+    done = command("rank_accuracy.py", "--data", built, "--submission", "out/submission.txt", "--json", "out/rank.json")
+    assert "model: output/checkpoints/epoch_2.hdf5" in done.stdout
+    model = keras.models.load_model(tmp_path / "output" / "checkpoints" / "epoch_2.hdf5", compile=False)
+    mean = json.loads((built / "hdf5" / "mean.json").read_text())
+    bgr = np.float32([mean["B"], mean["G"], mean["R"]])
+    with h5py.File(built / "hdf5" / "test.hdf5") as file:
+        predicted = model.predict(file["images"][()] - bgr, verbose=0).argmax(axis=1)
+        rank_1 = np.mean(predicted == file["labels"][()])
+    assert json.loads((tmp_path / "out" / "rank.json").read_text())["rank-1"] == pytest.approx(rank_1)
+    lines = (tmp_path / "out" / "submission.txt").read_text().splitlines()
+    paths = sorted((built / "test" / "images").iterdir())
+    predicted = model.predict(np.stack([cv2.imread(str(path)) for path in paths]) - bgr, verbose=0).argmax(axis=1)
+    assert lines == [f"{path.name} {sorted(IDS)[label]}" for path, label in zip(paths, predicted, strict=True)]
+
+
+def test_the_first_batches_of_an_epoch_are_the_same_after_a_resume(built):
+    places, aug = config.places(str(built)), AffineAugmentation(**config.AUGMENTATION)
+    straight, resumed = (
+        tinyimagenet.tiny_imagenet_batches(
+            places.train_hdf5, places.val_hdf5, places.mean, None, aug, batch_size=5, seed=42, workers=workers
+        )[0]
+        for workers in (1, 4)
+    )
+    for epoch in range(4):
+        straight.set_epoch(epoch)
+        batches = list(straight)
+    resumed.set_epoch(3)
+    for ours, theirs in zip(resumed, batches, strict=True):
+        np.testing.assert_array_equal(ours[0], theirs[0])
+        np.testing.assert_array_equal(ours[1], theirs[1])
+
+
+def test_rank_accuracy_says_what_it_can_not_use(command, built, raw, tmp_path):
+    done = command("rank_accuracy.py", "--data", built, code=2)
+    assert "there is no output/resnet_tinyimagenet_decay.hdf5, and no checkpoint" in done.stderr
+    done = command("rank_accuracy.py", "--data", built, "-m", "nothing.hdf5", code=2)
+    assert "can't read checkpoint nothing.hdf5" in done.stderr
+    command("resnet_cifar10.py", "--data", "digits", "--limit", "32", *SMALL, "--epochs", "1")
+    done = command("rank_accuracy.py", "--data", built, "-m", "output/checkpoints/epoch_1.hdf5", code=2)
+    assert "is a network for other images" in done.stderr
+    done = command("rank_accuracy.py", "--data", raw, "-m", "output/checkpoints/epoch_1.hdf5", code=2)
+    assert "build the data set first" in done.stderr
+
+
+@pytest.mark.parametrize("mean", ["{}", "[1, 2, 3]", '{"R": 1, "G": 2, "B": 256}', '{"R": NaN, "G": 2, "B": 3}', "x"])
+def test_a_mean_that_is_none_is_refused(tmp_path, mean):
+    (tmp_path / "mean.json").write_text(mean)
+    with pytest.raises(ValueError, match=r"mean\.json"):
+        tinyimagenet.read_mean(tmp_path / "mean.json")
+
+
+def test_files_of_two_data_sets_are_not_mixed(command, built, raw):
+    command("build_tiny_imagenet.py", "--data", raw)
+    words = (raw / "words.txt").read_text()
+    (raw / "words.txt").write_text(words.replace("cow", "calf"))
+    shutil.copy(raw / "hdf5" / "train.hdf5", raw / "kept.hdf5")
+    command("build_tiny_imagenet.py", "--data", raw, "--overwrite")
+    shutil.copy(raw / "kept.hdf5", raw / "hdf5" / "train.hdf5")
+    done = command("train.py", "--data", raw, *SMALL, code=2)
+    assert "hold other classes" in done.stderr
+
+
+def test_the_build_needs_no_keras(raw):
+    code = f"""
+import sys
+sys.modules.update(tensorflow=None, keras=None, jax=None)
+sys.argv = ["build_tiny_imagenet.py", "--data", {str(raw)!r}]
+import runpy
+runpy.run_path("build_tiny_imagenet.py", run_name="__main__")
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+    assert HDF5DatasetGenerator(raw / "hdf5" / "val.hdf5", 4).num_images == 15
