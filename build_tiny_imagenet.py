@@ -13,10 +13,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from config import tiny_imagenet_config as config
 from pipeline import arguments, console
 from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from pipeline.io.imagereader import ImageReader
 
 
 def parse_arguments():
@@ -29,9 +34,8 @@ def parse_arguments():
 
 def main() -> None:
     args = parse_arguments()
-    from pipeline.io import atomic, tinyimagenet
-    from pipeline.io.images import read_images
-    from pipeline.io.lock import locked
+    from pipeline.io import tinyimagenet
+    from pipeline.io.imagereader import ImageReader
 
     places = config.places(args.data)
     outputs = [places.train_hdf5, places.val_hdf5, places.test_hdf5, places.mean]
@@ -44,6 +48,19 @@ def main() -> None:
             tinyimagenet.download(places.root, **config.ARCHIVE, advance=lambda count: advance(count / 1e6))
         print(f"downloaded: {places.root}")
 
+    # Its processes start while the paths are listed.
+    with ImageReader((config.IMAGES["height"], config.IMAGES["width"])) as reader:
+        mean = build(places, outputs, reader)
+    print("mean: " + ", ".join(f"{channel} {value:.2f}" for channel, value in mean.items()))
+    for path in outputs:
+        print(f"written: {path}")
+
+
+def build(places: SimpleNamespace, outputs: list[Path], reader: "ImageReader") -> dict[str, float]:
+    """Write `outputs`, the files of the training, validation and test set and of the mean; return the mean."""
+    from pipeline.io import atomic, tinyimagenet
+    from pipeline.io.lock import locked
+
     wordnet_ids = tinyimagenet.read_wordnet_ids(places.wordnet_ids)
     words = tinyimagenet.read_words(places.word_labels, wordnet_ids)
     train_paths, train_ids = tinyimagenet.list_train(places.train_images, wordnet_ids)
@@ -54,28 +71,27 @@ def main() -> None:
                 f"{places.train_images / wordnet_id} holds {count} images; expected more than the "
                 f"{config.TEST_IMAGES_PER_CLASS} that become test images"
             )
-    train_labels, val_labels, train_rows, test_rows = label_and_split(wordnet_ids, train_ids, val_ids)
-    shape = (config.IMAGES["height"], config.IMAGES["width"])
     folder = places.mean.parent
     atomic.make_folder(folder)
     with locked(folder):
         atomic.remove_unfinished(folder)
         with tempfile.TemporaryDirectory(prefix="build.", suffix=".tmp", dir=folder) as name:
             staging = [Path(name) / path.name for path in outputs]
-            train_images = read_images([train_paths[row] for row in train_rows], shape)
+            # Decoding begins here, while scikit-learn loads, which takes as long as a fifth of it.
+            val_images = reader.read(val_paths)
+            train_labels, val_labels, train_rows, test_rows = label_and_split(wordnet_ids, train_ids, val_ids)
+            write_split(staging[1], val_images, val_labels, wordnet_ids, words)
+            train_images = reader.read([train_paths[row] for row in train_rows])
             mean = write_split(staging[0], train_images, train_labels[train_rows], wordnet_ids, words)
-            write_split(staging[1], read_images(val_paths, shape), val_labels, wordnet_ids, words)
-            test_images = read_images([train_paths[row] for row in test_rows], shape)
+            test_images = reader.read([train_paths[row] for row in test_rows])
             write_split(staging[2], test_images, train_labels[test_rows], wordnet_ids, words)
-            tinyimagenet.write_mean(staging[-1], mean)
+            tinyimagenet.write_mean(staging[3], mean)
             # Whatever needs the data needs the mean: with it gone first and back last, no mixture counts as a build.
             places.mean.unlink(missing_ok=True)
             for temporary, path in zip(staging, outputs, strict=True):
                 os.replace(temporary, path)
             atomic.flush(folder)
-    print("mean: " + ", ".join(f"{channel} {value:.2f}" for channel, value in mean.items()))
-    for path in outputs:
-        print(f"written: {path}")
+    return mean
 
 
 def label_and_split(wordnet_ids: Sequence[str], train_ids: Sequence[str], val_ids: Sequence[str]) -> tuple:
@@ -96,7 +112,7 @@ def label_and_split(wordnet_ids: Sequence[str], train_ids: Sequence[str], val_id
 
 
 def write_split(path: Path, images: Iterator, labels: Sequence[int], wordnet_ids: tuple, words: tuple) -> dict:
-    """Write `images`, as `read_images` yields them, with their labels to the HDF5 file `path`; return their mean."""
+    """Write `images`, as `ImageReader` yields them, with their labels to the HDF5 file `path`; return their mean."""
     import cv2
     import numpy as np
 

@@ -94,12 +94,13 @@ def newest_model() -> Path:
 
 def predict_unlabelled(model, folder: Path, batches) -> list[str]:
     """File name and WordNet id of the class predicted, for each image in `folder`, prepared as `batches` are."""
-    from pipeline.io.images import list_images, read_images
+    from pipeline.io.imagereader import ImageReader
+    from pipeline.io.images import list_images
 
     paths, lines = list_images(folder), []
     shape = (config.IMAGES["height"], config.IMAGES["width"])
-    with console.progress("predicting", len(paths), "images") as advance:
-        for images in read_images(paths, shape):
+    with ImageReader(shape) as reader, console.progress("predicting", len(paths), "images") as advance:
+        for images in reader.read(paths):
             scores = model.predict_on_batch(batches.preprocess(images))
             names = [Path(path).name for path in paths[len(lines) : len(lines) + len(images)]]
             lines += [f"{name} {batches.label_names[c]}" for name, c in zip(names, scores.argmax(axis=1), strict=True)]

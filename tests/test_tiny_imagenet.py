@@ -1,5 +1,6 @@
 """Tiny ImageNet from its folder of JPEG files to rank-5 accuracy, on a small one in the same layout."""
 
+import contextlib
 import hashlib
 import http.server
 import json
@@ -13,6 +14,7 @@ import threading
 import time
 import zipfile
 from collections import Counter
+from pathlib import Path
 
 import cv2
 import h5py
@@ -23,6 +25,7 @@ from conftest import ROOT, assert_identical
 
 from config import tiny_imagenet_config as config
 from pipeline.io import HDF5DatasetGenerator, archives, tinyimagenet
+from pipeline.io.imagereader import ImageReader
 from pipeline.preprocessing import AffineAugmentation
 
 IDS = ("n03", "n01", "n02")
@@ -200,28 +203,57 @@ def test_bad_input_is_one_line_that_names_the_file_and_leaves_nothing(command, r
     assert not [path for path in raw.glob("hdf5/*") if path.name != ".lock"]
 
 
-def test_a_build_that_was_killed_leaves_nothing_that_counts(command, raw, built):
-    # A reader that never gets its data: the build stops at this image for good.
-    os.unlink(in_val(raw))
-    os.mkfifo(raw / "val" / "images" / "val_11.JPEG")
-    build = subprocess.Popen([sys.executable, ROOT / "build_tiny_imagenet.py", "--data", raw])
-    deadline = time.monotonic() + 60
-    while not list(raw.glob("hdf5/build.*.tmp/train.hdf5")) and time.monotonic() < deadline:
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
-    time.sleep(0.2)
+
+
+def processes_of(session):
+    """The processes that are still in a session."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(status.read_text().rpartition(")")[2].split()[3]) == session:
+                found.append(status.parent.name)
+    return found
+
+
+def test_a_build_that_was_killed_leaves_nothing_that_counts(command, raw, built):
+    # A file that never comes to its end: the build stops at this image.
+    endless = in_train(raw)
+    os.unlink(endless)
+    os.mkfifo(endless)
+    command_line = [sys.executable, ROOT / "build_tiny_imagenet.py", "--data", raw]
+    build = subprocess.Popen(command_line, start_new_session=True)
+    wait_until(lambda: list(raw.glob("hdf5/build.*.tmp/val.hdf5")))
     done = command("build_tiny_imagenet.py", "--data", raw, code=2)
     assert f"in use by process {build.pid} on " in done.stderr
     build.send_signal(signal.SIGKILL)
     build.wait()
+    os.close(os.open(endless, os.O_WRONLY))
+    wait_until(lambda: not processes_of(build.pid))
     assert not [path for path in (raw / "hdf5").iterdir() if path.suffix in (".hdf5", ".json")]
     done = command("train.py", "--data", raw, *SMALL, code=2)
     assert "mean.json" in done.stderr
     assert "build the data set first" in done.stderr
     # What was left is swept by the next build.
-    os.unlink(raw / "val" / "images" / "val_11.JPEG")
-    shutil.copy(built / "val" / "images" / "val_11.JPEG", raw / "val" / "images")
+    os.unlink(endless)
+    shutil.copy(in_train(built), endless)
     command("build_tiny_imagenet.py", "--data", raw)
     assert not list(raw.glob("hdf5/*.tmp"))
+
+
+def test_images_come_in_order_from_any_number_of_processes(layout):
+    paths = [str(path) for path in layout.glob("train/*/images/*.JPEG")]
+    for processes in (1, 3):
+        with ImageReader((64, 64), processes) as reader:
+            for chosen in (paths, paths[:5], paths[64:128], []):
+                images = [image.copy() for images in reader.read(chosen) for image in images]
+                assert len(images) == len(chosen)
+                for image, path in zip(images, chosen, strict=True):
+                    np.testing.assert_array_equal(image, cv2.imread(path))
 
 
 @pytest.fixture

@@ -1,10 +1,6 @@
 """Image files, read whole or refused."""
 
 import os
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from os import PathLike
 from pathlib import Path
 
@@ -19,10 +15,6 @@ _MARKS = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND\xae\x42\
 _TRAILER = 64
 # Bytes that hold most small images whole.
 _BLOCK = 1 << 14
-# Images that one thread decodes in a row.
-_CHUNK = 64
-# Such runs that may wait to be taken: 160 of them hold 126 MB of 64x64 images.
-_AHEAD = 160
 
 
 def read_image(path: str | PathLike, shape: tuple[int, int] | None = None) -> np.ndarray:
@@ -64,47 +56,8 @@ def list_images(folder: Path) -> list[str]:
     return found
 
 
-def read_images(paths: Sequence[str | PathLike], shape: tuple[int, int]) -> Iterator[np.ndarray]:
-    """The images at `paths`, in order, in arrays (n, height, width, 3) of a few dozen, each valid until the next.
-
-    Decoding, on all cores, begins with the call and goes on ahead of what is taken, by at most `_AHEAD` arrays. Errors
-    are those of `read_image`.
-    """
-
-    def decode(start: int, images: np.ndarray) -> np.ndarray:
-        chunk = paths[start : start + _CHUNK]
-        for row, path in enumerate(chunk):
-            images[row] = read_image(path, shape)
-        return images[: len(chunk)]
-
-    def task(start: int, images: np.ndarray) -> list:
-        return [pool.submit(decode, start, images), start, images]
-
-    def taken() -> Iterator[np.ndarray]:
-        try:
-            while ahead:
-                # The thread that takes the images has a core too: while they aren't ready, it decodes later ones.
-                for waiting in ahead:
-                    if ahead[0][0].done():
-                        break
-                    if waiting[0].cancel():
-                        waiting[0] = Future()
-                        waiting[0].set_result(decode(*waiting[1:]))
-                done, _, images = ahead.popleft()
-                yield done.result()
-                # Used again: fresh memory costs the system as much as a fifth of the decoding.
-                ahead.extend(task(start, images) for start in islice(starts, 1))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    starts = iter(range(0, len(paths), _CHUNK))
-    pool = ThreadPoolExecutor(max(1, os.cpu_count() - 1))
-    ahead = deque(task(start, np.empty((_CHUNK, *shape, 3), np.uint8)) for start in islice(starts, _AHEAD))
-    return taken()
-
-
 def _read_file(path: str | PathLike) -> bytes:
-    # By system calls: with a Python file object, two threads that decode small images wait for each other.
+    # By system calls: a Python file object takes a fifth as long as decoding a small image does.
     try:
         descriptor = os.open(path, os.O_RDONLY)
         try:
