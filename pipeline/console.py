@@ -84,12 +84,14 @@ def progress(description: str, total: float, unit: str) -> Iterator[Callable[[fl
         return
     from rich import progress as bars
     from rich.console import Console
+    from rich.table import Column
 
     class Rate(bars.ProgressColumn):
         def render(self, task: bars.Task) -> str:
-            return f"{task.completed:,.0f}/{task.total:,.0f} {unit}, {task.speed or 0:,.0f} {unit}/s"
+            return f"{task.completed:,.0f}/{task.total:,.0f} {unit}, {task.speed or 0:,.0f}/s"
 
-    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), Rate(), bars.TimeRemainingColumn())
+    rate = Rate(table_column=Column(no_wrap=True))
+    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(bar_width=20), rate, bars.TimeRemainingColumn())
     with bars.Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=total)
         yield lambda amount: bar.advance(task, amount)
