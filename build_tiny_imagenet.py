@@ -39,10 +39,9 @@ def main() -> None:
 
     places = config.places(args.data)
     outputs = [places.train_hdf5, places.val_hdf5, places.test_hdf5, places.mean]
-    if not args.overwrite:
-        for path in outputs:
-            if path.exists():
-                raise InputError(f"{path} exists already; --overwrite replaces what an earlier build wrote")
+    check_outputs(outputs, args.overwrite)
+    if not args.download and not places.root.is_dir():
+        raise InputError(f"folder {places.root} is missing; --download fetches it, --data names another")
     if args.download:
         with console.progress("downloading", config.ARCHIVE["size"] / 1e6, "MB") as advance:
             tinyimagenet.download(places.root, **config.ARCHIVE, advance=lambda count: advance(count / 1e6))
@@ -50,13 +49,19 @@ def main() -> None:
 
     # Its processes start while the paths are listed.
     with ImageReader((config.IMAGES["height"], config.IMAGES["width"])) as reader:
-        mean = build(places, outputs, reader)
+        mean = build(places, outputs, args.overwrite, reader)
     print("mean: " + ", ".join(f"{channel} {value:.2f}" for channel, value in mean.items()))
     for path in outputs:
         print(f"written: {path}")
 
 
-def build(places: SimpleNamespace, outputs: list[Path], reader: "ImageReader") -> dict[str, float]:
+def check_outputs(outputs: list[Path], overwrite: bool) -> None:
+    for path in outputs:
+        if path.exists() and not overwrite:
+            raise InputError(f"{path} exists already; --overwrite replaces what an earlier build wrote")
+
+
+def build(places: SimpleNamespace, outputs: list[Path], overwrite: bool, reader: "ImageReader") -> dict[str, float]:
     """Write `outputs`, the files of the training, validation and test set and of the mean; return the mean."""
     from pipeline.io import atomic, tinyimagenet
     from pipeline.io.lock import locked
@@ -74,20 +79,23 @@ def build(places: SimpleNamespace, outputs: list[Path], reader: "ImageReader") -
     folder = places.mean.parent
     atomic.make_folder(folder)
     with locked(folder):
+        check_outputs(outputs, overwrite)
         atomic.remove_unfinished(folder)
         with tempfile.TemporaryDirectory(prefix="build.", suffix=".tmp", dir=folder) as name:
             staging = [Path(name) / path.name for path in outputs]
+            train_hdf5, val_hdf5, test_hdf5, mean_json = staging
             # Decoding begins here, while scikit-learn loads, which takes as long as a fifth of it.
             val_images = reader.read(val_paths)
             train_labels, val_labels, train_rows, test_rows = label_and_split(wordnet_ids, train_ids, val_ids)
-            write_split(staging[1], val_images, val_labels, wordnet_ids, words)
+            write_split(val_hdf5, val_images, val_labels, wordnet_ids, words)
             train_images = reader.read([train_paths[row] for row in train_rows])
-            mean = write_split(staging[0], train_images, train_labels[train_rows], wordnet_ids, words)
+            mean = write_split(train_hdf5, train_images, train_labels[train_rows], wordnet_ids, words)
             test_images = reader.read([train_paths[row] for row in test_rows])
-            write_split(staging[2], test_images, train_labels[test_rows], wordnet_ids, words)
-            tinyimagenet.write_mean(staging[3], mean)
+            write_split(test_hdf5, test_images, train_labels[test_rows], wordnet_ids, words)
+            tinyimagenet.write_mean(mean_json, mean)
             # Whatever needs the data needs the mean: with it gone first and back last, no mixture counts as a build.
             places.mean.unlink(missing_ok=True)
+            atomic.flush(folder)
             for temporary, path in zip(staging, outputs, strict=True):
                 os.replace(temporary, path)
             atomic.flush(folder)
@@ -108,6 +116,12 @@ def label_and_split(wordnet_ids: Sequence[str], train_ids: Sequence[str], val_id
         stratify=train_labels,
         random_state=config.SPLIT_SEED,
     )
+    counts = np.bincount(train_labels[test_rows])
+    if np.any(counts != config.TEST_IMAGES_PER_CLASS):
+        raise InputError(
+            f"the classes differ too much in number of images: {counts.min()} to {counts.max()} of each would become "
+            f"test images; expected {config.TEST_IMAGES_PER_CLASS}"
+        )
     return train_labels, val_labels, train_rows, test_rows
 
 

@@ -9,7 +9,6 @@ set by hand, 57.93 % and 81.03 % with a decay.
 """
 
 import json
-import os
 from pathlib import Path
 
 from config import tiny_imagenet_config as config
@@ -46,18 +45,24 @@ def main() -> None:
     with console.quiet_start():
         from pipeline.io import read_checkpoint
         from pipeline.io.atomic import make_folder, write_atomically
+        from pipeline.io.images import list_images
         from pipeline.io.tinyimagenet import mean_batches
         from pipeline.utils.ranked import rank5_accuracy
 
     checkpoint = read_checkpoint(args.model or newest_model())
     places = config.places(args.data)
     split = {"test": places.test_hdf5, "val": places.val_hdf5}[args.split]
-    batches = mean_batches(split, places.mean, batch_size=args.batch_size, workers=os.cpu_count() or 1)
+    batches = mean_batches(split, places.mean, batch_size=args.batch_size, workers=2)
     expected = config.IMAGES | {"classes": batches.classes}
     if not expected.items() <= checkpoint.network.items():
         raise InputError(f"{checkpoint.path} is a network for other images than {expected}, which {split} holds")
+    if checkpoint.history["run"].get("classes", list(batches.class_names)) != list(batches.class_names):
+        raise InputError(f"{checkpoint.path} was trained on other classes than {split} holds")
     for output in filter(None, (args.json, args.submission)):
+        if output.is_dir():
+            raise InputError(f"{output} is a folder; name a file")
         make_folder(output.parent)
+    unlabelled = list_images(places.unlabelled_images) if args.submission else []
     model = checkpoint.build_model()
 
     print(f"model: {checkpoint.path}")
@@ -71,14 +76,14 @@ def main() -> None:
         write_atomically(args.json, (json.dumps(result, indent=1) + "\n").encode())
         print(f"written: {args.json}")
     if args.submission:
-        lines = predict_unlabelled(model, places.unlabelled_images, batches)
+        lines = predict_unlabelled(model, unlabelled, batches)
         write_atomically(args.submission, "".join(f"{line}\n" for line in lines).encode())
         print(f"written: {args.submission}, {len(lines):,} predictions")
 
 
 def newest_model() -> Path:
     """The trained model, or where there is none, the newest checkpoint in the default folders."""
-    from pipeline.io.checkpoint import list_checkpoints
+    from pipeline.io.checkpointfolder import list_checkpoints
 
     model = Path(config.MODEL)
     if model.exists():
@@ -92,12 +97,11 @@ def newest_model() -> Path:
     return max(newest, key=lambda path: path.stat().st_mtime)
 
 
-def predict_unlabelled(model, folder: Path, batches) -> list[str]:
-    """File name and WordNet id of the class predicted, for each image in `folder`, prepared as `batches` are."""
+def predict_unlabelled(model, paths: list[str], batches) -> list[str]:
+    """File name and WordNet id of the class predicted, for each image at `paths`, prepared as `batches` are."""
     from pipeline.io.imagereader import ImageReader
-    from pipeline.io.images import list_images
 
-    paths, lines = list_images(folder), []
+    lines = []
     shape = (config.IMAGES["height"], config.IMAGES["width"])
     with ImageReader(shape) as reader, console.progress("predicting", len(paths), "images") as advance:
         for images in reader.read(paths):

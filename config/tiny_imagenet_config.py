@@ -1,10 +1,9 @@
 """Tiny ImageNet: where its parts lie, how it is split, the network, the augmentation and two ways of training."""
 
-import os
 from pathlib import Path
 from types import SimpleNamespace
 
-# Everything of the data set hangs on one folder: --data, else the environment variable, else this.
+# Everything of the data set hangs on one folder: --data, for which the environment variable may stand, else this.
 DATA = "datasets/tiny-imagenet-200"
 DATA_VARIABLE = "TINY_IMAGENET_DIR"
 
@@ -66,5 +65,5 @@ MODEL = "output/resnet_tinyimagenet_decay.hdf5"
 
 def places(data: str | None = None) -> SimpleNamespace:
     """The paths of the data set's `root` folder and of its `PARTS`, by name, as they follow from the flag --data."""
-    root = Path(data or os.environ.get(DATA_VARIABLE) or DATA)
+    root = Path(data or DATA)
     return SimpleNamespace(root=root, **{name: root / part for name, part in PARTS.items()})

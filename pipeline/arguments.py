@@ -7,6 +7,7 @@ on, else from the script's defaults.
 
 import argparse
 import math
+import os
 import sys
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Collection, Mapping
@@ -18,7 +19,7 @@ from pipeline.errors import InputError
 # What a run is: stored with it, and on a resume the same again.
 RUN_DEFAULTS = {"data": None, "limit": None, "seed": 42, "precision": "float32", "nesterov": False}
 # How a process goes about it: stored too, and free to change. When to stop, `stop_after`, holds for one process.
-OPTION_DEFAULTS = {"workers": 2, "every": 5, "output": "output"}
+OPTION_DEFAULTS = {"workers": 2, "every": 5, "keep": None, "checkpoint_seconds": None, "output": "output"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -71,6 +72,13 @@ def training_parser(description: str, defaults: Mapping) -> Parser:
     add("--limit", type=count, metavar="N", help="train and test on N images each, a fixed choice, for a quick look")
     add("--stop_after", type=count, metavar="N", help="end cleanly after epoch N of a longer run")
     add("--every", type=count, metavar="N", help="epochs between two checkpoints; the last epoch always has one")
+    add("--keep", type=count, metavar="N", help="keep the N newest epochs' checkpoints and the best (default: all)")
+    add(
+        "--checkpoint_seconds",
+        type=positive,
+        metavar="S",
+        help="save inside an epoch too, every S seconds (default: only when stopped)",
+    )
     add("--workers", type=count, metavar="N", help="threads that prepare batches; the batches are the same for any N")
     add("-o", "--output", metavar="DIR", help="folder of the plot and the history")
     return parser
@@ -113,9 +121,12 @@ def add_cifar10(parser: Parser) -> None:
 
 
 def add_tiny_imagenet(parser: Parser, folder: str, variable: str) -> None:
-    """The flag that names Tiny ImageNet's folder; without it the environment `variable` does, else it is `folder`."""
+    """The flag that names Tiny ImageNet's folder; the environment `variable` may stand for it; else it is `folder`."""
     parser.add_argument(
-        "--data", metavar="DIR", help=f"folder of Tiny ImageNet (default: that in {variable}, else {folder})"
+        "--data",
+        metavar="DIR",
+        default=os.environ.get(variable),
+        help=f"folder of Tiny ImageNet (default: that in {variable}, else {folder})",
     )
 
 

@@ -5,12 +5,14 @@ import shutil
 import signal
 import sys
 import tempfile
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from pipeline import arguments
 from pipeline.errors import InputError
 
 BACKENDS = ("tensorflow", "jax")
@@ -19,25 +21,33 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Run a script's `main` and end the process: 0 done, 1 the disk or system failed, 2 bad input, 130 Ctrl+C, 143
-    SIGTERM; never a traceback for these. Any other exception is a defect and keeps its traceback.
+    """Run a script's `main` and end the process.
+
+    Exit codes: 0 done, 1 the disk or system failed, 2 bad input, 130 Ctrl+C, 143 SIGTERM; never a traceback for these.
+    A second Ctrl+C ends the process at once. Any other exception is a defect and keeps its traceback.
     """
+    signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _terminate)
+    code = 0
     try:
         main()
         sys.stdout.flush()
     except InputError as error:
-        sys.exit(fail(str(error), 2))
+        code = fail(str(error), 2)
     except KeyboardInterrupt:
         print("\nstopped by Ctrl+C", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
     except BrokenPipeError:
         # The reader of our output (head, less) has gone; a flush at exit must not fail on it once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+        code = 128 + signal.SIGPIPE
     except OSError as error:
-        sys.exit(fail(str(error), 1))
-    sys.exit(0)
+        code = fail(str(error), 1)
+    finally:
+        # What is left is the interpreter's own end.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def fail(message: str, code: int) -> int:
@@ -58,6 +68,13 @@ def quiet_start() -> Iterator[None]:
         raise InputError(f"KERAS_BACKEND is {backend}; expected {' or '.join(BACKENDS)}")
     sys.stderr.flush()
     kept = os.dup(2)
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        # An exception in the middle of a native library's start can come out as any other, or not at all.
+        os.write(kept, b"\nstopped by Ctrl+C\n" if number == signal.SIGINT else b"stopped by SIGTERM\n")
+        os._exit(128 + number)
+
+    handlers = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     with tempfile.TemporaryFile() as chatter:
         os.dup2(chatter.fileno(), 2)
         try:
@@ -72,6 +89,8 @@ def quiet_start() -> Iterator[None]:
                 shutil.copyfileobj(chatter, stderr)
             raise
         finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
             os.dup2(kept, 2)
             os.close(kept)
 
@@ -95,6 +114,34 @@ def progress(description: str, total: float, unit: str) -> Iterator[Callable[[fl
     with bars.Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=total)
         yield lambda amount: bar.advance(task, amount)
+
+
+def ask(message: str) -> str | float:
+    """Show `message` and ask on the terminal how to go on: "go on", "stop", or a learning rate to go on with."""
+    print(f"{message}\n  c: go on   RATE, as 0.01: go on with another learning rate   s: save and stop", flush=True)
+    while True:
+        try:
+            answer = input("c, RATE or s> ").strip().lower()
+        except EOFError:
+            return "stop"
+        if answer in ("c", ""):
+            return "go on"
+        if answer == "s":
+            return "stop"
+        try:
+            return arguments.positive(answer)
+        except ArgumentTypeError as error:
+            print(error)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    # One more doesn't disturb what the first has set going, such as removing what is half-written.
+    signal.signal(number, _end_at_once)
+    raise KeyboardInterrupt
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> NoReturn:
+    os._exit(128 + number)
 
 
 def _terminate(signal_number: int, frame: FrameType | None) -> NoReturn:

@@ -46,10 +46,11 @@ def command(tmp_path, monkeypatch, capfd):
     def run(script: str, *arguments: str, code: int = 0) -> SimpleNamespace:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        handler = signal.getsignal(signal.SIGTERM)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         with pytest.raises(SystemExit) as end:
             runpy.run_path(str(ROOT / script), run_name="__main__")
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         stdout, stderr = capfd.readouterr()
         assert end.value.code == code, stdout + stderr
         return SimpleNamespace(stdout=stdout, stderr=stderr)

@@ -98,3 +98,22 @@ def test_what_makes_no_batch_is_refused(images):
         make(images, batch_size=64, training=True)
     with pytest.raises(ValueError, match="batch_size is 0"):
         make(images, batch_size=0)
+
+
+def test_batches_taken_out_of_order_are_the_same_and_pile_up_nothing(images):
+    batches = make(images, training=True, batch_size=2, workers=2)
+    expected = list(batches)
+    for index in np.random.default_rng(0).permutation(25).tolist() * 3:
+        np.testing.assert_array_equal(batches[index][0], expected[index][0])
+        assert len(batches._ahead) <= 4
+    with pytest.raises(IndexError):
+        batches[25]
+
+
+def test_an_epoch_may_begin_inside(images):
+    batches = make(images, training=True)
+    expected = list(batches)
+    batches.set_epoch(0, first_batch=1)
+    assert len(batches) == 2
+    for ours, theirs in zip(batches, expected[1:], strict=True):
+        np.testing.assert_array_equal(ours[0], theirs[0])

@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.callbacks import EpochCheckpoint, TrainingMonitor
 from pipeline.callbacks.trainingmonitor import draw_history
-from pipeline.io.checkpoint import list_checkpoints, read_checkpoint
+from pipeline.io.checkpoint import read_checkpoint
+from pipeline.io.checkpointfolder import list_checkpoints
 from pipeline.io.history import new_history
 
 

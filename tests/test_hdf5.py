@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.io import HDF5DatasetGenerator, HDF5DatasetWriter
+from pipeline.io.hdf5dataset import sha256
 from pipeline.preprocessing import AffineAugmentation, MeanPreprocessor
 
 COUNT = 50
@@ -71,6 +72,19 @@ def test_more_rows_than_promised_are_refused(tmp_path):
         writer.add(IMAGES, LABELS)
         with pytest.raises(ValueError, match=r"51 rows for .*; 50 were promised"):
             writer.add(IMAGES[:1], LABELS[:1])
+
+
+def test_closing_twice_is_harmless_and_a_file_that_came_meanwhile_stays(tmp_path):
+    with HDF5DatasetWriter(IMAGES.shape, tmp_path / "one.hdf5") as writer:
+        writer.add(IMAGES, LABELS)
+        writer.close()
+    writer = HDF5DatasetWriter(IMAGES.shape, tmp_path / "two.hdf5")
+    writer.add(IMAGES, LABELS)
+    (tmp_path / "two.hdf5").write_text("mine")
+    with pytest.raises(ValueError, match=r"two\.hdf5 exists already"):
+        writer.close()
+    assert (tmp_path / "two.hdf5").read_text() == "mine"
+    assert sorted(os.listdir(tmp_path)) == ["one.hdf5", "two.hdf5"]
 
 
 def test_an_error_on_the_way_leaves_no_file(tmp_path):
@@ -155,6 +169,7 @@ def test_the_digest_names_the_data(tmp_path, data):
     digest = HDF5DatasetGenerator(data, 4).digest()
     changed = IMAGES.copy()
     changed[30, 0, 0, 0] ^= 1
+    assert HDF5DatasetGenerator(data, 4, [MeanPreprocessor(1, 2, 3)]).digest() != digest
     assert HDF5DatasetGenerator(write(tmp_path / "same.hdf5"), 9, training=True).digest() == digest
     assert HDF5DatasetGenerator(write(tmp_path / "changed.hdf5", changed), 4).digest() != digest
     assert HDF5DatasetGenerator(write(tmp_path / "labels.hdf5", labels=LABELS[::-1]), 4).digest() != digest
@@ -164,6 +179,16 @@ def replace(key, **options):
     def change(file):
         del file[key]
         file.create_dataset(key, **options)
+
+    return change
+
+
+def relabel(labels):
+    """Other labels with their own digest, as a stranger's file may hold."""
+
+    def change(file):
+        file["labels"].write_direct(labels)
+        file["labels"].attrs["sha256"] = sha256(labels)
 
     return change
 
@@ -180,9 +205,12 @@ def replace(key, **options):
         (replace("images", shape=IMAGES.shape, dtype=np.uint8), "not one contiguous block"),
         (replace("labels", data=LABELS[:-1]), "49 labels of 50 images"),
         (replace("labels", data=LABELS.astype(np.float32)), "labels is float32"),
-        (replace("labels", data=LABELS + 1), "labels from 1 to 3; expected 0 to 2"),
-        (replace("labels", data=LABELS - 1), "labels from -1 to 1; expected 0 to 2"),
-        (replace("labels", data=(LABELS + 1) % 3), "digest of its labels differs"),
+        (relabel(LABELS + 1), "labels from 1 to 3; expected 0 to 2"),
+        (relabel(LABELS - 1), "labels from -1 to 1; expected 0 to 2"),
+        (lambda file: file["labels"].write_direct((LABELS + 1) % 3), "digest of labels differs"),
+        (lambda file: file["words"].write_direct(np.array([b"ant", b"bee, wasp", b"dog"])), "digest of words differs"),
+        (replace("labels", data=(LABELS + 1) % 3), "data file .* is damaged"),
+        (lambda file: file.move("labels", "x") or file.__setitem__("labels", h5py.SoftLink("/x")), "lacks labels"),
     ],
 )
 def test_a_file_that_is_not_what_was_written_is_refused(data, change, message):

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import http.server
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -154,6 +155,20 @@ def spoil(place, change):
     return lambda root: place(root).write_bytes(change(place(root).read_bytes()))
 
 
+def resized(jpeg, size):
+    """A JPEG whose header claims `size` pixels each way."""
+    frame = jpeg.index(b"\xff\xc0")
+    return jpeg[: frame + 5] + size.to_bytes(2, "big") * 2 + jpeg[frame + 9 :]
+
+
+def enlarge(root):
+    """Gives one class four times the images of another."""
+    (root / "train" / "n02" / "images").mkdir()
+    for number, image in enumerate(sorted((root / "train" / "n01" / "images").iterdir())):
+        for copy in range(4):
+            shutil.copy(image, root / "train" / "n02" / "images" / f"n02_{number}_{copy}.JPEG")
+
+
 def in_train(root):
     return image_of(root, "train", "n02", "images")
 
@@ -165,7 +180,8 @@ def in_val(root):
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda root: shutil.rmtree(root), "can't read .*wnids.txt"),
+        (lambda root: shutil.rmtree(root), "folder .*tiny is missing; --download fetches it"),
+        (lambda root: (root / "wnids.txt").unlink(), "can't read .*wnids.txt"),
         (lambda root: shutil.rmtree(root / "train"), "folder .*train is missing"),
         (lambda root: shutil.rmtree(root / "val" / "images"), "folder .*val/images is missing"),
         (lambda root: shutil.rmtree(root / "train" / "n02" / "images"), "train/n02 holds no images"),
@@ -191,6 +207,8 @@ def in_val(root):
         (spoil(in_train, lambda content: b"hello"), "n02_11.JPEG is neither JPEG nor PNG"),
         (spoil(in_val, lambda content: b""), "val_11.JPEG is neither JPEG nor PNG"),
         (spoil(in_val, lambda content: content[:20] + content[-2:]), "val_11.JPEG doesn't decode"),
+        (spoil(in_train, lambda content: resized(content, 65500)), "n02_11.JPEG (doesn't decode|is 65500x)"),
+        (lambda root: shutil.rmtree(root / "train" / "n02" / "images") or enlarge(root), "the classes differ too much"),
         (lambda root: cv2.imwrite(str(in_train(root)), np.zeros((32, 48, 3), np.uint8)), "n02_11.JPEG is 48x32 pixels"),
         (lambda root: [image.unlink() for image in root.glob("train/n02/images/*[12]?.JPEG")], "n02 holds 42 images"),
     ],
@@ -385,6 +403,28 @@ def test_rank_accuracy_says_what_it_can_not_use(command, built, raw, tmp_path):
     assert "is a network for other images" in done.stderr
     done = command("rank_accuracy.py", "--data", raw, "-m", "output/checkpoints/epoch_1.hdf5", code=2)
     assert "build the data set first" in done.stderr
+    command("train.py", "--data", built, *SMALL, "--epochs", "1")
+    for output in ("--json", "--submission"):
+        done = command("rank_accuracy.py", "--data", built, output, tmp_path, code=2)
+        assert "is a folder; name a file" in done.stderr
+    shutil.copytree(built / "hdf5", raw / "hdf5")
+    shutil.rmtree(raw / "test")
+    done = command("rank_accuracy.py", "--data", raw, "--submission", "s.txt", code=2)
+    assert "test/images is missing" in done.stderr
+    (raw / "hdf5" / "mean.json").write_text('{"R": 1, "G": 2, "B": 3}')
+    done = command("train.py", "--data", raw, "--model", "latest", "--epochs", "2", code=2)
+    assert "holds other images" in done.stderr
+
+
+def test_a_decoder_that_died_is_told(layout):
+    paths = [str(path) for path in layout.glob("train/*/images/*.JPEG")]
+    with ImageReader((64, 64), 1) as reader:
+        list(reader.read(paths[:3]))
+        for child in multiprocessing.active_children():
+            child.kill()
+            child.join()
+        with pytest.raises(OSError, match="a process that decodes images has died"):
+            list(reader.read(paths))
 
 
 @pytest.mark.parametrize("mean", ["{}", "[1, 2, 3]", '{"R": 1, "G": 2, "B": 256}', '{"R": NaN, "G": 2, "B": 3}', "x"])

@@ -1,7 +1,8 @@
-"""What happens after each epoch of a training run."""
+"""What happens after each epoch, and each batch, of a training run."""
 
+from pipeline.callbacks.batchcheckpoint import BatchCheckpoint
 from pipeline.callbacks.epochcheckpoint import EpochCheckpoint
 from pipeline.callbacks.epochline import EpochLine
 from pipeline.callbacks.trainingmonitor import TrainingMonitor
 
-__all__ = ["EpochCheckpoint", "EpochLine", "TrainingMonitor"]
+__all__ = ["BatchCheckpoint", "EpochCheckpoint", "EpochLine", "TrainingMonitor"]

@@ -1,6 +1,7 @@
 """The curves of a run, as a plot and as JSON."""
 
 import io
+import sys
 from os import PathLike
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.errors import InputError
 from pipeline.io.atomic import make_folder, write_atomically
 from pipeline.io.history import append_epoch, epochs_of, new_history, write_history
 
@@ -21,6 +23,8 @@ class TrainingMonitor(keras.callbacks.Callback):
         json_path: the history, or None.
         history: the run so far, which is brought up to date in place (see `pipeline.io.history`).
 
+    A disk that fails is reported on standard error and counted in `failures`; the next epoch tries again.
+
     Raises:
         InputError: (a `ValueError`) a folder can't be made or written to; in an epoch's end, the loss is not finite.
     """
@@ -32,16 +36,23 @@ class TrainingMonitor(keras.callbacks.Callback):
         self.fig_path = Path(fig_path)
         self.json_path = None if json_path is None else Path(json_path)
         self.history = new_history() if history is None else history
+        self.failures = 0
         for path in filter(None, (self.fig_path, self.json_path)):
             make_folder(path.parent)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         record_epoch(self.history, self.model, logs)
-        if self.json_path is not None:
-            write_history(self.json_path, self.history)
         image = io.BytesIO()
         draw_history(self.history).savefig(image, format="png", dpi=120)
-        write_atomically(self.fig_path, image.getvalue())
+        try:
+            for path in filter(None, (self.fig_path, self.json_path)):
+                make_folder(path.parent)
+            if self.json_path is not None:
+                write_history(self.json_path, self.history)
+            write_atomically(self.fig_path, image.getvalue())
+        except (OSError, InputError) as error:
+            self.failures += 1
+            print(f"{error}; the next epoch tries again", file=sys.stderr, flush=True)
 
 
 def record_epoch(history: dict, model: keras.Model, logs: dict | None) -> None:
@@ -63,14 +74,13 @@ def draw_history(history: dict) -> Figure:
                 panel.plot(epochs, history[curve], label=label, marker="." if len(epochs) < 20 else None)
         panel.set_ylabel(name)
         panel.grid(alpha=0.3)
-        for epoch, _, _ in changes:
-            # The change stands between two epochs: the last one at the old rate and the first at the new.
-            panel.axvline(epoch + 0.5, color="grey", linestyle="--", linewidth=1)
+        for epoch, batch, _ in changes:
+            panel.axvline(_place(epoch, batch, history), color="grey", linestyle="--", linewidth=1)
         panel.legend(loc="best")
-    for epoch, _, value in changes:
+    for epoch, batch, value in changes:
         panels[0].annotate(
             f"learning rate {value:g}",
-            (epoch + 0.5, 0.97),
+            (_place(epoch, batch, history), 0.97),
             xycoords=("data", "axes fraction"),
             rotation=90,
             va="top",
@@ -81,3 +91,9 @@ def draw_history(history: dict) -> Figure:
     panels[1].set_xlabel("epoch")
     panels[1].xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
+
+
+def _place(epoch: int, batch: int, history: dict) -> float:
+    """Where on the axis of epochs a moment stands: halfway from an epoch's point to the next, one epoch ends."""
+    steps = history["run"].get("steps")
+    return epoch + 0.5 + (batch / steps if steps else 0.0)

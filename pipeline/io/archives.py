@@ -1,12 +1,13 @@
 """A published archive: fetched, checked against its digest, and unpacked by names that are expected."""
 
 import hashlib
+import http.client
 import re
 import shutil
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.errors import InputError
@@ -25,19 +26,27 @@ def download(url: str, path: Path, *, size: int, md5: str, advance: Callable[[in
         InputError: there is no connection, or what comes has another size or digest.
     """
     digest, received = hashlib.md5(usedforsecurity=False), 0
-    try:
-        with urllib.request.urlopen(url, timeout=_SECONDS) as response, open(path, "wb") as file:
-            while received <= size and (block := response.read(_BLOCK)):
-                file.write(block)
-                digest.update(block)
-                received += len(block)
-                advance(len(block))
-    except (OSError, ValueError) as error:
-        raise InputError(f"can't download {url}: {error}") from error
+    with open(path, "wb") as file:
+        for block in _blocks(url):
+            file.write(block)
+            digest.update(block)
+            received += len(block)
+            if received > size:
+                break
+            advance(len(block))
     if received != size or digest.hexdigest() != md5:
         raise InputError(
             f"{url} sent {received:,} bytes that are not the expected {size:,}, MD5 {md5}; try again later"
         )
+
+
+def _blocks(url: str) -> Iterator[bytes]:
+    try:
+        with urllib.request.urlopen(url, timeout=_SECONDS) as response:
+            while block := response.read(_BLOCK):
+                yield block
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise InputError(f"can't download {url}: {error or type(error).__name__}") from error
 
 
 def unpack(archive: Path, folder: Path, expected: re.Pattern) -> None:

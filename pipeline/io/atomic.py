@@ -7,6 +7,17 @@ from pathlib import Path
 from pipeline.errors import InputError
 
 
+class WriteError(OSError):
+    """A file could not be written whole. What stood under its name is untouched."""
+
+    def __init__(self, path: Path, bytes_needed: int, error: OSError) -> None:
+        folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+        super().__init__(
+            f"can't write {path}: {error.strerror or error}; {bytes_needed:,} bytes needed, "
+            f"{shutil.disk_usage(folder).free:,} free"
+        )
+
+
 def write_atomically(path: Path, *parts: bytes) -> None:
     """Put `parts`, one after the other, into the file `path` so that no reader ever sees a part of them there.
 
@@ -14,21 +25,24 @@ def write_atomically(path: Path, *parts: bytes) -> None:
     then renamed, and the folder is flushed too. Whatever fails before the rename leaves the old `path` as it was.
 
     Raises:
-        OSError: the disk is full, the folder is not writable, or what was read back differs.
+        WriteError: the disk is full, the folder is not writable or is gone, or what was read back differs.
     """
     temporary = temporary_path(path)
     try:
-        with open(temporary, "wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        if temporary.read_bytes() != b"".join(parts):
-            raise OSError(f"{temporary} reads back other than it was written")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    flush(path.parent)
+        try:
+            with open(temporary, "wb") as file:
+                file.writelines(parts)
+                file.flush()
+                os.fsync(file.fileno())
+            if temporary.read_bytes() != b"".join(parts):
+                raise OSError("it reads back other than it was written")
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        flush(path.parent)
+    except OSError as error:
+        raise WriteError(path, sum(map(len, parts)), error) from error
 
 
 def temporary_path(path: Path) -> Path:

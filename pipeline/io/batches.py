@@ -55,8 +55,9 @@ class Batches(keras.utils.PyDataset):
     ) -> None:
         # Keras' own workers would hand batches that it drew to learn their shapes to the first epoch as well.
         super().__init__(workers=1)
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}; expected a number of images of at least 1")
+        for name, value in {"batch_size": batch_size, "workers": workers}.items():
+            if value < 1:
+                raise InputError(f"{name} is {value}; expected a number of at least 1")
         if training and len(labels) < batch_size:
             raise InputError(f"{len(labels)} training images are fewer than one batch of {batch_size}")
         self.labels = labels
@@ -80,19 +81,30 @@ class Batches(keras.utils.PyDataset):
     def num_images(self) -> int:
         return len(self.labels)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Make the batches those of `epoch`, the number of completed epochs."""
+    @property
+    def steps(self) -> int:
+        """Number of batches in a whole epoch."""
+        whole, tail = divmod(self.num_images, self.batch_size)
+        return whole if self.training else whole + bool(tail)
+
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Make the batches those of `epoch`, the number of completed epochs, from `first_batch` on."""
         self.epoch = epoch
+        self.first_batch = first_batch
         self._ahead.clear()
         samples = self.num_images
         self._order = randomness.permutation(self.seed, epoch, samples) if self.training else np.arange(samples)
 
     def __len__(self) -> int:
-        whole, tail = divmod(self.num_images, self.batch_size)
-        return whole if self.training else whole + bool(tail)
+        return self.steps - self.first_batch
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        for following in range(index, min(index + self._depth, len(self))):
+        if not 0 <= index < len(self):
+            raise IndexError(f"batch {index} of {len(self)}")
+        index += self.first_batch
+        # Whoever asks out of order gets the same batches, and what was made ahead in vain is let go.
+        self._ahead = {key: batch for key, batch in self._ahead.items() if index <= key < index + self._depth}
+        for following in range(index, min(index + self._depth, self.steps)):
             if following not in self._ahead:
                 rows = self._order[following * self.batch_size : (following + 1) * self.batch_size]
                 self._ahead[following] = self._pool.submit(self._make, self.epoch, rows)
@@ -108,7 +120,10 @@ class Batches(keras.utils.PyDataset):
         return images.astype(np.float32, copy=False)
 
     def generator(self, passes: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The batches of `passes` epochs, from the present one on, as a plain generator; without end if None."""
+        """The batches of `passes` epochs, from the present one on, as a plain generator; without end if None.
+
+        It tells this object each epoch: run one at a time, and let nobody else tell it another meanwhile.
+        """
         for epoch in count(self.epoch) if passes is None else range(self.epoch, self.epoch + passes):
             self.set_epoch(epoch)
             for index in range(len(self)):

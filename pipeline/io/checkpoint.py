@@ -1,11 +1,12 @@
 """Checkpoints: one HDF5 file that stock Keras opens and that an exact resume needs nothing beside.
 
     bytes 0-511      user block: magic, length and SHA-256 of every byte after it, so that damage shows before any HDF5
-                     code touches the file
+                     code touches the file; epoch and batch, so that the newest of many is found without reading all
     /                attributes backend, keras_version, model_config as Keras writes them, stock layers only
     /model_weights   as Keras lays them out
     /run/state       JSON: epoch, batch, network, history, options
     /run/optimizer   the optimizer's variables by their paths: iteration, learning rate, momentum
+    /run/metrics     inside an epoch the running loss and accuracy, variables by their number
 
 `keras.models.load_model(path, compile=False)` reads the first two groups. `read_checkpoint` deserialises no code and
 no Keras configuration: the caller rebuilds the network, and arrays are taken by exact name, shape and dtype.
@@ -13,9 +14,8 @@ no Keras configuration: the caller rebuilds the network, and arrays are taken by
 
 import hashlib
 import json
-import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +30,8 @@ from pipeline.nn.conv import ResNet
 from pipeline.nn.normalization import stock_config
 
 MAGIC = b"ResNet run 1\n"
-_HEADER = struct.Struct("<16sQ32s")
+_HEADER = struct.Struct("<16sQ32sQQ")
 _USER_BLOCK = 512
-_EPOCH_NAME = re.compile(r"epoch_(\d+)\.hdf5")
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,8 @@ class Checkpoint:
 
     `epoch` counts completed epochs, `batch` completed batches of the epoch under way. `network` holds the arguments
     of `ResNet.build`, `history` the run so far (see `pipeline.io.history`), `options` how the process that wrote it
-    went about it (see `pipeline.arguments`), `content` the file's HDF5 part.
+    went about it (see `pipeline.arguments`), `metrics` the running loss and accuracy inside an epoch, `content` the
+    file's HDF5 part.
     """
 
     path: Path
@@ -51,6 +51,7 @@ class Checkpoint:
     network: dict
     history: dict
     options: dict
+    metrics: tuple[np.ndarray, ...]
     content: bytes
 
     def build_model(self) -> keras.Model:
@@ -58,6 +59,21 @@ class Checkpoint:
         model = ResNet.build(**self.network)
         self.restore(model)
         return model
+
+    def restore_metrics(self, model: keras.Model) -> None:
+        """Put the running loss and accuracy of a checkpoint inside an epoch back into the metrics of `model`.
+
+        Raises:
+            InputError: the checkpoint holds other metrics.
+        """
+        # Keras makes the variables when it first measures something.
+        nothing = keras.ops.zeros((1, *model.output_shape[1:]))
+        model.compute_metrics(None, nothing, nothing)
+        variables = model.metrics_variables
+        if [(v.shape, v.dtype) for v in self.metrics] != [(tuple(v.shape), np.dtype(v.dtype)) for v in variables]:
+            raise InputError(f"checkpoint {self.path} lacks the running loss and accuracy; take an earlier one")
+        for variable, values in zip(variables, self.metrics, strict=True):
+            variable.assign(values)
 
     def restore(self, model: keras.Model) -> None:
         """Give `model`, and its optimizer if it is compiled, the checkpoint's values to the bit.
@@ -76,13 +92,28 @@ class Checkpoint:
             variable.assign(values[name])
 
 
+def metric_state(model: keras.Model) -> list[np.ndarray]:
+    """The running loss and accuracy of `model`, to be saved inside an epoch."""
+    return [keras.ops.convert_to_numpy(variable) for variable in model.metrics_variables]
+
+
 def save_checkpoint(
-    path: Path, model: keras.Model, *, epoch: int, batch: int, network: dict, history: dict, options: dict
+    path: Path,
+    model: keras.Model,
+    *,
+    epoch: int,
+    batch: int,
+    network: dict,
+    history: dict,
+    options: dict,
+    metrics: Sequence[np.ndarray] = (),
 ) -> None:
     """Write the state of a compiled `model` after `epoch` epochs and `batch` batches of the next, atomically.
 
+    `metrics` is the `metric_state` of the model inside an epoch.
+
     Raises:
-        OSError: the file could not be written whole; the one that was there is untouched.
+        WriteError: the file could not be written whole; the one that was there is untouched.
     """
     state = {"epoch": epoch, "batch": batch, "network": network, "history": history, "options": options}
     versions = {"backend": keras.backend.backend(), "keras_version": keras.__version__}
@@ -97,9 +128,11 @@ def save_checkpoint(
         file["run/state"] = np.frombuffer(json.dumps(state, allow_nan=False).encode(), np.uint8)
         for name, variable in (_weights_by_name(model) | _optimizer_by_name(model.optimizer)).items():
             file[name] = keras.ops.convert_to_numpy(variable)
+        for number, values in enumerate(metrics):
+            file[f"run/metrics/{number}"] = values
         file.flush()
         content = file.id.get_file_image()
-    header = _HEADER.pack(MAGIC, len(content), hashlib.sha256(content).digest())
+    header = _HEADER.pack(MAGIC, len(content), hashlib.sha256(content).digest(), epoch, batch)
     write_atomically(path, header.ljust(_USER_BLOCK, b"\0"), content)
 
 
@@ -117,7 +150,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise InputError(f"can't read checkpoint {path}: {error.strerror}") from error
     if len(whole) < _USER_BLOCK or not whole.startswith(MAGIC):
         raise InputError(f"{path} is not a checkpoint of this project; expected a file that its training wrote")
-    _, length, digest = _HEADER.unpack_from(whole)
+    _, length, digest, *progress = _HEADER.unpack_from(whole)
     content = whole[_USER_BLOCK:]
     if len(content) != length:
         raise InputError(f"checkpoint {path} is damaged: {len(content)} bytes of {length}; take an earlier one")
@@ -129,24 +162,27 @@ def read_checkpoint(path: Path) -> Checkpoint:
             epoch, batch, network, options = (state[name] for name in ("epoch", "batch", "network", "options"))
             history = check_history(state["history"])
             backend = str(file.attrs["backend"])
+            metrics = tuple(file[f"run/metrics/{number}"][()] for number in range(len(file.get("run/metrics", ()))))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"checkpoint {path} holds no state of a run: {error}") from error
     if (epoch, type(batch), type(network), type(options)) != (epochs_of(history), int, dict, dict) or batch < 0:
         raise InputError(f"checkpoint {path} holds a state of a run that contradicts itself")
-    if batch:
-        raise InputError(f"checkpoint {path} was written inside an epoch, which this version does not go on from")
-    return Checkpoint(path, epoch, batch, backend, network, history, options, content)
+    if progress != [epoch, batch]:
+        raise InputError(f"checkpoint {path} is damaged: its first bytes tell of another epoch; take an earlier one")
+    return Checkpoint(path, epoch, batch, backend, network, history, options, metrics, content)
 
 
-def checkpoint_path(folder: Path, epoch: int) -> Path:
-    """The name of the checkpoint after `epoch` epochs."""
-    return folder / f"epoch_{epoch}.hdf5"
-
-
-def list_checkpoints(folder: Path) -> list[Path]:
-    """The epoch checkpoints in `folder`, earliest first; none if there is no such folder."""
-    numbered = {int(match[1]): path for path in folder.glob("*") if (match := _EPOCH_NAME.fullmatch(path.name))}
-    return [numbered[epoch] for epoch in sorted(numbered)]
+def progress_in(path: Path) -> tuple[int, int] | None:
+    """The completed epochs and batches that the first bytes of a checkpoint tell of; None if it is none."""
+    try:
+        with open(path, "rb") as file:
+            header = file.read(_HEADER.size)
+    except OSError:
+        return None
+    if len(header) < _HEADER.size or not header.startswith(MAGIC):
+        return None
+    *_, epoch, batch = _HEADER.unpack(header)
+    return epoch, batch
 
 
 def _weights_by_name(model: keras.Model) -> dict[str, keras.Variable]:

@@ -48,12 +48,14 @@ def read_hdf5_dataset(path: str | os.PathLike, images_key: str = "images") -> HD
         file = h5py.File(path, "r")
     except OSError as error:
         if not path.exists():
-            raise InputError(f"data file {path} is missing") from error
+            raise InputError(f"data file {path} is missing; build the data set first") from error
         raise InputError(f"{path} is no HDF5 file, or is cut short or damaged: {_first_line(error)}") from error
     with file:
         try:
             return _read(path, file, images_key)
-        except (OSError, RuntimeError, UnicodeDecodeError) as error:
+        except InputError:
+            raise
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # whatever h5py makes of damage
             raise InputError(f"data file {path} is damaged: {_first_line(error)}; build it again") from error
 
 
@@ -76,28 +78,34 @@ def _read(path: Path, file: h5py.File, images_key: str) -> HDF5Dataset:
     names = {}
     for key in ("label_names", "words"):
         if key in file:
-            names[key] = tuple(name.decode() for name in _dataset(path, file, key, "SO", 1)[()])
-    digest = hashlib.sha256(repr((images.shape, *names.values())).encode())
-    for dataset in (images, labels):
-        digest.update(str(dataset.attrs.get("sha256")).encode())
-    values = labels[()].astype(np.int64)
-    label_names = names.get("label_names", ())
+            names[key] = _checked(path, _dataset(path, file, key, "S", 1))
+    digest = hashlib.sha256(repr(images.shape).encode())
+    for dataset in (images, labels, *(file[key] for key in names)):
+        digest.update(str(dataset.attrs["sha256"]).encode())
+    values = _checked(path, labels).astype(np.int64)
+    label_names, words = (tuple(name.decode() for name in names.get(key, ())) for key in ("label_names", "words"))
     if values.min() < 0 or (label_names and values.max() >= len(label_names)):
-        raise InputError(
-            f"data file {path} holds labels from {values.min()} to {values.max()}; expected 0 to {len(label_names) - 1}"
-        )
-    if str(labels.attrs.get("sha256")) != sha256(values):
-        raise InputError(f"data file {path} is damaged: the digest of its labels differs; build it again")
-    return HDF5Dataset(path, offset, images.shape, values, label_names, names.get("words", ()), digest.hexdigest())
+        expected = f"0 to {len(label_names) - 1}" if label_names else "at least 0"
+        raise InputError(f"data file {path} holds labels from {values.min()} to {values.max()}; expected {expected}")
+    return HDF5Dataset(path, offset, images.shape, values, label_names, words, digest.hexdigest())
 
 
 def _dataset(path: Path, file: h5py.File, key: str, kinds: str, dimensions: int) -> h5py.Dataset:
-    dataset = file.get(key)
+    # A link could lead out of this file.
+    dataset = file.get(key) if isinstance(file.get(key, getlink=True), h5py.HardLink) else None
     if not isinstance(dataset, h5py.Dataset):
         raise InputError(f"data file {path} lacks {key}; expected a file that the dataset build wrote")
     if dataset.dtype.kind not in kinds or dataset.ndim != dimensions:
         raise InputError(f"data file {path}: {key} is {dataset.dtype} {dataset.shape}, which the build never writes")
     return dataset
+
+
+def _checked(path: Path, dataset: h5py.Dataset) -> np.ndarray:
+    values = dataset[()]
+    if sha256(values) != dataset.attrs["sha256"]:
+        key = dataset.name.removeprefix("/")
+        raise InputError(f"data file {path} is damaged: the digest of {key} differs; build it again")
+    return values
 
 
 def _first_line(error: Exception) -> str:

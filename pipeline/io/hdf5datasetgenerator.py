@@ -1,5 +1,6 @@
 """Batches out of an HDF5 file that may be larger than memory (see `pipeline.io.hdf5dataset`)."""
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -47,8 +48,12 @@ class HDF5DatasetGenerator(Batches):
         workers: int = 1,
     ) -> None:
         self._dataset = dataset = read_hdf5_dataset(db_path)
+        if limit is not None and limit < 1:
+            raise InputError(f"limit is {limit}; expected a number of images of at least 1")
         if classes is None:
             classes = len(dataset.label_names)
+            if not classes:
+                raise InputError(f"data file {dataset.path} doesn't name its classes; give their number, classes")
         if classes <= dataset.labels.max():
             raise InputError(f"{dataset.path} holds labels up to {dataset.labels.max()}; expected {classes} classes")
         self.label_names = dataset.label_names
@@ -57,7 +62,6 @@ class HDF5DatasetGenerator(Batches):
         self._rows = np.arange(len(dataset.labels))
         if limit is not None:
             self._rows = np.sort(randomness.permutation(0, 0, len(dataset.labels))[:limit])
-        self._file = os.open(dataset.path, os.O_RDONLY | os.O_CLOEXEC)
         super().__init__(
             dataset.labels[self._rows],
             classes,
@@ -69,10 +73,15 @@ class HDF5DatasetGenerator(Batches):
             seed=seed,
             workers=workers,
         )
+        self._file = os.open(dataset.path, os.O_RDONLY | os.O_CLOEXEC)
 
     def digest(self) -> str:
-        """A digest of the file's digests: the same digest, the same data."""
-        return self._dataset.digest
+        """A digest of the file's digests and of the means that are subtracted: the same digest, the same data."""
+        digest = hashlib.sha256(self._dataset.digest.encode())
+        for preprocessor in self.preprocessors:
+            if hasattr(preprocessor, "mean"):
+                digest.update(np.asarray(preprocessor.mean, np.float32).tobytes())
+        return digest.hexdigest()
 
     def close(self) -> None:
         super().close()

@@ -1,5 +1,6 @@
 """Writing the HDF5 file of one split of a data set (see `pipeline.io.hdf5dataset`)."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Sequence
@@ -40,8 +41,7 @@ class HDF5DatasetWriter:
             raise InputError(f"dims is {self.dims}; expected (images, height, width, channels), each at least 1")
         if buffer_size < 1:
             raise InputError(f"buffer_size is {buffer_size}; expected a number of images of at least 1")
-        if self.output_path.exists():
-            raise InputError(f"{self.output_path} exists already; remove it, or name another file")
+        _check_absent(self.output_path)
         make_folder(self.output_path.parent)
         self._temporary = temporary_path(self.output_path)
         self._file = h5py.File(self._temporary, "w")
@@ -90,6 +90,8 @@ class HDF5DatasetWriter:
         Raises:
             InputError: fewer rows were added than promised; nothing is left of the file.
         """
+        if not self._file:
+            return
         try:
             if self._added < self.dims[0]:
                 raise InputError(f"{self._added} rows for {self.output_path}; {self.dims[0]} were promised")
@@ -99,6 +101,7 @@ class HDF5DatasetWriter:
             self._file.attrs["complete"] = True
             self._close_files()
             flush(self._temporary)
+            _check_absent(self.output_path)
             os.rename(self._temporary, self.output_path)
             flush(self.output_path.parent)
         except BaseException:
@@ -133,18 +136,26 @@ class HDF5DatasetWriter:
         if hasattr(os, "posix_fallocate"):
             try:
                 os.posix_fallocate(self._descriptor, self._images.id.get_offset(), self._images.size)
-            except BaseException:
-                self._discard()
-                raise
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                    self._discard()
+                    raise
 
     def _discard(self) -> None:
-        self._close_files()
-        self._temporary.unlink(missing_ok=True)
+        try:
+            self._close_files()
+        finally:
+            self._temporary.unlink(missing_ok=True)
 
     def _close_files(self) -> None:
         if self._file:
-            self._file.close()
             os.close(self._descriptor)
+            self._file.close()
+
+
+def _check_absent(path: Path) -> None:
+    if path.exists():
+        raise InputError(f"{path} exists already; remove it, or name another file")
 
 
 def _allocate(file: h5py.File, key: str, shape: tuple[int, ...]) -> h5py.Dataset:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
 from typing import Self
@@ -13,9 +14,10 @@ import numpy as np
 from pipeline.errors import InputError
 from pipeline.io.images import read_image
 
-# Images that a process decodes in a row, and such runs that may be ahead of what is taken: together 126 MB of 64x64.
+# Images that a process decodes in a row, and such runs that may be ahead of what is taken: together 38 MB of 64x64, in
+# shared memory, of which a container often has no more than 64 MB.
 _CHUNK = 64
-_AHEAD = 160
+_AHEAD = 48
 
 
 class ImageReader:
@@ -39,7 +41,7 @@ class ImageReader:
         # A blocked signal stays blocked in a child: Ctrl+C, which reaches them too, is this process's to answer.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            for _ in range(processes or os.cpu_count() or 1):
+            for _ in range(processes or _cores()):
                 connection, other_end = context.Pipe()
                 arguments = (other_end, self._memory.name, ring_shape)
                 context.Process(target=_decode, args=arguments, daemon=True).start()
@@ -57,11 +59,12 @@ class ImageReader:
         Raises:
             InputError: when an image is taken that `read_image` refuses.
         """
-        for connection in self._connections:
-            connection.send(paths)
         chunks = -(-len(paths) // _CHUNK)
-        for chunk in range(min(chunks, _AHEAD)):
-            self._connection(chunk).send(chunk)
+        with _alive():
+            for connection in self._connections:
+                connection.send(paths)
+            for chunk in range(min(chunks, _AHEAD)):
+                self._connection(chunk).send(chunk)
         return self._take(len(paths), chunks)
 
     def close(self) -> None:
@@ -83,20 +86,36 @@ class ImageReader:
 
     def _take(self, count: int, chunks: int) -> Iterator[np.ndarray]:
         for chunk in range(chunks):
-            try:
+            with _alive():
                 error = self._connection(chunk).recv()
-            except EOFError as gone:
-                raise OSError("a process that decodes images has died; is there enough memory?") from gone
             if error is not None:
                 raise InputError(error)
             yield self._ring[chunk % _AHEAD, : min(_CHUNK, count - chunk * _CHUNK)]
             if chunk + _AHEAD < chunks:
-                self._connection(chunk + _AHEAD).send(chunk + _AHEAD)
+                with _alive():
+                    self._connection(chunk + _AHEAD).send(chunk + _AHEAD)
+
+
+@contextmanager
+def _alive() -> Iterator[None]:
+    """Says what it means that the other end of a connection is gone."""
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:
+        raise OSError("a process that decodes images has died; is there enough memory, in /dev/shm too?") from error
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _decode(connection: Connection, memory_name: str, ring_shape: tuple[int, ...]) -> None:
     """What a process does: takes a list of paths, then numbers of chunks of it; answers each with None or an error."""
-    memory = SharedMemory(memory_name)
+    try:
+        memory = SharedMemory(memory_name)
+    except FileNotFoundError:  # closed before this process had started
+        os._exit(0)
     ring = np.ndarray(ring_shape, np.uint8, memory.buf)
     paths: Sequence[str] = ()
     while True:

@@ -12,7 +12,7 @@ from pipeline.errors import InputError
 # What a whole file of each format starts and ends with, save for a few bytes that some programs add at the end. OpenCV
 # decodes a truncated one without complaint.
 _MARKS = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND\xae\x42\x60\x82"))
-_TRAILER = 64
+_TRAILER = 4096
 # Bytes that hold most small images whole.
 _BLOCK = 1 << 14
 
@@ -32,7 +32,10 @@ def read_image(path: str | PathLike, shape: tuple[int, int] | None = None) -> np
         raise InputError(f"{path} is neither JPEG nor PNG; remove or replace it")
     if not any(content.startswith(start) and end in content[-_TRAILER:] for start, end in _MARKS):
         raise InputError(f"image {path} is cut short; replace it")
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # a header that asks for more pixels than there may be
+        pixels = None
     if pixels is None:
         raise InputError(f"image {path} doesn't decode; replace it")
     if shape is not None and pixels.shape[:2] != shape:

@@ -8,7 +8,6 @@ test/images/*.JPEG                         without labels
 """
 
 import json
-import math
 import os
 import re
 import tempfile
@@ -145,8 +144,10 @@ def read_mean(path: Path) -> dict[str, float]:
     try:
         mean = json.loads(path.read_bytes())
     except OSError as error:
-        raise InputError(f"can't read the mean {path}: {error.strerror}; build the data set first") from error
-    except ValueError as error:
+        raise InputError(
+            f"can't read the mean {path}: {error.strerror}; build the data set first, with build_tiny_imagenet.py"
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the mean {path} is not JSON: {error}; build the data set again") from error
     if not isinstance(mean, dict) or not all(_is_mean(mean.get(channel)) for channel in CHANNELS):
         raise InputError(f"the mean {path} doesn't hold R, G and B, 0 to 255; build the data set again")
@@ -168,7 +169,8 @@ def tiny_imagenet_batches(
     """
     train_batches = mean_batches(train, mean, aug=aug, training=True, limit=limit, **options)
     val_batches = mean_batches(val, mean, limit=limit, **options)
-    if train_batches.class_names != val_batches.class_names:
+    names = [(batches.label_names, batches.class_names) for batches in (train_batches, val_batches)]
+    if names[0] != names[1]:
         raise InputError(f"{train} and {val} hold other classes; build the data set again")
     return train_batches, val_batches
 
@@ -198,6 +200,4 @@ def _is_name(text: str) -> bool:
 
 
 def _is_mean(value: object) -> bool:
-    return (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= 255
-    )
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 255

@@ -52,7 +52,7 @@ class AffineAugmentation:
     def __call__(self, images: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
         """Varied copies of `images` (n, height, width, channels), uint8 or float32, given `uniforms` (n, `DRAWS`)."""
         height, width = images.shape[1:3]
-        varied = np.empty_like(images)
+        varied = np.empty(images.shape, images.dtype)
         for image, matrix, target in zip(images, self.matrices(height, width, uniforms), varied, strict=True):
             cv2.warpAffine(
                 image,

@@ -23,6 +23,8 @@ def rank5_accuracy(predictions: np.ndarray, labels: np.ndarray) -> tuple[float, 
         raise InputError(f"predictions are {predictions.shape} and labels {labels.shape}; expected (n, classes), (n,)")
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= predictions.shape[1]:
         raise InputError(f"labels are not integers from 0 to {predictions.shape[1] - 1}")
+    if predictions.dtype.kind not in "fiu":
+        raise InputError(f"predictions are {predictions.dtype}; expected real numbers")
     if np.isnan(predictions).any():
         raise InputError("predictions hold NaN; the model has diverged or its weights are damaged")
     own = np.take_along_axis(predictions, labels[:, None], axis=1)

@@ -1,0 +1,93 @@
+"""Stopping inside an epoch, and checkpoints there."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+
+from pipeline.io.checkpoint import metric_state
+from pipeline.io.checkpointfolder import CheckpointFolder
+from pipeline.stopping import Stopped, StopRequest
+
+
+class BatchCheckpoint(keras.callbacks.Callback):
+    """Meets a request to stop at the end of a batch, of training or of validation, and saves every so many seconds.
+
+    Comes last of the callbacks, so that an epoch's end is complete when it is met.
+
+    Args:
+        checkpoints: where the state goes.
+        stop: the request.
+        steps: batches in an epoch.
+        first: the (epoch, batch) completed before.
+        metrics: the running loss and accuracy at that point, inside an epoch.
+        seconds: between two checkpoints inside an epoch; None saves only on request.
+        on_stop: called with (epoch, batch) completed when the request is met; returns whether to save and stop.
+
+    Raises:
+        Stopped: with the signal's exit code, after the state is safe; with 1 if it couldn't be saved.
+    """
+
+    def __init__(
+        self,
+        checkpoints: CheckpointFolder,
+        stop: StopRequest,
+        steps: int,
+        first: tuple[int, int],
+        metrics: Sequence[np.ndarray],
+        seconds: float | None,
+        on_stop: Callable[[int, int], bool],
+    ) -> None:
+        super().__init__()
+        self.checkpoints = checkpoints
+        self.stop = stop
+        self.steps = steps
+        self.seconds = seconds
+        self.on_stop = on_stop
+        self._first = first
+        self._metrics = metrics
+        self._saved = time.monotonic()
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._epoch = epoch
+        self._batch = self._first[1] if epoch == self._first[0] else 0
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self._batch += 1
+        due = self.seconds is not None and time.monotonic() - self._saved >= self.seconds
+        if not (due or self.stop.signal or self._batch == self.steps):
+            return
+        self._sync()
+        # Validation uses the same variables, so they are taken down at the last batch at any rate.
+        self._metrics = metric_state(self.model)
+        if self.stop.signal:
+            self._meet(self._epoch, self._batch)
+        elif due:
+            self._save(self._epoch, self._batch)
+
+    def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if self.stop.signal:
+            self._sync()
+            self._meet(self._epoch, self._batch)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self._saved = time.monotonic()
+        self._metrics = []
+        if self.stop.signal:
+            self._meet(epoch + 1, 0)
+
+    def _meet(self, epoch: int, batch: int) -> None:
+        if self.on_stop(epoch, batch):
+            code = self.stop.exit_code
+            raise Stopped(code if self._save(epoch, batch) else 1)
+        self.stop.clear()
+
+    def _save(self, epoch: int, batch: int) -> bool:
+        self._saved = time.monotonic()
+        return self.checkpoints.save(self.model, epoch, batch, self._metrics)
+
+    def _sync(self) -> None:
+        if keras.backend.backend() == "jax":
+            # Within an epoch the state lives outside of the model's variables there.
+            self.model.jax_state_sync()

@@ -1,0 +1,99 @@
+"""The checkpoints of one run in one folder: which there are, which stay, and what a disk that fails does to them."""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.io.atomic import make_folder
+from pipeline.io.checkpoint import progress_in, save_checkpoint
+from pipeline.io.history import new_history
+
+_NAME = re.compile(r"epoch_(\d+)(?:_batch_(\d+))?\.hdf5")
+
+
+class CheckpointFolder:
+    """Writes the checkpoints of a run, and removes those that `keep` and newer ones make superfluous.
+
+    A checkpoint inside an epoch stays until a newer checkpoint is safe. A disk that fails is reported on standard
+    error and counted, and the run goes on.
+
+    Args:
+        folder: where they lie.
+        network: the arguments of `ResNet.build`, which an exact resume rebuilds the model from.
+        history: the run so far (see `pipeline.io.history`), kept up to date by others.
+        options: how this process goes about the run, which a resume goes by unless told otherwise.
+        keep: number of newest epoch checkpoints that stay, beside the one of the best validation accuracy; all if None.
+
+    Attributes:
+        failures: number of checkpoints that could not be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        network: dict | None = None,
+        history: dict | None = None,
+        options: dict | None = None,
+        keep: int | None = None,
+    ) -> None:
+        self.folder = folder
+        self.history = new_history() if history is None else history
+        self.keep = keep
+        self.failures = 0
+        self._state = {"network": network or {}, "history": self.history, "options": options or {}}
+
+    def save(self, model: keras.Model, epoch: int, batch: int = 0, metrics: Sequence[np.ndarray] = ()) -> bool:
+        """Write the state of `model` after `epoch` epochs and `batch` batches; return whether it is safe.
+
+        `metrics` holds the metrics' variables inside an epoch (see `pipeline.io.checkpoint.metric_state`).
+        """
+        path = self.folder / (f"epoch_{epoch}_batch_{batch}.hdf5" if batch else f"epoch_{epoch}.hdf5")
+        return self.save_as(path, model, epoch, batch, metrics) and self._thin_out((epoch, batch))
+
+    def save_as(
+        self, path: Path, model: keras.Model, epoch: int, batch: int = 0, metrics: Sequence[np.ndarray] = ()
+    ) -> bool:
+        """The same under another name, as the trained model; nothing is removed."""
+        try:
+            make_folder(path.parent)
+            save_checkpoint(path, model, epoch=epoch, batch=batch, metrics=metrics, **self._state)
+        except (OSError, InputError) as error:
+            self.failures += 1
+            print(f"{error}; the next save tries again", file=sys.stderr, flush=True)
+            return False
+        return True
+
+    def _thin_out(self, newest: tuple[int, int]) -> bool:
+        named = {progress: path for path in self.folder.iterdir() if (progress := _progress_named(path))}
+        superfluous = {progress for progress in named if progress[1] and progress < newest}
+        if self.keep is not None:
+            epochs = sorted(progress for progress in named if not progress[1] and progress <= newest)
+            accuracy = self.history["val_accuracy"]
+            best = max(epochs, key=lambda progress: accuracy[progress[0] - 1 : progress[0]], default=None)
+            superfluous |= {progress for progress in epochs[: -self.keep] if progress != best}
+        for progress in superfluous:
+            named[progress].unlink(missing_ok=True)
+        return True
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, the one with the most progress last, by what is written inside.
+
+    One that is damaged so far that it doesn't say takes the place that its name claims.
+    """
+    found = []
+    for path in folder.glob("*.hdf5"):
+        progress = progress_in(path) or _progress_named(path)
+        if progress is not None:
+            found.append((progress, path))
+    return [path for _, path in sorted(found)]
+
+
+def _progress_named(path: Path) -> tuple[int, int] | None:
+    match = _NAME.fullmatch(path.name)
+    return match and (int(match[1]), int(match[2] or 0))
