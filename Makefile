@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := output/demo
 
-.PHONY: demo test sweep lint clean
+.PHONY: demo test sweep torture lint clean
 
 demo: $(VENV)/installed
 	@echo "--- training on handwritten digits with learning rate 0.1, stopping after 16 of 24 epochs"
@@ -20,6 +20,10 @@ test: $(VENV)/installed-dev
 # The long form of the suite: every stop, every number of workers, both backends.
 sweep: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m sweep
+
+# A run stopped at every batch and at every step of every save, by every signal, on both backends: about an hour.
+torture: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m torture -s
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -164,6 +164,8 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
     done, last = run.start[0], min(args.epochs, args.stop_after or args.epochs)
     with locked(run.folder), StopRequest() as stop:
         remove_unfinished(run.folder)
+        for path in (fig_path, json_path, *models):
+            remove_unfinished(path.parent, path.name)
         if done < last:
             _keep_earlier_runs(run, history, [*list_checkpoints(run.folder), json_path, fig_path, *models])
             print(

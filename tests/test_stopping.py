@@ -1,16 +1,26 @@
 """Stopping anywhere and going on: signals, the menu, disks that fail, folders that are in use."""
 
+import json
 import os
+import pty
+import re
+import resource
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from itertools import count
 
 import keras
+import numpy as np
 import pytest
 from conftest import ROOT, SMALL, assert_identical
 
-from pipeline.io.checkpointfolder import list_checkpoints
+from pipeline.io import atomic, lock
+from pipeline.io.checkpoint import save_checkpoint
+from pipeline.io.checkpointfolder import CheckpointFolder, list_checkpoints
+from pipeline.io.history import append_epoch, new_history
 
 BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"
 # Four steps of training an epoch and four of validation.
@@ -19,10 +29,17 @@ RUN = (*SMALL, "--epochs", "2", "--every", "1")
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    """The run that never stopped."""
-    folder = tmp_path_factory.mktemp("straight")
-    subprocess.run([sys.executable, ROOT / BY_HAND, *RUN, "-c", folder, "-o", folder], check=True, capture_output=True)
-    return folder
+    """The run that never stopped, on each backend that is asked for."""
+    runs = {}
+
+    def run(backend="tensorflow"):
+        if backend not in runs:
+            runs[backend] = folder = tmp_path_factory.mktemp(backend)
+            command = [sys.executable, ROOT / BY_HAND, *RUN, "-c", folder, "-o", folder]
+            subprocess.run(command, check=True, capture_output=True, env=os.environ | {"KERAS_BACKEND": backend})
+        return runs[backend]
+
+    return run
 
 
 def assert_same_end(straight, folder, output):
@@ -35,13 +52,14 @@ def assert_same_end(straight, folder, output):
 def stop_at(monkeypatch):
     """Sends this process a signal at the end of the N-th batch, of training or validation, counted from 1."""
 
-    def plan(kind, number, which=signal.SIGINT):
+    def plan(kind, number, which=signal.SIGINT, times=1):
         batches = count(1)
         original = getattr(keras.callbacks.CallbackList, f"on_{kind}_batch_end")
 
         def with_signal(self, *arguments, **options):
             if next(batches) == number:
-                os.kill(os.getpid(), which)
+                for _ in range(times):
+                    os.kill(os.getpid(), which)
             return original(self, *arguments, **options)
 
         monkeypatch.setattr(keras.callbacks.CallbackList, f"on_{kind}_batch_end", with_signal)
@@ -56,22 +74,318 @@ def stop_at(monkeypatch):
         ("train", 4, signal.SIGTERM, "epoch_0_batch_4.hdf5"),
         ("test", 2, signal.SIGINT, "epoch_0_batch_4.hdf5"),
         ("train", 7, signal.SIGTERM, "epoch_1_batch_3.hdf5"),
-        ("test", 8, signal.SIGINT, "epoch_1_batch_4.hdf5"),
     ],
 )
 def test_a_signal_saves_at_the_end_of_the_batch_and_the_run_goes_on_exactly(
     command, straight, stop_at, monkeypatch, tmp_path, kind, number, which, left
 ):
-    with monkeypatch.context() as context:
-        stop_at(kind, number, which)
-        done = command(BY_HAND, *RUN, "-c", "c", code=128 + which)
-        context.undo()
+    stop_at(kind, number, which)
+    done = command(BY_HAND, *RUN, "-c", "c", code=128 + which)
     monkeypatch.undo()
     assert "go on with: python resnet_cifar10.py --checkpoints c --model latest" in done.stdout
     assert "Traceback" not in done.stderr
     assert list_checkpoints(tmp_path / "c")[-1].name == left
     done = command(BY_HAND, "-c", tmp_path / "c", "-m", "latest", "-o", tmp_path / "output")
     assert "accuracy: " in done.stdout
-    assert_same_end(straight, tmp_path / "c", tmp_path / "output")
+    assert_same_end(straight(), tmp_path / "c", tmp_path / "output")
     # Superfluous once a newer one is safe.
     assert [path.name for path in list_checkpoints(tmp_path / "c")] == ["epoch_1.hdf5", "epoch_2.hdf5"]
+
+
+def stop_and_go_on(folder, kind, number, backend="tensorflow", workers="2"):
+    """Stops a run at a point of tests/faults.py, goes on until it ends; returns whether the point was reached."""
+    environment = os.environ | {"KERAS_BACKEND": backend}
+    flags = ("-c", folder / "c", "-o", folder / "o", "--workers", workers)
+    start = [sys.executable, ROOT / "tests" / "faults.py", kind, str(number), ROOT / BY_HAND, *RUN, *flags]
+    stopped = subprocess.run([*start, "--checkpoint_seconds", "0.001"], capture_output=True, text=True, env=environment)
+    assert "Traceback" not in stopped.stderr
+    codes = {"SIGINT": 130, "SIGTERM": 143, "SIGKILL": -9, "save": -9}
+    assert stopped.returncode in (0, codes[kind]), stopped.stderr
+    again = [sys.executable, ROOT / BY_HAND, *flags, "-m", "latest"]
+    # Where nothing was safe yet, the run starts again and has to be told what it is.
+    if not list_checkpoints(folder / "c"):
+        again += RUN
+    done = subprocess.run(again, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert not list((folder / "c").glob("*.tmp"))
+    return stopped.returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "backend"), [("SIGKILL", 3, "tensorflow"), ("save", 11, "tensorflow"), ("SIGINT", 2, "jax")]
+)
+def test_a_process_stopped_at_a_batch_or_in_a_save_goes_on_exactly(straight, tmp_path, kind, number, backend):
+    assert stop_and_go_on(tmp_path, kind, number, backend)
+    assert_same_end(straight(backend), tmp_path / "c", tmp_path / "o")
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize("kind", ["SIGKILL", "SIGINT", "SIGTERM", "save"])
+def test_every_point_of_a_run(straight, tmp_path, kind, backend, workers):
+    stops = 0
+    for number in count(1):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        if not stop_and_go_on(folder, kind, number, backend, workers):
+            break
+        assert_same_end(straight(backend), folder / "c", folder / "o")
+        shutil.rmtree(folder)
+        stops += 1
+    assert stops >= 16
+    print(f"\n{kind}, {backend}, {workers} workers: {stops} stops, 0 states lost")
+
+
+def test_a_second_ctrl_c_stops_at_once(straight, stop_at, tmp_path):
+    code = f"""
+import os, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+from pipeline.callbacks import trainingmonitor
+from pipeline.io import checkpointfolder
+def storm(original):
+    def call(*arguments, **options):
+        for _ in range(10):
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(*arguments, **options)
+    return call
+PATCH
+import runpy
+sys.argv = [{str(ROOT / BY_HAND)!r}, *{[*RUN]!r}]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    for place in ("checkpointfolder.save_checkpoint", "trainingmonitor.draw_history"):
+        patched = code.replace("PATCH", f"{place} = storm({place})")
+        done = subprocess.run([sys.executable, "-c", patched], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 130
+        assert "stopped at once" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("seconds", [0.2, 0.5, 1.0, 2.0, 3.0, 4.5])
+def test_ctrl_c_before_training_ends_without_a_traceback(tmp_path, seconds):
+    process = subprocess.Popen(
+        [sys.executable, ROOT / BY_HAND, *SMALL, "--epochs", "1000"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+
+
+class Terminal:
+    """A run on a pseudo-terminal, typed to by a program."""
+
+    def __init__(self, *command, cwd):
+        self.child, self.descriptor = pty.fork()
+        if self.child == 0:
+            os.chdir(cwd)
+            os.execv(sys.executable, [sys.executable, *map(str, command)])
+        self.text = ""
+
+    def wait_for(self, pattern):
+        deadline = time.monotonic() + 120
+        while not re.search(pattern, self.text):
+            assert time.monotonic() < deadline, self.text
+            self._read()
+
+    def type(self, text):
+        os.write(self.descriptor, text.encode())
+
+    def interrupt(self):
+        self.text = ""
+        self.type("\x03")
+
+    def end(self):
+        while self._read():
+            pass
+        return os.waitstatus_to_exitcode(os.waitpid(self.child, 0)[1])
+
+    def _read(self):
+        try:
+            text = os.read(self.descriptor, 4096).decode(errors="replace")
+        except OSError:  # the other end is closed
+            return False
+        self.text += text
+        return bool(text)
+
+
+def test_the_menu_goes_on_changes_the_rate_and_stops(tmp_path):
+    terminal = Terminal(ROOT / BY_HAND, *SMALL, "--epochs", "5000", "--every", "5000", cwd=tmp_path)
+    terminal.wait_for(r"Epoch 2/")
+    terminal.interrupt()
+    terminal.wait_for(r"s> $")
+    terminal.type("nonsense\n")
+    terminal.wait_for(r"'nonsense' is not a number above 0[^>]*> $")
+    terminal.type("c\n")
+    terminal.wait_for(r"Epoch \d+/")
+    terminal.interrupt()
+    terminal.wait_for(r"learning rate 0\.1:")
+    terminal.wait_for(r"s> $")
+    terminal.type("0.01\n")
+    terminal.wait_for(r"learning rate 0\.1 -> 0\.01")
+    terminal.wait_for(r"Epoch \d+/")
+    terminal.interrupt()
+    terminal.wait_for(r"learning rate 0\.01:")
+    terminal.wait_for(r"s> $")
+    terminal.type("s\n")
+    terminal.wait_for(r"go on with: python resnet_cifar10\.py")
+    assert terminal.end() == 130
+    assert "Traceback" not in terminal.text
+    (left,) = list_checkpoints(tmp_path / "output" / "checkpoints")
+    from pipeline.io.checkpoint import read_checkpoint
+
+    run = read_checkpoint(left).history["run"]
+    ((epoch, batch, rate),) = run["learning_rate_changes"]
+    assert rate == run["arguments"]["lr"] == 0.01
+    assert 0 <= batch <= 4
+    assert epoch >= 0
+
+
+def test_two_runs_in_one_folder(tmp_path):
+    first = subprocess.Popen(
+        [sys.executable, ROOT / BY_HAND, *SMALL, "--epochs", "10000"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    while not first.stdout.readline().startswith("epoch 1/"):
+        assert first.poll() is None
+    second = subprocess.run([sys.executable, ROOT / BY_HAND, *SMALL], cwd=tmp_path, capture_output=True, text=True)
+    first.kill()
+    first.wait()
+    assert second.returncode == 2
+    assert re.search(rf"output/checkpoints is in use by process {first.pid} on \S+ since \d{{4}}-", second.stderr)
+    assert second.stderr.count("\n") == 1
+    # The system has let go of the dead run's lock.
+    with lock.locked(tmp_path / "output" / "checkpoints"):
+        pass
+
+
+@pytest.fixture(scope="module")
+def model():
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, keras.layers.Dense(20_000)(inputs))
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    model.train_on_batch(np.ones((1, 8)), np.ones((1, 20_000)))
+    return model
+
+
+def history_of(accuracies):
+    history = new_history()
+    for accuracy in accuracies:
+        logs = {"loss": 1.0, "accuracy": 0.5, "val_loss": 1.0, "val_accuracy": accuracy}
+        append_epoch(history, logs, 0.1)
+    return history
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_newest_and_the_best_stay_over_a_restart(model, tmp_path):
+    history = history_of([])
+    for epoch, accuracy in enumerate([0.3, 0.9, 0.5, 0.6, 0.4], start=1):
+        logs = {"loss": 1.0, "accuracy": 0.5, "val_loss": 1.0, "val_accuracy": accuracy}
+        append_epoch(history, logs, 0.1)
+        # As a process that has just started would do.
+        assert CheckpointFolder(tmp_path, history=history, keep=2).save(model, epoch)
+    assert names(tmp_path) == ["epoch_2.hdf5", "epoch_4.hdf5", "epoch_5.hdf5"]
+    assert CheckpointFolder(tmp_path, history=history, keep=2).save(model, 5, 3)
+    assert CheckpointFolder(tmp_path, history=history, keep=2).save(model, 5, 7)
+    assert names(tmp_path) == ["epoch_2.hdf5", "epoch_4.hdf5", "epoch_5.hdf5", "epoch_5_batch_7.hdf5"]
+
+
+def test_nothing_goes_before_its_successor_is_safe(model, tmp_path, monkeypatch, capsys):
+    checkpoints = CheckpointFolder(tmp_path, history=history_of([0.1]), keep=1)
+    assert checkpoints.save(model, 1, 2)
+    monkeypatch.setattr(os, "replace", lambda *paths: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    assert not checkpoints.save(model, 1, 4)
+    assert names(tmp_path) == ["epoch_1_batch_2.hdf5"]
+    assert checkpoints.failures == 1
+    assert re.search(
+        r"can't write .*epoch_1_batch_4\.hdf5: No space left on device; [\d,]+ bytes needed, [\d,]+ free; the next",
+        capsys.readouterr().err,
+    )
+
+
+def test_the_newest_is_found_by_what_is_written_inside(model, tmp_path):
+    def save(name, epoch, batch):
+        history = history_of([0.1] * epoch)
+        save_checkpoint(tmp_path / name, model, epoch=epoch, batch=batch, network={}, history=history, options={})
+
+    save("epoch_9.hdf5", 1, 0)
+    save("epoch_1.hdf5", 3, 0)
+    save("copy of mine.hdf5", 3, 5)
+    (tmp_path / "epoch_2.hdf5").write_bytes(b"no checkpoint")
+    (tmp_path / "other.hdf5").write_bytes(b"no checkpoint")
+    assert [path.name for path in list_checkpoints(tmp_path)] == [
+        "epoch_9.hdf5", "epoch_2.hdf5", "epoch_1.hdf5", "copy of mine.hdf5",
+    ]  # fmt: skip
+
+
+def test_a_disk_that_fails_at_every_64_kib_of_a_save_damages_nothing(model, tmp_path):
+    path = tmp_path / "epoch_1.hdf5"
+    state = {"epoch": 1, "batch": 0, "network": {}, "history": history_of([0.1]), "options": {}}
+    save_checkpoint(path, model, **state)
+    content = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    tried = 0
+    for size in range(0, len(content), 1 << 16):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            with pytest.raises(atomic.WriteError, match=f"File too large; {len(content):,} bytes needed"):
+                save_checkpoint(path, model, **state)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert path.read_bytes() == content
+        assert names(tmp_path) == ["epoch_1.hdf5"]
+        tried += 1
+    assert tried > 10
+
+
+def test_a_save_syncs_the_file_before_the_rename_and_the_folder_after_it(model, tmp_path, monkeypatch):
+    calls = []
+
+    def record(name):
+        original = getattr(os, name)
+
+        def recording(first, *rest):
+            target = os.readlink(f"/proc/self/fd/{first}") if isinstance(first, int) else str(first)
+            calls.append((name, "folder" if target == str(tmp_path) else "file"))
+            return original(first, *rest)
+
+        monkeypatch.setattr(os, name, recording)
+
+    record("fsync")
+    record("replace")
+    assert CheckpointFolder(tmp_path, history=history_of([0.1])).save(model, 1)
+    assert calls == [("fsync", "file"), ("replace", "file"), ("fsync", "folder")]
+
+
+def test_a_folder_removed_under_way_is_told_and_the_run_goes_on(command, monkeypatch, tmp_path):
+    original = keras.callbacks.CallbackList.on_epoch_begin
+
+    def removing(self, epoch, logs=None):
+        if epoch == 1:
+            shutil.rmtree(tmp_path / "c")
+            (tmp_path / "c").write_text("a file in its place")
+        if epoch == 2:
+            (tmp_path / "c").unlink()
+        return original(self, epoch, logs)
+
+    monkeypatch.setattr(keras.callbacks.CallbackList, "on_epoch_begin", removing)
+    done = command(BY_HAND, *SMALL, "--epochs", "3", "--every", "1", "-c", tmp_path / "c", code=1)
+    assert re.search(r"/c is a file; name another place; the next save tries again", done.stderr)
+    assert "accuracy: " in done.stdout
+    assert "1 times a file could not be written" in done.stderr
+    assert names(tmp_path / "c") == ["epoch_3.hdf5"]
+    assert len(json.loads((tmp_path / "output" / "resnet_cifar10.json").read_text())["loss"]) == 3
+
+
+def test_unfinished_files_of_dead_runs_are_swept(command, tmp_path):
+    (tmp_path / "output" / "checkpoints").mkdir(parents=True)
+    for place in ("checkpoints/epoch_5.hdf5.77.tmp", "resnet_cifar10.json.77.tmp"):
+        (tmp_path / "output" / place).write_text("half")
+    command(BY_HAND, *SMALL, "--epochs", "1")
+    assert not list((tmp_path / "output").rglob("*.tmp"))

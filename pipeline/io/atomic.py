@@ -1,5 +1,6 @@
 """Files that are absent, complete, or ignored."""
 
+import glob
 import os
 import shutil
 from pathlib import Path
@@ -59,9 +60,12 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what dead processes left half-written in `folder`. Call it where no other process can be writing."""
-    for path in folder.glob("*.tmp"):
+def remove_unfinished(folder: Path, name: str = "") -> None:
+    """Remove what dead processes left half-written in `folder`, of the file `name` or of all.
+
+    Call it where no other process can be writing.
+    """
+    for path in folder.glob(f"{glob.escape(name)}*.tmp"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -1,0 +1,80 @@
+"""Runs a script and stops it at a chosen point, as a test asks: python faults.py KIND NUMBER SCRIPT [ARGUMENT...]
+
+KIND is SIGINT, SIGTERM or SIGKILL: that signal at the end of batch NUMBER, of training or validation; or `save`:
+SIGKILL just before step NUMBER of all that is done to write files (open, write, flush, sync, rename, directory sync).
+Counted from 1 over the whole run; a run that has fewer ends by itself.
+"""
+
+import os
+import runpy
+import signal
+import sys
+from itertools import count
+from pathlib import Path
+
+kind, number, script, *arguments = sys.argv[1:]
+points = count(1)
+
+
+def pass_point(which):
+    if next(points) == int(number):
+        os.kill(os.getpid(), which)
+
+
+def before(owner, name):
+    original = getattr(owner, name)
+
+    def stopping(*args, **options):
+        pass_point(signal.SIGKILL)
+        return original(*args, **options)
+
+    setattr(owner, name, stopping)
+
+
+def stop_in_saves():
+    import builtins
+    import io
+
+    class File(io.FileIO):
+        """Writes half of what it is given before the point at which it may be killed."""
+
+        def writelines(self, parts):
+            whole = b"".join(parts)
+            self.write(whole[: len(whole) // 2])
+            pass_point(signal.SIGKILL)
+            self.write(whole[len(whole) // 2 :])
+
+        def flush(self):
+            pass_point(signal.SIGKILL)
+
+    original = builtins.open
+
+    def opening(path, mode="r", *args, **options):
+        if str(path).endswith(".tmp") and mode == "wb":
+            pass_point(signal.SIGKILL)
+            return File(path, "w")
+        return original(path, mode, *args, **options)
+
+    builtins.open = opening
+    for name in ("fsync", "replace"):
+        before(os, name)
+
+
+def stop_at_batches():
+    import keras
+
+    for phase in ("train", "test"):
+        name = f"on_{phase}_batch_end"
+        original = getattr(keras.callbacks.CallbackList, name)
+
+        def ending(self, *args, original=original):
+            pass_point(getattr(signal, kind))
+            return original(self, *args)
+
+        setattr(keras.callbacks.CallbackList, name, ending)
+
+
+sys.path.insert(0, str(Path(script).parent))
+stop_in_saves() if kind == "save" else stop_at_batches()
+sys.argv = [script, *arguments]
+runpy.run_path(script, run_name="__main__")
