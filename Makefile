@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 	@echo "--- plot and history: $(DEMO)/resnet_cifar10.png and .json; checkpoints: $(DEMO)/checkpoints"
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # The long form of the suite: every stop, every number of workers, both backends.
 sweep: $(VENV)/installed-dev
