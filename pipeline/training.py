@@ -183,6 +183,8 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
         for path in models:
             if not path.exists() or read_checkpoint(path).epoch != epochs_of(history):
                 checkpoints.save_as(path, model, epochs_of(history))
+    if stop.signal:  # too late to be met by a batch
+        sys.exit(stop.exit_code)
     written = (fig_path, json_path, *list_checkpoints(run.folder)[-1:], *models)
     return Outcome(
         [path for path in written if path.exists() and _belongs(path, history)], checkpoints.failures + monitor.failures

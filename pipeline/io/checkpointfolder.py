@@ -53,7 +53,13 @@ class CheckpointFolder:
         `metrics` holds the metrics' variables inside an epoch (see `pipeline.io.checkpoint.metric_state`).
         """
         path = self.folder / (f"epoch_{epoch}_batch_{batch}.hdf5" if batch else f"epoch_{epoch}.hdf5")
-        return self.save_as(path, model, epoch, batch, metrics) and self._thin_out((epoch, batch))
+        if not self.save_as(path, model, epoch, batch, metrics):
+            return False
+        try:
+            self._thin_out((epoch, batch))
+        except OSError as error:
+            self._fail(error)
+        return True
 
     def save_as(
         self, path: Path, model: keras.Model, epoch: int, batch: int = 0, metrics: Sequence[np.ndarray] = ()
@@ -63,12 +69,15 @@ class CheckpointFolder:
             make_folder(path.parent)
             save_checkpoint(path, model, epoch=epoch, batch=batch, metrics=metrics, **self._state)
         except (OSError, InputError) as error:
-            self.failures += 1
-            print(f"{error}; the next save tries again", file=sys.stderr, flush=True)
+            self._fail(error)
             return False
         return True
 
-    def _thin_out(self, newest: tuple[int, int]) -> bool:
+    def _fail(self, error: Exception) -> None:
+        self.failures += 1
+        print(f"{error}; the next save tries again", file=sys.stderr, flush=True)
+
+    def _thin_out(self, newest: tuple[int, int]) -> None:
         named = {progress: path for path in self.folder.iterdir() if (progress := _progress_named(path))}
         superfluous = {progress for progress in named if progress[1] and progress < newest}
         if self.keep is not None:
@@ -78,7 +87,6 @@ class CheckpointFolder:
             superfluous |= {progress for progress in epochs[: -self.keep] if progress != best}
         for progress in superfluous:
             named[progress].unlink(missing_ok=True)
-        return True
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
