@@ -2,7 +2,9 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -14,10 +16,12 @@ import numpy as np
 from pipeline.errors import InputError
 from pipeline.io.images import read_image
 
-# Images that a process decodes in a row, and such runs that may be ahead of what is taken: together 38 MB of 64x64, in
-# shared memory, of which a container often has no more than 64 MB.
+# Images that a process decodes in a row, and such chunks that may be ahead of what is taken: together 126 MB of 64x64.
 _CHUNK = 64
-_AHEAD = 48
+_MOST_AHEAD = 160
+# Where Linux keeps shared memory: a container often has no more than 64 MB of it, and no error but a dead process shows
+# that it is used up.
+_SHARED = "/dev/shm"
 
 
 class ImageReader:
@@ -34,7 +38,7 @@ class ImageReader:
 
     def __init__(self, shape: tuple[int, int], processes: int | None = None) -> None:
         context = multiprocessing.get_context("spawn")
-        ring_shape = (_AHEAD, _CHUNK, *shape, 3)
+        ring_shape = (_chunks_ahead(shape), _CHUNK, *shape, 3)
         self._memory = SharedMemory(create=True, size=int(np.prod(ring_shape)))
         self._ring = np.ndarray(ring_shape, np.uint8, self._memory.buf)
         self._connections: list[Connection] = []
@@ -63,7 +67,7 @@ class ImageReader:
         with _alive():
             for connection in self._connections:
                 connection.send(paths)
-            for chunk in range(min(chunks, _AHEAD)):
+            for chunk in range(min(chunks, len(self._ring))):
                 self._connection(chunk).send(chunk)
         return self._take(len(paths), chunks)
 
@@ -90,10 +94,11 @@ class ImageReader:
                 error = self._connection(chunk).recv()
             if error is not None:
                 raise InputError(error)
-            yield self._ring[chunk % _AHEAD, : min(_CHUNK, count - chunk * _CHUNK)]
-            if chunk + _AHEAD < chunks:
+            yield self._ring[chunk % len(self._ring), : min(_CHUNK, count - chunk * _CHUNK)]
+            following = chunk + len(self._ring)
+            if following < chunks:
                 with _alive():
-                    self._connection(chunk + _AHEAD).send(chunk + _AHEAD)
+                    self._connection(following).send(following)
 
 
 @contextmanager
@@ -103,6 +108,12 @@ def _alive() -> Iterator[None]:
         yield
     except (EOFError, ConnectionError) as error:
         raise OSError("a process that decodes images has died; is there enough memory, in /dev/shm too?") from error
+
+
+def _chunks_ahead(shape: tuple[int, int]) -> int:
+    """As many as fit into half of the shared memory that is free."""
+    free = shutil.disk_usage(_SHARED).free if os.path.isdir(_SHARED) else sys.maxsize
+    return max(1, min(_MOST_AHEAD, free // 2 // (_CHUNK * shape[0] * shape[1] * 3)))
 
 
 def _cores() -> int:
@@ -129,7 +140,7 @@ def _decode(connection: Connection, memory_name: str, ring_shape: tuple[int, ...
         error = None
         try:
             for place, path in enumerate(paths[message * _CHUNK : (message + 1) * _CHUNK]):
-                ring[message % _AHEAD, place] = read_image(path, ring_shape[2:4])
+                ring[message % len(ring), place] = read_image(path, ring_shape[2:4])
         except InputError as refused:
             error = str(refused)
         try:
