@@ -1,5 +1,6 @@
 """What the training scripts share: start or resume a run, compile, fit, report."""
 
+import gc
 import hashlib
 import platform
 import shlex
@@ -172,11 +173,16 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
                 f"{model.count_params():,} parameters, {train.num_images:,} training and {val.num_images:,} validation "
                 f"images, {train.steps} steps an epoch, {keras.backend.backend()} on {history['run']['device']}"
             )
+            exit_code = None
             try:
                 _train(run, model, train, val, last, stop, checkpoints, monitor)
             except Stopped as stopped:
+                exit_code = stopped.exit_code
+            if exit_code is not None:
                 print(f"go on with: {run.command}")
-                sys.exit(stopped.exit_code)
+                # TensorFlow's iterators complain if they outlive Python.
+                gc.collect()
+                sys.exit(exit_code)
         else:
             print(f"epoch {last} is reached already: {done} epochs are done")
             _keep_earlier_runs(run, history, models)
