@@ -117,13 +117,14 @@ def progress(description: str, total: float, unit: str) -> Iterator[Callable[[fl
 
 
 def ask(message: str) -> str | float:
-    """Show `message` and ask on the terminal how to go on: "go on", "stop", or a learning rate to go on with."""
+    """Show `message` and ask on the terminal how to go on: "go on", "stop", or a learning rate to go on with.
+
+    Raises:
+        EOFError: the terminal is closed.
+    """
     print(f"{message}\n  c: go on   RATE, as 0.01: go on with another learning rate   s: save and stop", flush=True)
     while True:
-        try:
-            answer = input("c, RATE or s> ").strip().lower()
-        except EOFError:
-            return "stop"
+        answer = input("c, RATE or s> ").strip().lower()
         if answer in ("c", ""):
             return "go on"
         if answer == "s":

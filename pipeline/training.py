@@ -241,7 +241,10 @@ def _train(
             return True
         rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
         stop.answering = True
-        answer = console.ask("after epoch {}, batch {}, learning rate {:g}:".format(*progress, rate))
+        try:
+            answer = console.ask("after epoch {}, batch {}, learning rate {:g}:".format(*progress, rate))
+        except EOFError:  # nobody is there any more
+            answer = "stop"
         stop.answering = False
         if isinstance(answer, float):
             lr = answer / _share(run, progress[0])

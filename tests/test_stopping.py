@@ -18,7 +18,7 @@ import pytest
 from conftest import ROOT, SMALL, assert_identical
 
 from pipeline.io import atomic, lock
-from pipeline.io.checkpoint import save_checkpoint
+from pipeline.io.checkpoint import read_checkpoint, save_checkpoint
 from pipeline.io.checkpointfolder import CheckpointFolder, list_checkpoints
 from pipeline.io.history import append_epoch, new_history
 
@@ -235,13 +235,26 @@ def test_the_menu_goes_on_changes_the_rate_and_stops(tmp_path):
     assert terminal.end() == 130
     assert "Traceback" not in terminal.text
     (left,) = list_checkpoints(tmp_path / "output" / "checkpoints")
-    from pipeline.io.checkpoint import read_checkpoint
-
     run = read_checkpoint(left).history["run"]
     ((epoch, batch, rate),) = run["learning_rate_changes"]
     assert rate == run["arguments"]["lr"] == 0.01
     assert 0 <= batch <= 4
     assert epoch >= 0
+
+
+@pytest.mark.parametrize(("end", "code"), [("\x04", 130), (signal.SIGTERM, 143)])
+def test_a_menu_that_nobody_answers_any_more_saves_and_stops(tmp_path, end, code):
+    terminal = Terminal(ROOT / BY_HAND, *SMALL, "--epochs", "5000", "--every", "5000", cwd=tmp_path)
+    terminal.wait_for(r"Epoch 2/")
+    terminal.interrupt()
+    terminal.wait_for(r"s> $")
+    if isinstance(end, str):
+        terminal.type(end)
+    else:
+        os.kill(terminal.child, end)
+    assert terminal.end() == code
+    assert "Traceback" not in terminal.text
+    assert len(list_checkpoints(tmp_path / "output" / "checkpoints")) == 1
 
 
 def test_two_runs_in_one_folder(tmp_path):
