@@ -1,6 +1,7 @@
 """How a command meets its user: exit codes, one-line errors, and no chatter from libraries that load."""
 
 import os
+import select
 import shutil
 import signal
 import sys
@@ -116,19 +117,24 @@ def progress(description: str, total: float, unit: str) -> Iterator[Callable[[fl
         yield lambda amount: bar.advance(task, amount)
 
 
-def ask(message: str) -> str | float:
+def ask(message: str, given_up: Callable[[], bool]) -> str | float:
     """Show `message` and ask on the terminal how to go on: "go on", "stop", or a learning rate to go on with.
 
-    Raises:
-        EOFError: the terminal is closed.
+    A terminal that is closed, or `given_up` that becomes true while nobody answers, means "stop".
     """
     print(f"{message}\n  c: go on   RATE, as 0.01: go on with another learning rate   s: save and stop", flush=True)
     while True:
-        answer = input("c, RATE or s> ").strip().lower()
+        print("c, RATE or s> ", end="", flush=True)
+        # A blocking read would miss a signal that comes just before it.
+        while not select.select([sys.stdin], [], [], 0.1)[0]:
+            if given_up():
+                return "stop"
+        line = sys.stdin.readline()
+        answer = line.strip().lower()
+        if answer == "s" or not line:
+            return "stop"
         if answer in ("c", ""):
             return "go on"
-        if answer == "s":
-            return "stop"
         try:
             return arguments.positive(answer)
         except ArgumentTypeError as error:

@@ -22,12 +22,10 @@ class StopRequest:
 
     Attributes:
         signal: number of the signal that asked, or None.
-        answering: whether a person is being asked how to go on: then SIGTERM raises `EOFError`, as a closed terminal.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self.answering = False
 
     def __enter__(self) -> Self:
         self._earlier = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -57,5 +55,3 @@ class StopRequest:
             hint = b"; Ctrl+C again stops at once" if number == signal.SIGINT else b""
             os.write(2, b"\n" + name + b": finishing the batch" + hint + b"\n")
         self.signal = number
-        if self.answering:
-            raise EOFError

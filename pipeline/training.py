@@ -240,12 +240,8 @@ def _train(
         if stop.signal == signal.SIGTERM or not (on_terminal and sys.stdin.isatty()) or progress[0] == last:
             return True
         rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
-        stop.answering = True
-        try:
-            answer = console.ask("after epoch {}, batch {}, learning rate {:g}:".format(*progress, rate))
-        except EOFError:  # nobody is there any more
-            answer = "stop"
-        stop.answering = False
+        message = "after epoch {}, batch {}, learning rate {:g}:".format(*progress, rate)
+        answer = console.ask(message, given_up=lambda: stop.signal == signal.SIGTERM)
         if isinstance(answer, float):
             lr = answer / _share(run, progress[0])
             model.optimizer.learning_rate = _change_rate(run, history, progress, lr)

@@ -245,13 +245,17 @@ def test_the_menu_goes_on_changes_the_rate_and_stops(tmp_path):
     assert epoch >= 0
 
 
-def test_a_menu_that_nobody_answers_any_more_saves_and_stops(tmp_path):
+@pytest.mark.parametrize(("end", "code"), [("\x04", 130), (signal.SIGTERM, 143)])
+def test_a_menu_that_nobody_answers_any_more_saves_and_stops(tmp_path, end, code):
     terminal = Terminal(ROOT / BY_HAND, *SMALL, "--epochs", "5000", "--every", "5000", cwd=tmp_path)
     terminal.wait_for(r"Epoch 2/")
     terminal.interrupt()
     terminal.wait_for(r"s> $")
-    terminal.type("\x04")
-    assert terminal.end() == 130
+    if isinstance(end, str):
+        terminal.type(end)
+    else:
+        os.kill(terminal.child, end)
+    assert terminal.end() == code
     assert "Traceback" not in terminal.text
     assert len(list_checkpoints(tmp_path / "output" / "checkpoints")) == 1
 
