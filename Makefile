@@ -23,7 +23,7 @@ sweep: $(VENV)/installed-dev
 
 # A run stopped at every batch and at every step of every save, by every signal, on both backends: about an hour.
 torture: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m torture -s
+	$(BIN)/python -m pytest -m torture -n 2 --dist worksteal
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,19 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # A network and a data set that train in seconds: four steps an epoch.
 SMALL = ("--data", "digits", "--limit", "128", "--batch_size", "32", "--stages", "1,1", "--filters", "4,8,16")
+
+
+def pytest_configure(config):
+    """JAX compiles every network once for all the processes of a test session."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        config.jax_cache = tempfile.TemporaryDirectory()
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = config.jax_cache.name
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "jax_cache"):
+        config.jax_cache.cleanup()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 KIND is SIGINT, SIGTERM or SIGKILL: that signal at the end of batch NUMBER, of training or validation; or `save`:
 SIGKILL just before step NUMBER of all that is done to write files (open, write, flush, sync, rename, directory sync).
-Counted from 1 over the whole run; a run that has fewer ends by itself.
+Counted from 1 over the whole process; with fewer of them, or KIND `none`, it ends by itself.
 """
 
 import os
@@ -75,6 +75,9 @@ def stop_at_batches():
 
 
 sys.path.insert(0, str(Path(script).parent))
-stop_in_saves() if kind == "save" else stop_at_batches()
+if kind == "save":
+    stop_in_saves()
+elif kind != "none":
+    stop_at_batches()
 sys.argv = [script, *arguments]
 runpy.run_path(script, run_name="__main__")

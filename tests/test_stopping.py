@@ -93,49 +93,68 @@ def test_a_signal_saves_at_the_end_of_the_batch_and_the_run_goes_on_exactly(
     assert [path.name for path in list_checkpoints(tmp_path / "c")] == ["epoch_1.hdf5", "epoch_2.hdf5"]
 
 
-def stop_and_go_on(folder, kind, number, backend="tensorflow", workers="2"):
-    """Stops a run at a point of tests/faults.py, goes on until it ends; returns whether the point was reached."""
+STOPPED = {"SIGINT": 130, "SIGTERM": 143, "SIGKILL": -9, "save": -9}
+
+
+def start(folder, kind="none", number=0, backend="tensorflow", workers=2):
+    """A run in `folder`, from its newest checkpoint if it has one, that point `number` of tests/faults.py stops.
+
+    Returns the exit code.
+    """
+    command = [sys.executable, ROOT / "tests" / "faults.py", kind, str(number), ROOT / BY_HAND]
+    command += ["-c", folder / "c", "-o", folder / "o", "--workers", str(workers), "--checkpoint_seconds", "0.001"]
+    command += ["-m", "latest"] if list_checkpoints(folder / "c") else RUN
     environment = os.environ | {"KERAS_BACKEND": backend}
-    flags = ("-c", folder / "c", "-o", folder / "o", "--workers", workers)
-    start = [sys.executable, ROOT / "tests" / "faults.py", kind, str(number), ROOT / BY_HAND, *RUN, *flags]
-    stopped = subprocess.run([*start, "--checkpoint_seconds", "0.001"], capture_output=True, text=True, env=environment)
-    assert "Traceback" not in stopped.stderr
-    codes = {"SIGINT": 130, "SIGTERM": 143, "SIGKILL": -9, "save": -9}
-    assert stopped.returncode in (0, codes[kind]), stopped.stderr
-    again = [sys.executable, ROOT / BY_HAND, *flags, "-m", "latest"]
-    # Where nothing was safe yet, the run starts again and has to be told what it is.
-    if not list_checkpoints(folder / "c"):
-        again += RUN
-    done = subprocess.run(again, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode in (0, STOPPED.get(kind)), done.stderr
+    assert "Traceback" not in done.stderr
+    return done.returncode
+
+
+def assert_nothing_lost(straight, folder):
     assert not list((folder / "c").glob("*.tmp"))
-    return stopped.returncode != 0
+    assert_same_end(straight, folder / "c", folder / "o")
 
 
 @pytest.mark.parametrize(
     ("kind", "number", "backend"), [("SIGKILL", 3, "tensorflow"), ("save", 11, "tensorflow"), ("SIGINT", 2, "jax")]
 )
 def test_a_process_stopped_at_a_batch_or_in_a_save_goes_on_exactly(straight, tmp_path, kind, number, backend):
-    assert stop_and_go_on(tmp_path, kind, number, backend)
-    assert_same_end(straight(backend), tmp_path / "c", tmp_path / "o")
+    assert start(tmp_path, kind, number, backend) == STOPPED[kind]
+    assert start(tmp_path, backend=backend) == 0
+    assert_nothing_lost(straight(backend), tmp_path)
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-@pytest.mark.parametrize("kind", ["SIGKILL", "SIGINT", "SIGTERM", "save"])
-def test_every_point_of_a_run(straight, tmp_path, kind, backend, workers):
+@pytest.mark.parametrize("kind", ["SIGKILL", "SIGINT", "SIGTERM"])
+def test_a_run_stopped_at_each_batch_in_turn(straight, tmp_path, kind, backend, workers):
+    """One run, stopped at batch 1, gone on with to batch 2, and so on through training and validation."""
+    for point in range(1, 17):
+        done = [read_checkpoint(path) for path in list_checkpoints(tmp_path / "c")[-1:]]
+        passed = sum(8 * checkpoint.epoch + checkpoint.batch for checkpoint in done)
+        assert start(tmp_path, kind, point - passed, backend, workers) == STOPPED[kind]
+    assert start(tmp_path, backend=backend, workers=workers) == 0
+    assert_nothing_lost(straight(backend), tmp_path)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize("part", range(8))
+def test_a_run_killed_at_each_step_of_its_saves(straight, tmp_path, part, backend, record_property):
+    """Every eighth step, from `part` on, so that the parts can run beside each other."""
     stops = 0
-    for number in count(1):
+    for number in count(part + 1, 8):
         folder = tmp_path / str(number)
-        folder.mkdir()
-        if not stop_and_go_on(folder, kind, number, backend, workers):
+        if start(folder, "save", number, backend, workers=1 + stops % 2) == 0:
             break
-        assert_same_end(straight(backend), folder / "c", folder / "o")
+        assert start(folder, backend=backend) == 0
+        assert_nothing_lost(straight(backend), folder)
         shutil.rmtree(folder)
         stops += 1
-    assert stops >= 16
-    print(f"\n{kind}, {backend}, {workers} workers: {stops} stops, 0 states lost")
+    assert stops >= 8
+    record_property("stops", stops)
 
 
 def test_a_second_ctrl_c_stops_at_once(straight, stop_at, tmp_path):
