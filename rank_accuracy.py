@@ -45,11 +45,15 @@ def main() -> None:
     with console.quiet_start():
         from pipeline.io import read_checkpoint
         from pipeline.io.atomic import make_folder, write_atomically
+        from pipeline.io.checkpointfolder import newest_model
         from pipeline.io.images import list_images
         from pipeline.io.tinyimagenet import mean_batches
         from pipeline.utils.ranked import rank5_accuracy
 
-    checkpoint = read_checkpoint(args.model or newest_model())
+    model_file = Path(config.MODEL)
+    checkpoint = read_checkpoint(
+        args.model or newest_model(model_file, Path(config.CHECKPOINTS), model_file.with_suffix(""))
+    )
     places = config.places(args.data)
     split = {"test": places.test_hdf5, "val": places.val_hdf5}[args.split]
     batches = mean_batches(split, places.mean, batch_size=args.batch_size, workers=2)
@@ -79,22 +83,6 @@ def main() -> None:
         lines = predict_unlabelled(model, unlabelled, batches)
         write_atomically(args.submission, "".join(f"{line}\n" for line in lines).encode())
         print(f"written: {args.submission}, {len(lines):,} predictions")
-
-
-def newest_model() -> Path:
-    """The trained model, or where there is none, the newest checkpoint in the default folders."""
-    from pipeline.io.checkpointfolder import list_checkpoints
-
-    model = Path(config.MODEL)
-    if model.exists():
-        return model
-    folders = (Path(config.CHECKPOINTS), model.with_suffix(""))
-    newest = [path for folder in folders for path in list_checkpoints(folder)[-1:]]
-    if not newest:
-        raise InputError(
-            f"there is no {model}, and no checkpoint in {folders[0]} or {folders[1]}; name one with --model"
-        )
-    return max(newest, key=lambda path: path.stat().st_mtime)
 
 
 def predict_unlabelled(model, paths: list[str], batches) -> list[str]:

@@ -22,12 +22,12 @@ def parse_arguments():
 def main() -> None:
     given = parse_arguments()
     with console.quiet_start():
-        from pipeline import training
+        from pipeline import runs, training
         from pipeline.io import cifar10_batches
         from pipeline.nn.conv import ResNet
         from pipeline.preprocessing import AffineAugmentation
 
-    run = training.start_by_hand(given, "resnet_cifar10", config.BY_HAND, config.CHECKPOINTS)
+    run = runs.start_by_hand(given, "resnet_cifar10", config.BY_HAND, config.CHECKPOINTS)
     aug = AffineAugmentation(**config.AUGMENTATION)
     train, test = cifar10_batches(run.args.data, run.args.limit, aug, **run.batching)
     network = run.network(config.IMAGES, train.classes)

@@ -23,12 +23,12 @@ def parse_arguments():
 def main() -> None:
     given = parse_arguments()
     with console.quiet_start():
-        from pipeline import training
+        from pipeline import runs, training
         from pipeline.io import tiny_imagenet_batches
         from pipeline.nn.conv import ResNet
         from pipeline.preprocessing import AffineAugmentation
 
-    run = training.start_by_hand(given, "train", config.BY_HAND, config.CHECKPOINTS)
+    run = runs.start_by_hand(given, "train", config.BY_HAND, config.CHECKPOINTS)
     places = config.places(run.args.data)
     aug = AffineAugmentation(**config.AUGMENTATION)
     train, val = tiny_imagenet_batches(

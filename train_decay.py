@@ -22,12 +22,12 @@ def parse_arguments():
 def main() -> None:
     given = parse_arguments()
     with console.quiet_start():
-        from pipeline import training
+        from pipeline import runs, training
         from pipeline.io import tiny_imagenet_batches
         from pipeline.nn.conv import ResNet
         from pipeline.preprocessing import AffineAugmentation
 
-    run = training.start_decay(given, "train_decay", config.DECAY)
+    run = runs.start_decay(given, "train_decay", config.DECAY)
     places = config.places(run.args.data)
     aug = AffineAugmentation(**config.AUGMENTATION)
     train, val = tiny_imagenet_batches(

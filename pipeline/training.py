@@ -1,18 +1,13 @@
-"""What the training scripts share: start or resume a run, compile, fit, report."""
+"""A training run from its first step to its last: compile, fit, report."""
 
 import gc
-import hashlib
-import platform
-import shlex
 import signal
 import sys
-from argparse import Namespace
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import keras
 import numpy as np
 from sklearn.metrics import classification_report
@@ -20,49 +15,14 @@ from sklearn.metrics import classification_report
 from pipeline import arguments, console
 from pipeline.callbacks import BatchCheckpoint, EpochCheckpoint, EpochLine, TrainingMonitor
 from pipeline.errors import InputError
-from pipeline.io.atomic import check_folder, make_folder, move_aside, remove_unfinished
+from pipeline.io.atomic import make_folder, move_aside, remove_unfinished
 from pipeline.io.batches import Batches
-from pipeline.io.checkpoint import Checkpoint, progress_in, read_checkpoint
+from pipeline.io.checkpoint import progress_in, read_checkpoint
 from pipeline.io.checkpointfolder import CheckpointFolder, list_checkpoints
-from pipeline.io.history import epochs_of, is_start_of, new_history, read_history
+from pipeline.io.history import epochs_of, is_start_of, read_history
 from pipeline.io.lock import locked
+from pipeline.runs import Run, open_history
 from pipeline.stopping import Stopped, StopRequest
-from pipeline.utils.schedules import PolynomialDecay
-
-
-@dataclass(frozen=True)
-class Run:
-    """A training run as the command line, and the checkpoint that it goes on from, settle it.
-
-    `args` holds the value of every flag, `arguments` those of them that are stored and the same again on a resume.
-    Checkpoints go to `folder`, the trained model to `model_path` if there is one. `command` goes on with the run.
-    `decay` gives the share of the learning rate that is left after so many epochs; None where it is set by hand.
-    """
-
-    script: str
-    args: Namespace
-    arguments: dict
-    checkpoint: Checkpoint | None
-    folder: Path
-    command: str
-    model_path: Path | None = None
-    decay: Callable[[int], float] | None = None
-
-    @property
-    def start(self) -> tuple[int, int]:
-        """The completed epochs, and batches of the next one, that the run goes on after."""
-        return (self.checkpoint.epoch, self.checkpoint.batch) if self.checkpoint else (0, 0)
-
-    @property
-    def batching(self) -> dict:
-        """What the flags say of batches."""
-        return {name: getattr(self.args, name) for name in ("batch_size", "seed", "workers")}
-
-    def network(self, images: Mapping, classes: int) -> dict:
-        """The arguments of `ResNet.build` for `images`, their size and stem, and `classes`."""
-        return {**images, "classes": classes} | {
-            name: getattr(self.args, name) for name in ("stages", "filters", "reg")
-        }
 
 
 @dataclass(frozen=True)
@@ -71,59 +31,6 @@ class Outcome:
 
     written: list[Path]
     failures: int
-
-
-def start_by_hand(given: Namespace, script: str, defaults: Mapping, checkpoints: str) -> Run:
-    """The run of a script in which the learning rate is set by hand.
-
-    Args:
-        given: what the parser returned, None for a flag that wasn't given.
-        script: name of the script, without its ending.
-        defaults: the script's own values of what a run is.
-        checkpoints: folder of the checkpoints unless the flags say otherwise.
-
-    Raises:
-        InputError: a flag contradicts the checkpoint, another script wrote it, or a folder can't be written to.
-    """
-    checkpoint = find_checkpoint(given.model, Path(given.checkpoints or checkpoints))
-    start_epoch = checkpoint.epoch if checkpoint else 0
-    if given.start_epoch not in (None, start_epoch):
-        hint = "" if checkpoint else "; name the checkpoint with --model"
-        raise InputError(f"--start_epoch {given.start_epoch} differs from the epoch to go on from, {start_epoch}{hint}")
-    folder = Path(given.checkpoints or (checkpoint.path.parent if checkpoint else checkpoints))
-    args, values = _resolve(given, script, defaults, checkpoint, free={"epochs"})
-    command = _command(script, "--checkpoints", folder, "--model", "latest")
-    return _set_up(Run(script, args, values, checkpoint, folder, command))
-
-
-def start_decay(given: Namespace, script: str, defaults: Mapping) -> Run:
-    """The run of a script in which the learning rate decays to 0; arguments and errors as in `start_by_hand`."""
-    folder = given.model.with_suffix("")
-    checkpoint = find_checkpoint("latest" if given.resume else None, folder)
-    args, values = _resolve(given, script, defaults, checkpoint)
-    command = _command(script, "--model", given.model, "--resume")
-    return _set_up(
-        Run(script, args, values, checkpoint, folder, command, given.model, PolynomialDecay(1.0, args.epochs))
-    )
-
-
-def find_checkpoint(name: str | None, folder: Path) -> Checkpoint | None:
-    """The checkpoint to go on from: the file `name`, or with "latest" the newest sound one in `folder`, or None.
-
-    Raises:
-        InputError: the file `name` is no sound checkpoint.
-    """
-    if name is None:
-        return None
-    if name != "latest":
-        return read_checkpoint(Path(name))
-    for path in reversed(list_checkpoints(folder)):
-        try:
-            return read_checkpoint(path)
-        except InputError as error:
-            print(f"passed over: {error}", file=sys.stderr)
-    print(f"no checkpoint in {folder}: starting from the beginning")
-    return None
 
 
 def compile_model(run: Run, model: keras.Model) -> None:
@@ -154,7 +61,7 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
             folder, or the run diverges.
         SystemExit: Ctrl+C or SIGTERM asked to stop, and the state is saved.
     """
-    args, history = run.args, _open_history(run, train, val)
+    args, history = run.args, open_history(run, train, val)
     fig_path, json_path = (Path(args.output) / f"{run.script}.{ending}" for ending in ("png", "json"))
     models = [] if run.model_path is None else [run.model_path]
     for path in (run.folder, fig_path.parent, *(path.parent for path in models)):
@@ -243,13 +150,13 @@ def _train(
         message = "after epoch {}, batch {}, learning rate {:g}:".format(*progress, rate)
         answer = console.ask(message, given_up=lambda: stop.signal == signal.SIGTERM)
         if isinstance(answer, float):
-            lr = answer / _share(run, progress[0])
-            model.optimizer.learning_rate = _change_rate(run, history, progress, lr)
+            lr = answer / run.share(progress[0])
+            model.optimizer.learning_rate = run.change_rate(history, progress, lr)
         return answer == "stop"
 
     callbacks = [
         keras.callbacks.LambdaCallback(on_epoch_begin=begin_epoch),
-        *([keras.callbacks.LearningRateScheduler(partial(_rate, run, history))] if run.decay else []),
+        *([keras.callbacks.LearningRateScheduler(partial(run.rate, history))] if run.decay else []),
         monitor,
         EpochCheckpoint(run.folder, run.args.every, checkpoints),
         *([] if on_terminal else [EpochLine()]),
@@ -301,84 +208,6 @@ def _finish_epoch(
     everyone.on_epoch_end(epoch, logs | {f"val_{name}": value for name, value in val_logs.items()})
 
 
-def _resolve(
-    given: Namespace, script: str, defaults: Mapping, checkpoint: Checkpoint | None, free: Collection[str] = ()
-) -> tuple[Namespace, dict]:
-    """The value of every flag, and those that are stored. lr, data and `free` may differ from the checkpoint's."""
-    saved = options = None
-    if checkpoint is not None:
-        record = checkpoint.history["run"]
-        if record.get("script") != script:
-            writer = f"{record['script']}.py; go on with that script" if "script" in record else "another program"
-            raise InputError(f"checkpoint {checkpoint.path} was written by {writer}")
-        if missing := {"arguments", "data", "learning_rate_changes"} - record.keys():
-            raise InputError(f"checkpoint {checkpoint.path} lacks {', '.join(sorted(missing))} of its run")
-        saved, options = record["arguments"], checkpoint.options
-    args = arguments.resolve(given, defaults, saved, options, {*free, "lr", "data"})
-    return args, {name: getattr(args, name) for name in arguments.RUN_DEFAULTS | dict(defaults)}
-
-
-def _command(script: str, *words: object) -> str:
-    return shlex.join(["python", f"{script}.py", *map(str, words)])
-
-
-def _set_up(run: Run) -> Run:
-    """Check where files will go, before time is spent; fix what Keras takes from global state; hand `run` back."""
-    for path in (run.folder, Path(run.args.output), *([run.model_path.parent] if run.model_path else [])):
-        check_folder(path)
-    with console.quiet_start():  # Keras imports TensorFlow to seed it too, where it is installed beside JAX.
-        keras.utils.set_random_seed(run.args.seed)  # the first weights; nothing else draws from it
-    keras.config.set_dtype_policy(run.args.precision)
-    return run
-
-
-def _open_history(run: Run, train: Batches, val: Batches) -> dict:
-    """The history to go on with: the checkpoint's, or a new one. A change of learning rate is recorded and printed."""
-    data = hashlib.sha256((train.digest() + val.digest()).encode()).hexdigest()
-    here = {
-        "arguments": run.arguments,
-        "classes": list(train.class_names),
-        "steps": train.steps,
-        "versions": _versions(),
-        "device": _device(),
-    }
-    if run.checkpoint is None:
-        return new_history({"script": run.script, "data": data, "learning_rate_changes": []} | here)
-    history = run.checkpoint.history
-    record = history["run"]
-    before = record["arguments"]
-    if record["data"] != data:
-        raise InputError(
-            f"--data {run.args.data} holds other images than the checkpoint's --data {before['data']}; name the data "
-            "that the run was trained on, or start a fresh run without a checkpoint"
-        )
-    if run.checkpoint.backend != keras.backend.backend():
-        print(f"the checkpoint is from the {run.checkpoint.backend} backend: the run goes on, but not bit for bit")
-    record |= here | {"arguments": run.arguments | {"lr": before["lr"]}}
-    if run.args.lr != before["lr"]:
-        _change_rate(run, history, run.start, run.args.lr)
-    return history
-
-
-def _rate(run: Run, history: dict, epoch: int) -> float:
-    """The learning rate of the epoch after `epoch` ones."""
-    return history["run"]["arguments"]["lr"] * _share(run, epoch)
-
-
-def _share(run: Run, epoch: int) -> float:
-    return run.decay(epoch) if run.decay else 1.0
-
-
-def _change_rate(run: Run, history: dict, progress: tuple[int, int], lr: float) -> float:
-    """Make `lr` the rate, of a decay its start, from (epoch, batch) `progress` on; return the rate that follows."""
-    before = _rate(run, history, progress[0])
-    history["run"]["arguments"]["lr"] = lr
-    rate = _rate(run, history, progress[0])
-    print(f"learning rate {before:g} -> {rate:g}")
-    history["run"]["learning_rate_changes"].append([*progress, rate])
-    return rate
-
-
 def _keep_earlier_runs(run: Run, history: dict, paths: Sequence[Path]) -> None:
     """Move aside those of `paths` that this run would overwrite, or that go beyond the point where it goes on."""
     strangers = [
@@ -399,36 +228,3 @@ def _belongs(path: Path, history: dict) -> bool:
     except InputError:
         return False
     return is_start_of(earlier, history)
-
-
-def _versions() -> dict[str, str]:
-    packages = ("keras", keras.backend.backend(), "numpy", "h5py")
-    return {
-        "python": platform.python_version(),
-        **{package: sys.modules[package].__version__ for package in packages},
-        "opencv": cv2.__version__,
-    }
-
-
-def _device() -> str:
-    """The name of what the steps run on."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        for gpu in tf.config.list_physical_devices("GPU"):
-            return tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
-    elif keras.backend.backend() == "jax":
-        import jax
-
-        if jax.default_backend() != "cpu":
-            return jax.devices()[0].device_kind
-    return _processor()
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{len(models)} cores of {models[0]}" if models else platform.machine()

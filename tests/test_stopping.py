@@ -12,16 +12,19 @@ import subprocess
 import sys
 import time
 from itertools import count
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 from conftest import ROOT, SMALL, assert_identical
 
-from pipeline.io import atomic, lock
+from pipeline.callbacks import BatchCheckpoint, batchcheckpoint
+from pipeline.io import atomic, checkpointfolder, lock
 from pipeline.io.checkpoint import read_checkpoint, save_checkpoint
 from pipeline.io.checkpointfolder import CheckpointFolder, list_checkpoints
 from pipeline.io.history import append_epoch, new_history
+from pipeline.stopping import StopRequest
 
 BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"
 # Four steps of training an epoch and four of validation.
@@ -329,6 +332,31 @@ def test_the_newest_and_the_best_stay_over_a_restart(model, tmp_path):
     assert CheckpointFolder(tmp_path, history=history, keep=2).save(model, 5, 3)
     assert CheckpointFolder(tmp_path, history=history, keep=2).save(model, 5, 7)
     assert names(tmp_path) == ["epoch_2.hdf5", "epoch_4.hdf5", "epoch_5.hdf5", "epoch_5_batch_7.hdf5"]
+
+
+def test_seconds_between_checkpoints_count_through_validation_and_the_end_of_an_epoch(model, monkeypatch, tmp_path):
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(batchcheckpoint, "time", clock)
+    monkeypatch.setattr(checkpointfolder, "time", clock)
+    saved = []
+    monkeypatch.setattr(CheckpointFolder, "save_as", lambda self, path, *state: saved.append((path.stem, clock.now)))
+    checkpoints = CheckpointFolder(tmp_path, history=history_of([]))
+    callback = BatchCheckpoint(checkpoints, StopRequest(), 2, (0, 0), (), 60.0, lambda *progress: True)
+    callback.set_model(model)
+    # 25 seconds a batch, two of training and one of validation an epoch; no checkpoint at an epoch's end.
+    for epoch in range(3):
+        callback.on_epoch_begin(epoch)
+        for end in (callback.on_train_batch_end, callback.on_train_batch_end, callback.on_test_batch_end):
+            clock.now += 25
+            end(0)
+        callback.on_epoch_end(epoch)
+    assert saved == [("epoch_0_batch_2", 75), ("epoch_1_batch_2", 150), ("epoch_2_batch_2", 225)]
+    callback.on_epoch_begin(3)
+    clock.now += 59
+    callback.on_train_batch_end(0)
+    clock.now += 1
+    callback.on_train_batch_end(1)
+    assert saved[3:] == [("epoch_3_batch_2", 285)]
 
 
 def test_nothing_goes_before_its_successor_is_safe(model, tmp_path, monkeypatch, capsys):

@@ -10,8 +10,8 @@ from conftest import ROOT
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 # From the top floor to the ground; a part imports from lower floors, or from its own without a circle.
-GROUND = ("preprocessing", "nn", "utils", "arguments", "console", "errors", "lazy", "stopping")
-FLOORS = (("training",), ("callbacks",), ("io",), GROUND)
+GROUND = ("preprocessing", "nn", "utils", "arguments", "console", "environment", "errors", "lazy", "stopping")
+FLOORS = (("training",), ("runs",), ("callbacks",), ("io",), GROUND)
 
 
 def imports(path):

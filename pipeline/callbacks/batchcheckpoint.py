@@ -47,7 +47,6 @@ class BatchCheckpoint(keras.callbacks.Callback):
         self.on_stop = on_stop
         self._first = first
         self._metrics = metrics
-        self._saved = time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._epoch = epoch
@@ -55,37 +54,42 @@ class BatchCheckpoint(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self._batch += 1
-        due = self.seconds is not None and time.monotonic() - self._saved >= self.seconds
-        if not (due or self.stop.signal or self._batch == self.steps):
-            return
-        self._sync()
-        # Validation uses the same variables, so they are taken down at the last batch at any rate.
-        self._metrics = metric_state(self.model)
-        if self.stop.signal:
-            self._meet(self._epoch, self._batch)
-        elif due:
-            self._save(self._epoch, self._batch)
+        if self._batch == self.steps or self._is_called_for():
+            self._sync()
+            # Validation uses the same variables, so they are taken down at the last batch at any rate.
+            self._metrics = metric_state(self.model)
+            self._meet_or_save()
 
     def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        if self.stop.signal:
+        if self._is_called_for():
             self._sync()
-            self._meet(self._epoch, self._batch)
+            self._meet_or_save()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self._saved = time.monotonic()
-        self._metrics = []
+        self._epoch, self._batch, self._metrics = epoch + 1, 0, []
         if self.stop.signal:
-            self._meet(epoch + 1, 0)
+            self._meet()
 
-    def _meet(self, epoch: int, batch: int) -> None:
-        if self.on_stop(epoch, batch):
+    def _is_called_for(self) -> bool:
+        return self.stop.signal is not None or self._is_due()
+
+    def _is_due(self) -> bool:
+        return self.seconds is not None and time.monotonic() - self.checkpoints.saved_at >= self.seconds
+
+    def _meet_or_save(self) -> None:
+        if self.stop.signal:
+            self._meet()
+        elif self._is_due():
+            self._save()
+
+    def _meet(self) -> None:
+        if self.on_stop(self._epoch, self._batch):
             code = self.stop.exit_code
-            raise Stopped(code if self._save(epoch, batch) else 1)
+            raise Stopped(code if self._save() else 1)
         self.stop.clear()
 
-    def _save(self, epoch: int, batch: int) -> bool:
-        self._saved = time.monotonic()
-        return self.checkpoints.save(self.model, epoch, batch, self._metrics)
+    def _save(self) -> bool:
+        return self.checkpoints.save(self.model, self._epoch, self._batch, self._metrics)
 
     def _sync(self) -> None:
         if keras.backend.backend() == "jax":

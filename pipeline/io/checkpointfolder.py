@@ -2,6 +2,7 @@
 
 import re
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.io.atomic import make_folder
-from pipeline.io.checkpoint import progress_in, save_checkpoint
+from pipeline.io.checkpoint import Checkpoint, progress_in, read_checkpoint, save_checkpoint
 from pipeline.io.history import new_history
 
 _NAME = re.compile(r"epoch_(\d+)(?:_batch_(\d+))?\.hdf5")
@@ -31,6 +32,7 @@ class CheckpointFolder:
 
     Attributes:
         failures: number of checkpoints that could not be written.
+        saved_at: when the newest of them was written, or tried to be, in seconds of `time.monotonic`; at first now.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class CheckpointFolder:
         self.history = new_history() if history is None else history
         self.keep = keep
         self.failures = 0
+        self.saved_at = time.monotonic()
         self._state = {"network": network or {}, "history": self.history, "options": options or {}}
 
     def save(self, model: keras.Model, epoch: int, batch: int = 0, metrics: Sequence[np.ndarray] = ()) -> bool:
@@ -52,6 +55,7 @@ class CheckpointFolder:
 
         `metrics` holds the metrics' variables inside an epoch (see `pipeline.io.checkpoint.metric_state`).
         """
+        self.saved_at = time.monotonic()
         path = self.folder / (f"epoch_{epoch}_batch_{batch}.hdf5" if batch else f"epoch_{epoch}.hdf5")
         if not self.save_as(path, model, epoch, batch, metrics):
             return False
@@ -100,6 +104,40 @@ def list_checkpoints(folder: Path) -> list[Path]:
         if progress is not None:
             found.append((progress, path))
     return [path for _, path in sorted(found)]
+
+
+def find_checkpoint(name: str | None, folder: Path) -> Checkpoint | None:
+    """The checkpoint to go on from: the file `name`, or with "latest" the newest sound one in `folder`, or None.
+
+    Raises:
+        InputError: the file `name` is no sound checkpoint.
+    """
+    if name is None:
+        return None
+    if name != "latest":
+        return read_checkpoint(Path(name))
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            return read_checkpoint(path)
+        except InputError as error:
+            print(f"passed over: {error}", file=sys.stderr)
+    print(f"no checkpoint in {folder}: starting from the beginning")
+    return None
+
+
+def newest_model(model: Path, *folders: Path) -> Path:
+    """The trained model in the file `model`, or where there is none, the newest checkpoint in `folders`.
+
+    Raises:
+        InputError: there is neither.
+    """
+    if model.exists():
+        return model
+    newest = [path for folder in folders for path in list_checkpoints(folder)[-1:]]
+    if not newest:
+        places = " or ".join(map(str, folders))
+        raise InputError(f"there is no {model}, and no checkpoint in {places}; name one with --model")
+    return max(newest, key=lambda path: path.stat().st_mtime)
 
 
 def _progress_named(path: Path) -> tuple[int, int] | None:

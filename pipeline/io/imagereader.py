@@ -37,6 +37,7 @@ class ImageReader:
     """
 
     def __init__(self, shape: tuple[int, int], processes: int | None = None) -> None:
+        self.shape = shape
         context = multiprocessing.get_context("spawn")
         ring_shape = (_chunks_ahead(shape), _CHUNK, *shape, 3)
         self._memory = SharedMemory(create=True, size=int(np.prod(ring_shape)))

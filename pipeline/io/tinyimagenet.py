@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,13 @@ def download(root: Path, *, url: str, md5: str, size: int, advance: Callable[[in
         archives.download(url, archive, size=size, md5=md5, advance=advance)
         archives.unpack(archive, Path(staging), MEMBERS)
         os.rename(Path(staging) / _TOP, root)
+
+
+def check_outputs(outputs: Sequence[Path], overwrite: bool) -> None:
+    """Raise `InputError` if one of `outputs` exists, unless it may be overwritten."""
+    for path in outputs:
+        if path.exists() and not overwrite:
+            raise InputError(f"{path} exists already; --overwrite replaces what an earlier build wrote")
 
 
 def read_wordnet_ids(path: Path) -> tuple[str, ...]:

@@ -1,0 +1,169 @@
+"""A training run before its first step: what the flags, and the checkpoint that it goes on from, make of it."""
+
+import hashlib
+import shlex
+from argparse import Namespace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+from pipeline import arguments, console
+from pipeline.environment import device, versions
+from pipeline.errors import InputError
+from pipeline.io.atomic import check_folder
+from pipeline.io.batches import Batches
+from pipeline.io.checkpoint import Checkpoint
+from pipeline.io.checkpointfolder import find_checkpoint
+from pipeline.io.history import new_history
+from pipeline.utils.schedules import PolynomialDecay
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run as the command line, and the checkpoint that it goes on from, settle it.
+
+    `args` holds the value of every flag, `arguments` those of them that are stored and the same again on a resume.
+    Checkpoints go to `folder`, the trained model to `model_path` if there is one. `command` goes on with the run.
+    `decay` gives the share of the learning rate that is left after so many epochs; None where it is set by hand.
+    """
+
+    script: str
+    args: Namespace
+    arguments: dict
+    checkpoint: Checkpoint | None
+    folder: Path
+    command: str
+    model_path: Path | None = None
+    decay: Callable[[int], float] | None = None
+
+    @property
+    def start(self) -> tuple[int, int]:
+        """The completed epochs, and batches of the next one, that the run goes on after."""
+        return (self.checkpoint.epoch, self.checkpoint.batch) if self.checkpoint else (0, 0)
+
+    @property
+    def batching(self) -> dict:
+        """What the flags say of batches."""
+        return {name: getattr(self.args, name) for name in ("batch_size", "seed", "workers")}
+
+    def network(self, images: Mapping, classes: int) -> dict:
+        """The arguments of `ResNet.build` for `images`, their size and stem, and `classes`."""
+        return {**images, "classes": classes} | {
+            name: getattr(self.args, name) for name in ("stages", "filters", "reg")
+        }
+
+    def rate(self, history: dict, epoch: int) -> float:
+        """The learning rate of the epoch after `epoch` ones."""
+        return history["run"]["arguments"]["lr"] * self.share(epoch)
+
+    def share(self, epoch: int) -> float:
+        """What is left of the starting rate after `epoch` epochs."""
+        return self.decay(epoch) if self.decay else 1.0
+
+    def change_rate(self, history: dict, progress: tuple[int, int], lr: float) -> float:
+        """Make `lr` the rate, of a decay its start, from (epoch, batch) `progress` on; return the rate that follows."""
+        before = self.rate(history, progress[0])
+        history["run"]["arguments"]["lr"] = lr
+        rate = self.rate(history, progress[0])
+        print(f"learning rate {before:g} -> {rate:g}")
+        history["run"]["learning_rate_changes"].append([*progress, rate])
+        return rate
+
+
+def start_by_hand(given: Namespace, script: str, defaults: Mapping, checkpoints: str) -> Run:
+    """The run of a script in which the learning rate is set by hand.
+
+    Args:
+        given: what the parser returned, None for a flag that wasn't given.
+        script: name of the script, without its ending.
+        defaults: the script's own values of what a run is.
+        checkpoints: folder of the checkpoints unless the flags say otherwise.
+
+    Raises:
+        InputError: a flag contradicts the checkpoint, another script wrote it, or a folder can't be written to.
+    """
+    checkpoint = find_checkpoint(given.model, Path(given.checkpoints or checkpoints))
+    start_epoch = checkpoint.epoch if checkpoint else 0
+    if given.start_epoch not in (None, start_epoch):
+        hint = "" if checkpoint else "; name the checkpoint with --model"
+        raise InputError(f"--start_epoch {given.start_epoch} differs from the epoch to go on from, {start_epoch}{hint}")
+    folder = Path(given.checkpoints or (checkpoint.path.parent if checkpoint else checkpoints))
+    args, values = _resolve(given, script, defaults, checkpoint, free={"epochs"})
+    command = _command(script, "--checkpoints", folder, "--model", "latest")
+    return _set_up(Run(script, args, values, checkpoint, folder, command))
+
+
+def start_decay(given: Namespace, script: str, defaults: Mapping) -> Run:
+    """The run of a script in which the learning rate decays to 0; arguments and errors as in `start_by_hand`."""
+    folder = given.model.with_suffix("")
+    checkpoint = find_checkpoint("latest" if given.resume else None, folder)
+    args, values = _resolve(given, script, defaults, checkpoint)
+    command = _command(script, "--model", given.model, "--resume")
+    return _set_up(
+        Run(script, args, values, checkpoint, folder, command, given.model, PolynomialDecay(1.0, args.epochs))
+    )
+
+
+def open_history(run: Run, train: Batches, val: Batches) -> dict:
+    """The history to go on with: the checkpoint's, or a new one. A change of learning rate is recorded and printed.
+
+    Raises:
+        InputError: the data set is not the one that the checkpoint was trained on.
+    """
+    data = hashlib.sha256((train.digest() + val.digest()).encode()).hexdigest()
+    here = {
+        "arguments": run.arguments,
+        "classes": list(train.class_names),
+        "steps": train.steps,
+        "versions": versions(),
+        "device": device(),
+    }
+    if run.checkpoint is None:
+        return new_history({"script": run.script, "data": data, "learning_rate_changes": []} | here)
+    history = run.checkpoint.history
+    record = history["run"]
+    before = record["arguments"]
+    if record["data"] != data:
+        raise InputError(
+            f"--data {run.args.data} holds other images than the checkpoint's --data {before['data']}; name the data "
+            "that the run was trained on, or start a fresh run without a checkpoint"
+        )
+    if run.checkpoint.backend != keras.backend.backend():
+        print(f"the checkpoint is from the {run.checkpoint.backend} backend: the run goes on, but not bit for bit")
+    record |= here | {"arguments": run.arguments | {"lr": before["lr"]}}
+    if run.args.lr != before["lr"]:
+        run.change_rate(history, run.start, run.args.lr)
+    return history
+
+
+def _resolve(
+    given: Namespace, script: str, defaults: Mapping, checkpoint: Checkpoint | None, free: Collection[str] = ()
+) -> tuple[Namespace, dict]:
+    """The value of every flag, and those that are stored. lr, data and `free` may differ from the checkpoint's."""
+    saved = options = None
+    if checkpoint is not None:
+        record = checkpoint.history["run"]
+        if record.get("script") != script:
+            writer = f"{record['script']}.py; go on with that script" if "script" in record else "another program"
+            raise InputError(f"checkpoint {checkpoint.path} was written by {writer}")
+        if missing := {"arguments", "data", "learning_rate_changes"} - record.keys():
+            raise InputError(f"checkpoint {checkpoint.path} lacks {', '.join(sorted(missing))} of its run")
+        saved, options = record["arguments"], checkpoint.options
+    args = arguments.resolve(given, defaults, saved, options, {*free, "lr", "data"})
+    return args, {name: getattr(args, name) for name in arguments.RUN_DEFAULTS | dict(defaults)}
+
+
+def _command(script: str, *words: object) -> str:
+    return shlex.join(["python", f"{script}.py", *map(str, words)])
+
+
+def _set_up(run: Run) -> Run:
+    """Check where files will go, before time is spent; fix what Keras takes from global state; hand `run` back."""
+    for path in (run.folder, Path(run.args.output), *([run.model_path.parent] if run.model_path else [])):
+        check_folder(path)
+    with console.quiet_start():  # Keras imports TensorFlow to seed it too, where it is installed beside JAX.
+        keras.utils.set_random_seed(run.args.seed)  # the first weights; nothing else draws from it
+    keras.config.set_dtype_policy(run.args.precision)
+    return run
