@@ -19,11 +19,11 @@ test: $(VENV)/installed-dev
 
 # The long form of the suite: every stop, every number of workers, both backends.
 sweep: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m sweep
+	$(BIN)/python -m pytest -m sweep --timeout 3600
 
 # A run stopped at every batch and at every step of every save, by every signal, on both backends: about an hour.
 torture: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m torture -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m torture --timeout 7200 -n 2 --dist worksteal
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ Reads the data set as it is distributed and writes train.hdf5, val.hdf5, test.hd
 """
 
 from config import tiny_imagenet_config as config
-from pipeline import arguments, console
+from pipeline import arguments, command, console
 from pipeline.errors import InputError
 
 
@@ -52,4 +52,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    command.run(main)

@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from config import tiny_imagenet_config as config
-from pipeline import arguments, console
+from pipeline import arguments, command, console
 from pipeline.errors import InputError
 
 
@@ -101,4 +101,4 @@ def predict_unlabelled(model, paths: list[str], batches) -> list[str]:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    command.run(main)

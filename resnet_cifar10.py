@@ -8,19 +8,17 @@ Watch the curves in output/resnet_cifar10.png, stop, and go on from a checkpoint
 epoch 50, 0.01 to 75, 0.001 to 85 reaches 93.24 % (88.18 % with --filters 16,16,32,64).
 """
 
-from config import cifar10_config as config
-from pipeline import arguments, console
-
-
-def parse_arguments():
-    parser = arguments.training_parser(__doc__, config.BY_HAND)
-    arguments.add_by_hand(parser, config.CHECKPOINTS)
-    arguments.add_cifar10(parser)
-    return parser.parse_args()
+from pipeline import command
 
 
 def main() -> None:
-    given = parse_arguments()
+    from config import cifar10_config as config
+    from pipeline import arguments, console
+
+    parser = arguments.training_parser(__doc__, config.BY_HAND)
+    arguments.add_by_hand(parser, config.CHECKPOINTS)
+    arguments.add_cifar10(parser)
+    given = parser.parse_args()
     with console.quiet_start():
         from pipeline import runs, training
         from pipeline.io import cifar10_batches
@@ -38,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    command.run(main)

@@ -7,19 +7,17 @@ The trained model goes to --model, the checkpoints on the way to a folder of the
 Published: 120 epochs reach 93.39 %, 150 epochs 93.79 %.
 """
 
-from config import cifar10_config as config
-from pipeline import arguments, console
-
-
-def parse_arguments():
-    parser = arguments.training_parser(__doc__, config.DECAY)
-    arguments.add_decay(parser, config.MODEL)
-    arguments.add_cifar10(parser)
-    return parser.parse_args()
+from pipeline import command
 
 
 def main() -> None:
-    given = parse_arguments()
+    from config import cifar10_config as config
+    from pipeline import arguments, console
+
+    parser = arguments.training_parser(__doc__, config.DECAY)
+    arguments.add_decay(parser, config.MODEL)
+    arguments.add_cifar10(parser)
+    given = parser.parse_args()
     with console.quiet_start():
         from pipeline import runs, training
         from pipeline.io import cifar10_batches
@@ -37,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    command.run(main)

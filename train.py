@@ -9,19 +9,17 @@ checkpoint with a lower rate. Published: 0.1 to epoch 30, 0.01 to 50, 0.001 to 7
 rank-5 on the test set, which rank_accuracy.py measures.
 """
 
-from config import tiny_imagenet_config as config
-from pipeline import arguments, console
-
-
-def parse_arguments():
-    parser = arguments.training_parser(__doc__, config.BY_HAND)
-    arguments.add_by_hand(parser, config.CHECKPOINTS)
-    arguments.add_tiny_imagenet(parser, config.DATA, config.DATA_VARIABLE)
-    return parser.parse_args()
+from pipeline import command
 
 
 def main() -> None:
-    given = parse_arguments()
+    from config import tiny_imagenet_config as config
+    from pipeline import arguments, console
+
+    parser = arguments.training_parser(__doc__, config.BY_HAND)
+    arguments.add_by_hand(parser, config.CHECKPOINTS)
+    arguments.add_tiny_imagenet(parser, config.DATA, config.DATA_VARIABLE)
+    given = parser.parse_args()
     with console.quiet_start():
         from pipeline import runs, training
         from pipeline.io import tiny_imagenet_batches
@@ -42,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    command.run(main)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from config import cifar10_config, tiny_imagenet_config
-from pipeline import arguments, console
+from pipeline import arguments, command, console
 from pipeline.errors import InputError
 
 CONFIGS = {"cifar10": cifar10_config, "tiny_imagenet": tiny_imagenet_config}
@@ -122,4 +122,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    command.run(main)

@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from config import cifar10_config as config
-from pipeline import arguments, console
+from pipeline import arguments, command, console
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -65,4 +65,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    command.run(main)

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from config import tiny_imagenet_config as config
-from pipeline import arguments, console
+from pipeline import arguments, command, console
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -87,4 +87,4 @@ def images_a_second(batches: Iterator, seconds: float) -> float:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    command.run(main)

@@ -16,7 +16,7 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from config import cifar10_config as config
-from pipeline import console
+from pipeline import command, console
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -69,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    command.run(main)

@@ -1,4 +1,4 @@
-"""How a command meets its user: exit codes, one-line errors, and no chatter from libraries that load."""
+"""How a command meets its user on the terminal: no chatter from libraries that load, progress bars, a question."""
 
 import os
 import select
@@ -9,52 +9,12 @@ import tempfile
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
-from pipeline import arguments
+from pipeline import arguments, command
 from pipeline.errors import InputError
 
 BACKENDS = ("tensorflow", "jax")
-INTERRUPTED = 128 + signal.SIGINT
-TERMINATED = 128 + signal.SIGTERM
-
-
-def run(main: Callable[[], None]) -> NoReturn:
-    """Run a script's `main` and end the process.
-
-    Exit codes: 0 done, 1 the disk or system failed, 2 bad input, 130 Ctrl+C, 143 SIGTERM; never a traceback for these.
-    A second Ctrl+C ends the process at once. Any other exception is a defect and keeps its traceback.
-    """
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _terminate)
-    code = 0
-    try:
-        main()
-        sys.stdout.flush()
-    except InputError as error:
-        code = fail(str(error), 2)
-    except KeyboardInterrupt:
-        print("\nstopped by Ctrl+C", file=sys.stderr)
-        code = INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output (head, less) has gone; a flush at exit must not fail on it once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 128 + signal.SIGPIPE
-    except OSError as error:
-        code = fail(str(error), 1)
-    finally:
-        # What is left is the interpreter's own end.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-    sys.exit(code)
-
-
-def fail(message: str, code: int) -> int:
-    """Print `message` as the program's one line of error and return `code`."""
-    print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
-    return code
 
 
 @contextmanager
@@ -70,10 +30,9 @@ def quiet_start() -> Iterator[None]:
     sys.stderr.flush()
     kept = os.dup(2)
 
-    def end(number: int, frame: FrameType | None) -> NoReturn:
+    def end(number: int, frame: FrameType | None) -> None:
         # An exception in the middle of a native library's start can come out as any other, or not at all.
-        os.write(kept, b"\nstopped by Ctrl+C\n" if number == signal.SIGINT else b"stopped by SIGTERM\n")
-        os._exit(128 + number)
+        command.end_at_once(number, kept)
 
     handlers = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     with tempfile.TemporaryFile() as chatter:
@@ -139,18 +98,3 @@ def ask(message: str, given_up: Callable[[], bool]) -> str | float:
             return arguments.positive(answer)
         except ArgumentTypeError as error:
             print(error)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    # One more doesn't disturb what the first has set going, such as removing what is half-written.
-    signal.signal(number, _end_at_once)
-    raise KeyboardInterrupt
-
-
-def _end_at_once(number: int, frame: FrameType | None) -> NoReturn:
-    os._exit(128 + number)
-
-
-def _terminate(signal_number: int, frame: FrameType | None) -> NoReturn:
-    print("stopped by SIGTERM", file=sys.stderr)
-    sys.exit(TERMINATED)

@@ -21,11 +21,16 @@ class StopRequest:
     A context manager; the handlers that were there come back at its end.
 
     Attributes:
-        signal: number of the signal that asked, or None.
+        interrupted: whether Ctrl+C asked.
+        terminated: whether SIGTERM asked, which can't be taken back.
     """
 
     def __init__(self) -> None:
-        self.signal: int | None = None
+        self.interrupted = False
+        self.terminated = False
+
+    def __bool__(self) -> bool:
+        return self.interrupted or self.terminated
 
     def __enter__(self) -> Self:
         self._earlier = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -35,23 +40,20 @@ class StopRequest:
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
 
-    def clear(self) -> None:
-        """The request has been met, and the run goes on."""
-        self.signal = None
-
     @property
     def exit_code(self) -> int:
-        """What a process that a signal stopped returns."""
-        return 128 + self.signal
+        """What a process that stops on request returns."""
+        return 128 + (signal.SIGTERM if self.terminated else signal.SIGINT)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        again = number == signal.SIGINT and self.signal == signal.SIGINT
-        if again:
-            # Not print: the signal may have come in the middle of one.
+        # Not print: the signal may have come in the middle of one.
+        if number == signal.SIGTERM:
+            if not self.terminated:
+                os.write(2, b"\nSIGTERM: finishing the batch\n")
+            self.terminated = True
+            return
+        if self.interrupted:
             os.write(2, b"\nstopped at once\n")
             os._exit(128 + number)
-        if self.signal != number:
-            name = b"Ctrl+C" if number == signal.SIGINT else b"SIGTERM"
-            hint = b"; Ctrl+C again stops at once" if number == signal.SIGINT else b""
-            os.write(2, b"\n" + name + b": finishing the batch" + hint + b"\n")
-        self.signal = number
+        os.write(2, b"\nCtrl+C: finishing the batch; Ctrl+C again stops at once\n")
+        self.interrupted = True

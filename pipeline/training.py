@@ -1,7 +1,6 @@
 """A training run from its first step to its last: compile, fit, report."""
 
 import gc
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -57,8 +56,8 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
         network: the arguments that `ResNet.build` made `model` from.
 
     Raises:
-        InputError: the data set is not the one that the checkpoint was trained on, another process trains in the
-            folder, or the run diverges.
+        InputError: the data set is not the one that the checkpoint was trained on, another process trains in one of
+            the folders, or the run diverges.
         SystemExit: Ctrl+C or SIGTERM asked to stop, and the state is saved.
     """
     args, history = run.args, open_history(run, train, val)
@@ -70,7 +69,8 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
     checkpoints = CheckpointFolder(run.folder, network, history, options, args.keep)
     monitor = TrainingMonitor(fig_path, json_path, history=history)
     done, last = run.start[0], min(args.epochs, args.stop_after or args.epochs)
-    with locked(run.folder), StopRequest() as stop:
+    # Another run may keep its checkpoints elsewhere and yet its curves in the same place.
+    with locked(run.folder), locked(fig_path.parent, f".{run.script}.lock"), StopRequest() as stop:
         remove_unfinished(run.folder)
         for path in (fig_path, json_path, *models):
             remove_unfinished(path.parent, path.name)
@@ -96,7 +96,7 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
         for path in models:
             if not path.exists() or read_checkpoint(path).epoch != epochs_of(history):
                 checkpoints.save_as(path, model, epochs_of(history))
-    if stop.signal:  # too late to be met by a batch
+    if stop:  # too late to be met by a batch
         sys.exit(stop.exit_code)
     written = (fig_path, json_path, *list_checkpoints(run.folder)[-1:], *models)
     return Outcome(
@@ -144,11 +144,11 @@ def _train(
 
     def ask_or_stop(*progress: int) -> bool:
         """Whether to stop at the (epoch, batch) of `progress`; sets another learning rate if that is the answer."""
-        if stop.signal == signal.SIGTERM or not (on_terminal and sys.stdin.isatty()) or progress[0] == last:
+        if stop.terminated or not (on_terminal and sys.stdin.isatty()) or progress[0] == last:
             return True
         rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
         message = "after epoch {}, batch {}, learning rate {:g}:".format(*progress, rate)
-        answer = console.ask(message, given_up=lambda: stop.signal == signal.SIGTERM)
+        answer = console.ask(message, given_up=lambda: stop.terminated)
         if isinstance(answer, float):
             lr = answer / run.share(progress[0])
             model.optimizer.learning_rate = run.change_rate(history, progress, lr)

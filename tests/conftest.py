@@ -54,6 +54,23 @@ def process(tmp_path):
 
 
 @pytest.fixture
+def started(tmp_path):
+    """Starts a script in a process of its own, as `process` does, and returns it under way; it ends with the test."""
+    processes = []
+
+    def start(script: str, *arguments: str, **options) -> subprocess.Popen:
+        words = [sys.executable, ROOT / script, *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        processes.append(subprocess.Popen(words, cwd=tmp_path, **pipes, **options))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
 def command(tmp_path, monkeypatch, capfd):
     """Runs a script as `process` does, but inside this process, where TensorFlow is loaded already."""
 

@@ -1,7 +1,8 @@
 """Runs a script and stops it at a chosen point, as a test asks: python faults.py KIND NUMBER SCRIPT [ARGUMENT...]
 
-KIND is SIGINT, SIGTERM or SIGKILL: that signal at the end of batch NUMBER, of training or validation; or `save`:
-SIGKILL just before step NUMBER of all that is done to write files (open, write, flush, sync, rename, directory sync).
+KIND is SIGINT, SIGTERM or SIGKILL: that signal at the end of batch NUMBER, of training or validation; `save`: SIGKILL
+just before step NUMBER of all that is done to write files (open, write, flush, sync, rename, directory sync);
+`storm in fsync` or `storm in savefig`: ten times SIGINT at call NUMBER of that function, in a save or in a plot.
 Counted from 1 over the whole process; with fewer of them, or KIND `none`, it ends by itself.
 """
 
@@ -16,16 +17,17 @@ kind, number, script, *arguments = sys.argv[1:]
 points = count(1)
 
 
-def pass_point(which):
+def pass_point(which, times=1):
     if next(points) == int(number):
-        os.kill(os.getpid(), which)
+        for _ in range(times):
+            os.kill(os.getpid(), which)
 
 
-def before(owner, name):
+def before(owner, name, which=signal.SIGKILL, times=1):
     original = getattr(owner, name)
 
     def stopping(*args, **options):
-        pass_point(signal.SIGKILL)
+        pass_point(which, times)
         return original(*args, **options)
 
     setattr(owner, name, stopping)
@@ -74,9 +76,18 @@ def stop_at_batches():
         setattr(keras.callbacks.CallbackList, name, ending)
 
 
+def storm():
+    from matplotlib.figure import Figure
+
+    name = kind.removeprefix("storm in ")
+    before({"fsync": os, "savefig": Figure}[name], name, signal.SIGINT, times=10)
+
+
 sys.path.insert(0, str(Path(script).parent))
 if kind == "save":
     stop_in_saves()
+elif kind.startswith("storm"):
+    storm()
 elif kind != "none":
     stop_at_batches()
 sys.argv = [script, *arguments]

@@ -53,13 +53,10 @@ def test_resuming_in_new_processes_after_each_epoch_with_1_and_2_workers(process
     check_resume(process, tmp_path, [(epoch, workers) for epoch in (1, 2, 3) for workers in "12"], backend=backend)
 
 
-def test_a_run_killed_between_epochs_resumes_exactly(process, tmp_path):
+def test_a_run_killed_between_epochs_resumes_exactly(process, started, tmp_path):
     options = (*SMALL, "--epochs", "4", "--every", "1")
     process(DECAY, *options, "-m", "straight.hdf5", "-o", "straight_output")
-    killed = subprocess.Popen(
-        [sys.executable, ROOT / DECAY, *options, "-m", "killed.hdf5"],
-        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    killed = started(DECAY, *options, "-m", "killed.hdf5")
     deadline = time.monotonic() + 120
     while not (tmp_path / "killed" / "epoch_2.hdf5").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -205,11 +202,8 @@ def test_latest_without_a_checkpoint_starts_from_the_beginning(command):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_end_without_a_traceback(tmp_path, number, code):
-    process = subprocess.Popen(
-        [sys.executable, ROOT / BY_HAND, *SMALL, "--epochs", "1000", "--every", "1"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+def test_signals_end_without_a_traceback(started, number, code):
+    process = started(BY_HAND, *SMALL, "--epochs", "1000", "--every", "1")
     while not process.stdout.readline().startswith("epoch 2/"):
         assert process.poll() is None
     process.send_signal(number)

@@ -1,11 +1,10 @@
 """Stopping anywhere and going on: signals, the menu, disks that fail, folders that are in use."""
 
+import io
 import json
 import os
-import pty
 import re
 import resource
-import select
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from types import SimpleNamespace
 
 import keras
 import numpy as np
+import pexpect
 import pytest
 from conftest import ROOT, SMALL, assert_identical
 
@@ -99,18 +99,21 @@ def test_a_signal_saves_at_the_end_of_the_batch_and_the_run_goes_on_exactly(
 STOPPED = {"SIGINT": 130, "SIGTERM": 143, "SIGKILL": -9, "save": -9}
 
 
-def start(folder, kind="none", number=0, backend="tensorflow", workers=2):
-    """A run in `folder`, from its newest checkpoint if it has one, that point `number` of tests/faults.py stops.
-
-    Returns the exit code.
-    """
+def launch(folder, kind="none", number=0, backend="tensorflow", workers=2):
+    """A run in `folder`, from its newest checkpoint if it has one, that point `number` of tests/faults.py stops."""
     command = [sys.executable, ROOT / "tests" / "faults.py", kind, str(number), ROOT / BY_HAND]
     command += ["-c", folder / "c", "-o", folder / "o", "--workers", str(workers), "--checkpoint_seconds", "0.001"]
     command += ["-m", "latest"] if list_checkpoints(folder / "c") else RUN
     environment = os.environ | {"KERAS_BACKEND": backend}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode in (0, STOPPED.get(kind)), done.stderr
     assert "Traceback" not in done.stderr
+    return done
+
+
+def start(folder, kind="none", *options, **more):
+    """The exit code of `launch`: 0, or that of a process stopped so."""
+    done = launch(folder, kind, *options, **more)
+    assert done.returncode in (0, STOPPED.get(kind)), done.stderr
     return done.returncode
 
 
@@ -160,105 +163,66 @@ def test_a_run_killed_at_each_step_of_its_saves(straight, tmp_path, part, backen
     record_property("stops", stops)
 
 
-def test_a_second_ctrl_c_stops_at_once(straight, stop_at, tmp_path):
-    code = f"""
-import os, signal, sys
-sys.path.insert(0, {str(ROOT)!r})
-from pipeline.callbacks import trainingmonitor
-from pipeline.io import checkpointfolder
-def storm(original):
-    def call(*arguments, **options):
-        for _ in range(10):
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(*arguments, **options)
-    return call
-PATCH
-import runpy
-sys.argv = [{str(ROOT / BY_HAND)!r}, *{[*RUN]!r}]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-    for place in ("checkpointfolder.save_checkpoint", "trainingmonitor.draw_history"):
-        patched = code.replace("PATCH", f"{place} = storm({place})")
-        done = subprocess.run([sys.executable, "-c", patched], cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 130
-        assert "stopped at once" in done.stderr
-        assert "Traceback" not in done.stderr
+@pytest.mark.parametrize("place", ["fsync", "savefig"])
+def test_ten_times_ctrl_c_in_a_save_or_a_plot_stops_at_once_and_harms_nothing(straight, tmp_path, place):
+    done = launch(tmp_path, f"storm in {place}", 2)
+    assert done.returncode == 130
+    assert done.stderr.count("stopped at once") == 1
+    assert start(tmp_path) == 0
+    assert_nothing_lost(straight(), tmp_path)
 
 
-@pytest.mark.parametrize("seconds", [0.2, 0.5, 1.0, 2.0, 3.0, 4.5])
-def test_ctrl_c_before_training_ends_without_a_traceback(tmp_path, seconds):
-    process = subprocess.Popen(
-        [sys.executable, ROOT / BY_HAND, *SMALL, "--epochs", "1000"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+@pytest.mark.parametrize(
+    ("seconds", "number"),
+    [(0.1, signal.SIGINT), (0.2, signal.SIGTERM), (1.0, signal.SIGINT), (2.0, signal.SIGTERM), (4.0, signal.SIGINT)],
+)
+def test_a_signal_before_training_ends_without_a_traceback(started, seconds, number):
+    process = started(BY_HAND, *SMALL, "--epochs", "1000")
     time.sleep(seconds)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert "Traceback" not in errors
 
 
-class Terminal:
-    """A run on a pseudo-terminal, typed to by a program."""
-
-    def __init__(self, *command, cwd):
-        self.child, self.descriptor = pty.fork()
-        if self.child == 0:
-            os.chdir(cwd)
-            os.execv(sys.executable, [sys.executable, *map(str, command)])
-        self.text = ""
-
-    def wait_for(self, pattern):
-        deadline = time.monotonic() + 120
-        while not re.search(pattern, self.text):
-            assert time.monotonic() < deadline, self.text
-            self._read()
-
-    def type(self, text):
-        os.write(self.descriptor, text.encode())
-
-    def interrupt(self):
-        self.text = ""
-        self.type("\x03")
-
-    def end(self):
-        while self._read():
-            pass
-        return os.waitstatus_to_exitcode(os.waitpid(self.child, 0)[1])
-
-    def _read(self):
-        if not select.select([self.descriptor], [], [], 60)[0]:
-            os.kill(self.child, signal.SIGKILL)
-        try:
-            text = os.read(self.descriptor, 4096).decode(errors="replace")
-        except OSError:  # the other end is closed
-            return False
-        self.text += text
-        return bool(text)
+@pytest.fixture
+def terminal(tmp_path):
+    """A run on a pseudo-terminal, typed to by a program; `logfile_read` holds all that it has shown."""
+    words = [str(ROOT / BY_HAND), *SMALL, "--epochs", "5000", "--every", "5000"]
+    child = pexpect.spawn(sys.executable, words, cwd=tmp_path, encoding="utf-8", timeout=120)
+    child.logfile_read = io.StringIO()
+    child.expect(r"Epoch 2/")
+    yield child
+    child.close(force=True)
 
 
-def test_the_menu_goes_on_changes_the_rate_and_stops(tmp_path):
-    terminal = Terminal(ROOT / BY_HAND, *SMALL, "--epochs", "5000", "--every", "5000", cwd=tmp_path)
-    terminal.wait_for(r"Epoch 2/")
-    terminal.interrupt()
-    terminal.wait_for(r"s> $")
-    terminal.type("nonsense\n")
-    terminal.wait_for(r"'nonsense' is not a number above 0[^>]*> $")
-    terminal.type("c\n")
-    terminal.wait_for(r"Epoch \d+/")
-    terminal.interrupt()
-    terminal.wait_for(r"learning rate 0\.1:")
-    terminal.wait_for(r"s> $")
-    terminal.type("0.01\n")
-    terminal.wait_for(r"learning rate 0\.1 -> 0\.01")
-    terminal.wait_for(r"Epoch \d+/")
-    terminal.interrupt()
-    terminal.wait_for(r"learning rate 0\.01:")
-    terminal.wait_for(r"s> $")
-    terminal.type("s\n")
-    terminal.wait_for(r"go on with: python resnet_cifar10\.py")
-    assert terminal.end() == 130
-    assert "Traceback" not in terminal.text
+def ends_with(terminal, code):
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert "Traceback" not in terminal.logfile_read.getvalue()
+    assert terminal.exitstatus == code
+
+
+def test_the_menu_goes_on_changes_the_rate_and_stops(terminal, tmp_path):
+    terminal.sendintr()
+    terminal.expect_exact("s> ")
+    terminal.sendline("nonsense")
+    terminal.expect_exact("'nonsense' is not a number above 0")
+    terminal.expect_exact("s> ")
+    terminal.sendline("c")
+    terminal.expect(r"Epoch \d+/")
+    terminal.sendintr()
+    terminal.expect(r"learning rate 0\.1:")
+    terminal.expect_exact("s> ")
+    terminal.sendline("0.01")
+    terminal.expect_exact("learning rate 0.1 -> 0.01")
+    terminal.expect(r"Epoch \d+/")
+    terminal.sendintr()
+    terminal.expect(r"learning rate 0\.01:")
+    terminal.expect_exact("s> ")
+    terminal.sendline("s")
+    terminal.expect_exact("go on with: python resnet_cifar10.py")
+    ends_with(terminal, 130)
     (left,) = list_checkpoints(tmp_path / "output" / "checkpoints")
     run = read_checkpoint(left).history["run"]
     ((epoch, batch, rate),) = run["learning_rate_changes"]
@@ -267,32 +231,26 @@ def test_the_menu_goes_on_changes_the_rate_and_stops(tmp_path):
     assert epoch >= 0
 
 
-@pytest.mark.parametrize(("end", "code"), [("\x04", 130), (signal.SIGTERM, 143)])
-def test_a_menu_that_nobody_answers_any_more_saves_and_stops(tmp_path, end, code):
-    terminal = Terminal(ROOT / BY_HAND, *SMALL, "--epochs", "5000", "--every", "5000", cwd=tmp_path)
-    terminal.wait_for(r"Epoch 2/")
-    terminal.interrupt()
-    terminal.wait_for(r"s> $")
-    if isinstance(end, str):
-        terminal.type(end)
+@pytest.mark.parametrize(("end", "code"), [("end of file", 130), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_menu_that_nobody_answers_any_more_stops(terminal, tmp_path, end, code):
+    terminal.sendintr()
+    terminal.expect_exact("s> ")
+    if end == "end of file":
+        terminal.sendeof()
     else:
-        os.kill(terminal.child, end)
-    assert terminal.end() == code
-    assert "Traceback" not in terminal.text
-    assert len(list_checkpoints(tmp_path / "output" / "checkpoints")) == 1
+        terminal.kill(end)
+    ends_with(terminal, code)
+    # A second Ctrl+C stops at once.
+    assert len(list_checkpoints(tmp_path / "output" / "checkpoints")) == (end != signal.SIGINT)
 
 
-def test_two_runs_in_one_folder(tmp_path):
-    first = subprocess.Popen(
-        [sys.executable, ROOT / BY_HAND, *SMALL, "--epochs", "10000"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+def test_two_runs_in_one_folder(process, started, tmp_path):
+    first = started(BY_HAND, *SMALL, "--epochs", "10000")
     while not first.stdout.readline().startswith("epoch 1/"):
         assert first.poll() is None
-    second = subprocess.run([sys.executable, ROOT / BY_HAND, *SMALL], cwd=tmp_path, capture_output=True, text=True)
+    second = process(BY_HAND, *SMALL, code=2)
     first.kill()
     first.wait()
-    assert second.returncode == 2
     assert re.search(rf"output/checkpoints is in use by process {first.pid} on \S+ since \d{{4}}-", second.stderr)
     assert second.stderr.count("\n") == 1
     # The system has let go of the dead run's lock.

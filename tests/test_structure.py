@@ -10,7 +10,8 @@ from conftest import ROOT
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 # From the top floor to the ground; a part imports from lower floors, or from its own without a circle.
-GROUND = ("preprocessing", "nn", "utils", "arguments", "console", "environment", "errors", "lazy", "stopping")
+COMMAND = ("arguments", "command", "console", "errors", "stopping")
+GROUND = ("preprocessing", "nn", "utils", "environment", "lazy", *COMMAND)
 FLOORS = (("training",), ("runs",), ("callbacks",), ("io",), GROUND)
 
 

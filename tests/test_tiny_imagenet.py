@@ -223,9 +223,10 @@ def test_bad_input_is_one_line_that_names_the_file_and_leaves_nothing(command, r
 
 def wait_until(condition, seconds=60):
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (met := condition()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+    return met
 
 
 def processes_of(session):
@@ -238,19 +239,25 @@ def processes_of(session):
     return found
 
 
-def test_a_build_that_was_killed_leaves_nothing_that_counts(command, raw, built):
+def open_for_writing(fifo):
+    """A descriptor of a named pipe that another process is reading, or None while none is."""
+    with contextlib.suppress(OSError):
+        return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+
+
+def test_a_build_that_was_killed_leaves_nothing_that_counts(command, started, raw, built):
     # A file that never comes to its end: the build stops at this image.
     endless = in_train(raw)
     os.unlink(endless)
     os.mkfifo(endless)
-    command_line = [sys.executable, ROOT / "build_tiny_imagenet.py", "--data", raw]
-    build = subprocess.Popen(command_line, start_new_session=True)
-    wait_until(lambda: list(raw.glob("hdf5/build.*.tmp/val.hdf5")))
+    build = started("build_tiny_imagenet.py", "--data", raw, start_new_session=True)
+    writer = wait_until(lambda: open_for_writing(endless))
+    assert list(raw.glob("hdf5/build.*.tmp/val.hdf5"))
     done = command("build_tiny_imagenet.py", "--data", raw, code=2)
     assert f"in use by process {build.pid} on " in done.stderr
     build.send_signal(signal.SIGKILL)
     build.wait()
-    os.close(os.open(endless, os.O_WRONLY))
+    os.close(writer)
     wait_until(lambda: not processes_of(build.pid))
     assert not [path for path in (raw / "hdf5").iterdir() if path.suffix in (".hdf5", ".json")]
     done = command("train.py", "--data", raw, *SMALL, code=2)

@@ -67,17 +67,17 @@ class BatchCheckpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self._epoch, self._batch, self._metrics = epoch + 1, 0, []
-        if self.stop.signal:
+        if self.stop:
             self._meet()
 
     def _is_called_for(self) -> bool:
-        return self.stop.signal is not None or self._is_due()
+        return bool(self.stop) or self._is_due()
 
     def _is_due(self) -> bool:
         return self.seconds is not None and time.monotonic() - self.checkpoints.saved_at >= self.seconds
 
     def _meet_or_save(self) -> None:
-        if self.stop.signal:
+        if self.stop:
             self._meet()
         elif self._is_due():
             self._save()
@@ -86,7 +86,7 @@ class BatchCheckpoint(keras.callbacks.Callback):
         if self.on_stop(self._epoch, self._batch):
             code = self.stop.exit_code
             raise Stopped(code if self._save() else 1)
-        self.stop.clear()
+        self.stop.interrupted = False
 
     def _save(self) -> bool:
         return self.checkpoints.save(self.model, self._epoch, self._batch, self._metrics)

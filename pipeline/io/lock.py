@@ -12,8 +12,8 @@ from pipeline.errors import InputError
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` against every other process that asks for it, through the file `.lock` in it.
+def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
+    """Hold `folder` against every other process that asks for it, through the file `name` in it.
 
     The system lets go of the lock when the process ends, however it ends; the file stays, so that no process can lock
     one that another has just removed.
@@ -21,7 +21,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another process holds the folder; the message names it.
     """
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
