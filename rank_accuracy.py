@@ -58,6 +58,8 @@ def main() -> None:
     split = {"test": places.test_hdf5, "val": places.val_hdf5}[args.split]
     batches = mean_batches(split, places.mean, batch_size=args.batch_size, workers=2)
     expected = config.IMAGES | {"classes": batches.classes}
+    if batches.image_shape != (expected["height"], expected["width"], expected["depth"]):
+        raise InputError(f"{split} holds images of shape {batches.image_shape}; expected {expected}")
     if not expected.items() <= checkpoint.network.items():
         raise InputError(f"{checkpoint.path} is a network for other images than {expected}, which {split} holds")
     if checkpoint.history["run"].get("classes", list(batches.class_names)) != list(batches.class_names):

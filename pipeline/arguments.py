@@ -44,42 +44,36 @@ def training_parser(description: str, defaults: Mapping) -> Parser:
     stated = RUN_DEFAULTS | OPTION_DEFAULTS | dict(defaults)
 
     def add(*names: str, **options) -> None:
-        default = stated.get(names[-1].removeprefix("--"))
-        if default is not None:
-            options["help"] += f" (default: {_text(default)})"
-        parser.add_argument(*names, **options)
+        name = names[-1].removeprefix("--")
+        if stated.get(name) is not None:
+            options["help"] += f" (default: {_text(stated[name])})"
+        parser.add_argument(*names, type=TYPES.get(name), **options)
 
-    add("--epochs", type=count, metavar="N", help="number of the last epoch")
-    add("--batch_size", type=count, metavar="N", help="images a step")
-    add(
-        "--lr",
-        type=positive,
-        metavar="RATE",
-        help="learning rate of SGD, of a decay at its start; on a resume, a change of it",
-    )
-    add("--momentum", type=fraction, metavar="M", help="momentum of SGD, 0 up to 1")
+    add("--epochs", metavar="N", help="number of the last epoch")
+    add("--batch_size", metavar="N", help="images a step")
+    add("--lr", metavar="RATE", help="learning rate of SGD, of a decay at its start; on a resume, a change of it")
+    add("--momentum", metavar="M", help="momentum of SGD, 0 up to 1")
     nesterov = parser.add_mutually_exclusive_group()
     on, off = (" (default)" if stated["nesterov"] is value else "" for value in (True, False))
     nesterov.add_argument(
         "--nesterov", action="store_true", default=None, help=f"look ahead along the momentum (Nesterov, 1983){on}"
     )
     nesterov.add_argument("--no_nesterov", action="store_false", dest="nesterov", default=None, help=f"don't{off}")
-    add("--stages", type=counts, metavar="N,N,...", help="bottleneck modules in each stage")
-    add("--filters", type=counts, metavar="N,N,...", help="channels out of the stem and of each stage")
-    add("--reg", type=non_negative, metavar="L2", help="L2 coefficient of every kernel")
-    add("--seed", type=seed, metavar="N", help="of the first weights, the order of data and the augmentation")
-    add("--precision", choices=("float32", "mixed_bfloat16"), help="what a step computes in")
-    add("--limit", type=count, metavar="N", help="train and test on N images each, a fixed choice, for a quick look")
-    add("--stop_after", type=count, metavar="N", help="end cleanly after epoch N of a longer run")
-    add("--every", type=count, metavar="N", help="epochs between two checkpoints; the last epoch always has one")
-    add("--keep", type=count, metavar="N", help="keep the N newest epochs' checkpoints and the best (default: all)")
+    add("--stages", metavar="N,N,...", help="bottleneck modules in each stage")
+    add("--filters", metavar="N,N,...", help="channels out of the stem and of each stage")
+    add("--reg", metavar="L2", help="L2 coefficient of every kernel")
+    add("--seed", metavar="N", help="of the first weights, the order of data and the augmentation")
+    add("--precision", metavar="{float32,mixed_bfloat16}", help="what a step computes in")
+    add("--limit", metavar="N", help="train and test on N images each, a fixed choice, for a quick look")
+    add("--stop_after", metavar="N", help="end cleanly after epoch N of a longer run")
+    add("--every", metavar="N", help="epochs between two checkpoints; the last epoch always has one")
+    add("--keep", metavar="N", help="keep the N newest epochs' checkpoints and the best (default: all)")
     add(
         "--checkpoint_seconds",
-        type=positive,
         metavar="S",
         help="save inside an epoch too, every S seconds (default: only when stopped)",
     )
-    add("--workers", type=count, metavar="N", help="threads that prepare batches; the batches are the same for any N")
+    add("--workers", metavar="N", help="threads that prepare batches; the batches are the same for any N")
     add("-o", "--output", metavar="DIR", help="folder of the plot and the history")
     return parser
 
@@ -147,14 +141,14 @@ def resolve(
         free: names of arguments that may differ from the saved ones.
 
     Raises:
-        InputError: a flag contradicts the checkpoint.
+        InputError: a flag contradicts the checkpoint, or the checkpoint holds what no flag can be.
     """
     options = options or {}
     resolved = vars(given).copy()
     for name, default in (OPTION_DEFAULTS | RUN_DEFAULTS | dict(defaults)).items():
         value = resolved.get(name)
         if saved is not None and name in saved:
-            earlier = _as_given(saved[name])
+            earlier = _as_given(name, saved[name])
             if value is None:
                 resolved[name] = earlier
             elif value != earlier and name not in free:
@@ -163,7 +157,7 @@ def resolve(
                     "with the run, or start a fresh one without a checkpoint"
                 )
         elif value is None:
-            resolved[name] = options.get(name, default)
+            resolved[name] = _as_given(name, options[name]) if name in options else default
     return Namespace(**resolved)
 
 
@@ -185,9 +179,21 @@ def epoch(text: str) -> int:
     return _number(text, int, lambda value: value >= 0, "a whole number of at least 0")
 
 
+def threads(text: str) -> int:
+    """A number of threads."""
+    return _number(text, int, lambda value: 1 <= value <= 256, "a whole number from 1 to 256")
+
+
 def seed(text: str) -> int:
     """A seed that NumPy and Keras take."""
     return _number(text, int, lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295")
+
+
+def precision(text: str) -> str:
+    """What a step computes in, by Keras' name."""
+    if text not in ("float32", "mixed_bfloat16"):
+        raise ArgumentTypeError(f"{text!r} is not float32 or mixed_bfloat16")
+    return text
 
 
 def model_file(text: str) -> Path:
@@ -223,6 +229,28 @@ def _number(text: str, kind: type, fits: Callable[[float], bool], expected: str)
     return value
 
 
+# What turns the text of a flag into its value.
+TYPES: dict[str, Callable[[str], object]] = {
+    "epochs": count,
+    "batch_size": count,
+    "lr": positive,
+    "momentum": fraction,
+    "stages": counts,
+    "filters": counts,
+    "reg": non_negative,
+    "seed": seed,
+    "precision": precision,
+    "limit": count,
+    "stop_after": count,
+    "every": count,
+    "keep": count,
+    "checkpoint_seconds": positive,
+    "workers": threads,
+}
+
+_SWITCHES = ("nesterov",)
+
+
 def _with_underscores(word: str) -> str:
     if not word.startswith("--"):
         return word
@@ -230,12 +258,25 @@ def _with_underscores(word: str) -> str:
     return "--" + name[2:].replace("-", "_") + equals + value
 
 
-def _as_given(value):
-    """A value as the parser returns it: JSON has no tuples."""
-    return tuple(value) if isinstance(value, list) else value
+def _as_given(name: str, stored: object) -> object:
+    """The value of a flag that a checkpoint holds, as the parser returns it; JSON has no tuples.
+
+    Raises:
+        InputError: it is what the parser never returns.
+    """
+    if stored is None and (RUN_DEFAULTS | OPTION_DEFAULTS).get(name, name) is None:
+        return None
+    if name in TYPES:
+        try:
+            return TYPES[name](_text(stored))
+        except ArgumentTypeError as error:
+            raise InputError(f"the checkpoint's --{name} can't be: {error!s:.200}") from error
+    if not isinstance(stored, bool if name in _SWITCHES else str) or "\0" in str(stored):
+        raise InputError(f"the checkpoint's --{name} can't be {stored!a:.100}")
+    return stored
 
 
 def _text(value) -> str:
     if value is None:
         return "none"
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -44,8 +44,13 @@ def run(main) -> None:
 
 def fail(message: str, code: int) -> int:
     """Print `message` as the program's one line of error and return `code`."""
-    print(f"{os.path.basename(sys.argv[0])}: error: {message}", file=sys.stderr)
+    print(f"{os.path.basename(sys.argv[0])}: error: {printable(message)}", file=sys.stderr)
     return code
+
+
+def printable(text: str) -> str:
+    """`text` with whatever would steer a terminal, as a name from a file may, spelled out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def end_at_once(number: int, descriptor: int = 2) -> None:

@@ -130,6 +130,10 @@ def open_history(run: Run, train: Batches, val: Batches) -> dict:
             f"--data {run.args.data} holds other images than the checkpoint's --data {before['data']}; name the data "
             "that the run was trained on, or start a fresh run without a checkpoint"
         )
+    if run.checkpoint.batch > train.steps:
+        raise InputError(
+            f"checkpoint {run.checkpoint.path} is after batch {run.checkpoint.batch} of an epoch of {train.steps}"
+        )
     if run.checkpoint.backend != keras.backend.backend():
         print(f"the checkpoint is from the {run.checkpoint.backend} backend: the run goes on, but not bit for bit")
     record |= here | {"arguments": run.arguments | {"lr": before["lr"]}}
@@ -151,6 +155,8 @@ def _resolve(
         if missing := {"arguments", "data", "learning_rate_changes"} - record.keys():
             raise InputError(f"checkpoint {checkpoint.path} lacks {', '.join(sorted(missing))} of its run")
         saved, options = record["arguments"], checkpoint.options
+        if missing := (arguments.RUN_DEFAULTS | dict(defaults)).keys() - saved.keys():
+            raise InputError(f"checkpoint {checkpoint.path} lacks the values of {', '.join(sorted(missing))}")
     args = arguments.resolve(given, defaults, saved, options, {*free, "lr", "data"})
     return args, {name: getattr(args, name) for name in arguments.RUN_DEFAULTS | dict(defaults)}
 

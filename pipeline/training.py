@@ -60,6 +60,10 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
             the folders, or the run diverges.
         SystemExit: Ctrl+C or SIGTERM asked to stop, and the state is saved.
     """
+    shape = (network["height"], network["width"], network["depth"])
+    for batches in (train, val):
+        if batches.image_shape != shape:
+            raise InputError(f"--data {run.args.data} holds images of shape {batches.image_shape}; expected {shape}")
     args, history = run.args, open_history(run, train, val)
     fig_path, json_path = (Path(args.output) / f"{run.script}.{ending}" for ending in ("png", "json"))
     models = [] if run.model_path is None else [run.model_path]
@@ -94,7 +98,7 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
             print(f"epoch {last} is reached already: {done} epochs are done")
             _keep_earlier_runs(run, history, models)
         for path in models:
-            if not path.exists() or read_checkpoint(path).epoch != epochs_of(history):
+            if not path.exists() or read_checkpoint(path, arrays=False).epoch != epochs_of(history):
                 checkpoints.save_as(path, model, epochs_of(history))
     if stop:  # too late to be met by a batch
         sys.exit(stop.exit_code)
@@ -224,7 +228,7 @@ def _belongs(path: Path, history: dict) -> bool:
     """Whether the history in a checkpoint or JSON file, or beside a plot, is the beginning of `history`."""
     try:
         of_curves = path.suffix in (".json", ".png")
-        earlier = read_history(path.with_suffix(".json")) if of_curves else read_checkpoint(path).history
+        earlier = read_history(path.with_suffix(".json")) if of_curves else read_checkpoint(path, arrays=False).history
     except InputError:
         return False
     return is_start_of(earlier, history)

@@ -2,7 +2,8 @@
 
 KIND is SIGINT, SIGTERM or SIGKILL: that signal at the end of batch NUMBER, of training or validation; `save`: SIGKILL
 just before step NUMBER of all that is done to write files (open, write, flush, sync, rename, directory sync);
-`storm in fsync` or `storm in savefig`: ten times SIGINT at call NUMBER of that function, in a save or in a plot.
+`storm in fsync` or `storm in savefig`: ten times SIGINT at call NUMBER of that function, in a save or in a plot;
+`pause`: wait for ever just before data file NUMBER of a build is complete.
 Counted from 1 over the whole process; with fewer of them, or KIND `none`, it ends by itself.
 """
 
@@ -83,11 +84,26 @@ def storm():
     before({"fsync": os, "savefig": Figure}[name], name, signal.SIGINT, times=10)
 
 
+def pause():
+    from pipeline.io.hdf5datasetwriter import HDF5DatasetWriter
+
+    original = HDF5DatasetWriter.close
+
+    def closing(self):
+        if next(points) == int(number):
+            signal.pause()
+        original(self)
+
+    HDF5DatasetWriter.close = closing
+
+
 sys.path.insert(0, str(Path(script).parent))
 if kind == "save":
     stop_in_saves()
 elif kind.startswith("storm"):
     storm()
+elif kind == "pause":
+    pause()
 elif kind != "none":
     stop_at_batches()
 sys.argv = [script, *arguments]

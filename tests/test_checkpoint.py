@@ -11,8 +11,9 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline.io.checkpoint import read_checkpoint, save_checkpoint
+from pipeline.io.checkpoint import read_checkpoint
 from pipeline.io.checkpointfolder import list_checkpoints
+from pipeline.io.checkpointwriter import save_checkpoint
 from pipeline.io.history import append_epoch, new_history
 from pipeline.nn.conv import ResNet
 

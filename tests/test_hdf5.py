@@ -6,9 +6,10 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+from forge import forge
 
 from pipeline.io import HDF5DatasetGenerator, HDF5DatasetWriter
-from pipeline.io.hdf5dataset import sha256
+from pipeline.io.hdf5dataset import read_hdf5_dataset
 from pipeline.preprocessing import AffineAugmentation, MeanPreprocessor
 
 COUNT = 50
@@ -183,55 +184,115 @@ def replace(key, **options):
     return change
 
 
-def relabel(labels):
-    """Other labels with their own digest, as a stranger's file may hold."""
+def strange(key, dtype, file_image=None):
+    """`key` in a layout of its own."""
 
     def change(file):
-        file["labels"].write_direct(labels)
-        file["labels"].attrs["sha256"] = sha256(labels)
+        shape = file[key].shape
+        del file[key]
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_external(str(file.filename).encode() + b".raw", 0, h5py.h5f.UNLIMITED)
+        space = h5py.h5s.create_simple(shape)
+        h5py.h5d.create(file.id, key.encode(), h5py.h5t.py_create(np.dtype(dtype)), space, properties)
 
     return change
+
+
+def virtual(file):
+    layout = h5py.VirtualLayout(IMAGES.shape, np.uint8)
+    layout[:] = h5py.VirtualSource("other.hdf5", "images", IMAGES.shape)
+    del file["images"]
+    file.create_virtual_dataset("images", layout)
+
+
+def linked(link):
+    def change(file):
+        file["group/labels"] = file["labels"]
+        del file["labels"]
+        file["labels"] = link
+
+    return change
+
+
+def name_classes(names):
+    return replace("label_names", data=np.array([name.encode() for name in names]))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda file: file.attrs.pop("complete"), "not marked complete"),
-        (lambda file: file.pop("images"), "lacks images"),
-        (lambda file: file.pop("labels"), "lacks labels"),
+        (lambda file: file.attrs.pop("complete"), "lacks the attribute complete"),
+        (lambda file: file.attrs.modify("complete", False), "not marked complete"),
+        (lambda file: file.attrs.create("complete", "yes"), "complete of / is no truth value"),
+        (lambda file: file.pop("images"), "images is missing"),
+        (lambda file: file.pop("labels"), "labels is missing"),
+        (lambda file: file.create_dataset("more", data=1), "'more' is not expected"),
+        (lambda file: file.create_group("group"), "'group' is not expected"),
         (replace("images", data=IMAGES.astype(np.float32)), "images is float32"),
-        (replace("images", data=IMAGES[:, 0]), "images is uint8"),
+        (replace("images", data=IMAGES[:, 0]), "images has shape"),
         (replace("images", data=IMAGES, chunks=(5, 8, 10, 3)), "not one contiguous block"),
-        (replace("images", shape=IMAGES.shape, dtype=np.uint8), "not one contiguous block"),
-        (replace("labels", data=LABELS[:-1]), "49 labels of 50 images"),
+        (replace("images", data=IMAGES, chunks=(5, 8, 10, 3), compression="gzip"), "not one contiguous block"),
+        (replace("images", shape=IMAGES.shape, dtype=np.uint8), "images is 12,000 bytes, which the file does not hold"),
+        (replace("images", shape=(1 << 20, 1 << 10, 1 << 10, 3), dtype=np.uint8), "which the file does not hold"),
+        (strange("images", "u1"), "images lies in another file"),
+        (virtual, "images is put together from other datasets"),
+        (replace("labels", data=LABELS[:-1]), r"labels has shape \(49,\); expected \(50\)"),
         (replace("labels", data=LABELS.astype(np.float32)), "labels is float32"),
-        (relabel(LABELS + 1), "labels from 1 to 3; expected 0 to 2"),
-        (relabel(LABELS - 1), "labels from -1 to 1; expected 0 to 2"),
-        (lambda file: file["labels"].write_direct((LABELS + 1) % 3), "digest of labels differs"),
-        (lambda file: file["words"].write_direct(np.array([b"ant", b"bee, wasp", b"dog"])), "digest of words differs"),
-        (replace("labels", data=(LABELS + 1) % 3), "data file .* is damaged"),
-        (lambda file: file.move("labels", "x") or file.__setitem__("labels", h5py.SoftLink("/x")), "lacks labels"),
+        (replace("labels", data=LABELS, chunks=(5,), shuffle=True), "labels is not one contiguous block"),
+        (replace("labels", data=LABELS + 1), "labels from 1 to 3; expected 0 to 2"),
+        (replace("labels", data=LABELS - 1), "labels from -1 to 1; expected 0 to 2"),
+        (strange("labels", "i8"), "labels lies in another file"),
+        (linked(h5py.SoftLink("/group/labels")), "labels is a link"),
+        (linked(h5py.ExternalLink("/etc/passwd", "labels")), "labels is a link"),
+        (name_classes(["n01", "\x1b[2J", "n03"]), r"label_names holds '\\x1b\[2J', which is no name"),
+        (name_classes(["n01", "n02"]), r"words has shape \(3,\); expected \(2\)"),
+        (name_classes(["n01", "n" * 2000, "n03"]), "label_names is"),
+        (replace("words", data=["ant", "bee", "cow"], dtype=h5py.string_dtype()), "words is object"),
+        (lambda file: file["images"].attrs.create("sha256", "0" * 65), "sha256 of /images has 65 characters"),
+        (lambda file: file.attrs.create("complete", np.ones(3, bool)), "complete of / is not one value"),
+        (lambda file: file.create_dataset("labels2", data=np.zeros(1 << 18)), "'labels2' is not expected"),
     ],
 )
-def test_a_file_that_is_not_what_was_written_is_refused(data, change, message):
-    with h5py.File(data, "r+") as file:
-        change(file)
+def test_a_stranger_s_file_is_held_to_the_form(data, change, message):
+    forge(data, change, images="images")
     with pytest.raises(ValueError, match=message) as error:
         HDF5DatasetGenerator(data, 4)
     assert "data.hdf5" in str(error.value)
     assert "\n" not in str(error.value)
 
 
+def test_a_forged_file_without_a_change_is_taken(data):
+    forge(data, lambda file: None, images="images")
+    assert HDF5DatasetGenerator(data, 4).num_images == COUNT
+
+
+def test_any_change_outside_of_the_images_is_noticed_at_once_and_inside_by_their_digest(data):
+    whole = data.read_bytes()
+    dataset = read_hdf5_dataset(data)
+    images = range(dataset.offset, dataset.offset + IMAGES.size)
+    for place in range(0, len(whole), 61):
+        data.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        if place in images:
+            with pytest.raises(ValueError, match="the digest of its images differs"):
+                read_hdf5_dataset(data).check_images(lambda count: None)
+        else:
+            with pytest.raises(ValueError, match=r"data\.hdf5 is (damaged|not a data file)"):
+                read_hdf5_dataset(data)
+
+
 def test_a_file_that_is_cut_short_missing_or_something_else_is_refused(tmp_path, data):
     whole = data.read_bytes()
-    for size in (0, 100, len(whole) // 2, len(whole) - 1):
+    for size in (0, 100, 512, len(whole) // 2, len(whole) - 1):
         (tmp_path / "short.hdf5").write_bytes(whole[:size])
         with pytest.raises(ValueError, match=r"short\.hdf5"):
             HDF5DatasetGenerator(tmp_path / "short.hdf5", 4)
     with pytest.raises(ValueError, match=r"nowhere\.hdf5 is missing"):
         HDF5DatasetGenerator(tmp_path / "nowhere.hdf5", 4)
-    with pytest.raises(ValueError, match="is no HDF5 file"):
+    with pytest.raises(ValueError, match="Is a directory"):
         HDF5DatasetGenerator(tmp_path, 4)
+    os.mkfifo(tmp_path / "pipe.hdf5")
+    with pytest.raises(ValueError, match="Not a regular file"):
+        HDF5DatasetGenerator(tmp_path / "pipe.hdf5", 4)
 
 
 def test_a_file_cut_short_under_a_reader_is_named(tmp_path, data):

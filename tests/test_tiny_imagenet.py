@@ -5,7 +5,6 @@ import hashlib
 import http.server
 import json
 import multiprocessing
-import os
 import re
 import shutil
 import signal
@@ -207,7 +206,7 @@ def in_val(root):
         (spoil(in_train, lambda content: b"hello"), "n02_11.JPEG is neither JPEG nor PNG"),
         (spoil(in_val, lambda content: b""), "val_11.JPEG is neither JPEG nor PNG"),
         (spoil(in_val, lambda content: content[:20] + content[-2:]), "val_11.JPEG doesn't decode"),
-        (spoil(in_train, lambda content: resized(content, 65500)), "n02_11.JPEG (doesn't decode|is 65500x)"),
+        (spoil(in_train, lambda content: resized(content, 65500)), "n02_11.JPEG claims to have more than"),
         (lambda root: shutil.rmtree(root / "train" / "n02" / "images") or enlarge(root), "the classes differ too much"),
         (lambda root: cv2.imwrite(str(in_train(root)), np.zeros((32, 48, 3), np.uint8)), "n02_11.JPEG is 48x32 pixels"),
         (lambda root: [image.unlink() for image in root.glob("train/n02/images/*[12]?.JPEG")], "n02 holds 42 images"),
@@ -239,33 +238,21 @@ def processes_of(session):
     return found
 
 
-def open_for_writing(fifo):
-    """A descriptor of a named pipe that another process is reading, or None while none is."""
-    with contextlib.suppress(OSError):
-        return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-
-
-def test_a_build_that_was_killed_leaves_nothing_that_counts(command, started, raw, built):
-    # A file that never comes to its end: the build stops at this image.
-    endless = in_train(raw)
-    os.unlink(endless)
-    os.mkfifo(endless)
-    build = started("build_tiny_imagenet.py", "--data", raw, start_new_session=True)
-    writer = wait_until(lambda: open_for_writing(endless))
+def test_a_build_that_was_killed_leaves_nothing_that_counts(command, started, raw):
+    script = ROOT / "build_tiny_imagenet.py"
+    build = started("tests/faults.py", "pause", "2", script, "--data", raw, start_new_session=True)
+    wait_until(lambda: list(raw.glob("hdf5/build.*.tmp/train.hdf5.*.tmp")))
     assert list(raw.glob("hdf5/build.*.tmp/val.hdf5"))
     done = command("build_tiny_imagenet.py", "--data", raw, code=2)
     assert f"in use by process {build.pid} on " in done.stderr
     build.send_signal(signal.SIGKILL)
     build.wait()
-    os.close(writer)
     wait_until(lambda: not processes_of(build.pid))
     assert not [path for path in (raw / "hdf5").iterdir() if path.suffix in (".hdf5", ".json")]
     done = command("train.py", "--data", raw, *SMALL, code=2)
     assert "mean.json" in done.stderr
     assert "build the data set first" in done.stderr
     # What was left is swept by the next build.
-    os.unlink(endless)
-    shutil.copy(in_train(built), endless)
     command("build_tiny_imagenet.py", "--data", raw)
     assert not list(raw.glob("hdf5/*.tmp"))
 

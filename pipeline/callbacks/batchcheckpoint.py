@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 
-from pipeline.io.checkpoint import metric_state
 from pipeline.io.checkpointfolder import CheckpointFolder
+from pipeline.io.checkpointwriter import metric_state
 from pipeline.stopping import Stopped, StopRequest
 
 

@@ -14,7 +14,7 @@ __getattr__, __all__ = names(
         "cifar10_batches": "cifar10",
         "load_cifar10": "cifar10",
         "read_checkpoint": "checkpoint",
-        "save_checkpoint": "checkpoint",
+        "save_checkpoint": "checkpointwriter",
         "tiny_imagenet_batches": "tinyimagenet",
     },
 )

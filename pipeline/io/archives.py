@@ -1,22 +1,28 @@
-"""A published archive: fetched, checked against its digest, and unpacked by names that are expected."""
+"""Published archives: fetched, checked against a digest, and read or unpacked by the names that are expected."""
 
+import gzip
 import hashlib
 import http.client
 import re
 import shutil
+import tarfile
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from pipeline.errors import InputError
+from pipeline.io.files import open_regular
 
 _BLOCK = 1 << 20
 _SECONDS = 30  # without a byte, until a connection counts as dead
 # No file of an image data set's archive comes near these.
 _LARGEST_MEMBER = 64 << 20
+_LARGEST_WHOLE = 4 << 30
 _MOST_MEMBERS = 1_000_000
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def download(url: str, path: Path, *, size: int, md5: str, advance: Callable[[int], None]) -> None:
@@ -42,7 +48,7 @@ def download(url: str, path: Path, *, size: int, md5: str, advance: Callable[[in
 
 def _blocks(url: str) -> Iterator[bytes]:
     try:
-        with urllib.request.urlopen(url, timeout=_SECONDS) as response:
+        with urllib.request.urlopen(url, timeout=_SECONDS) as response:  # noqa: S310  (the project's own URL)
             while block := response.read(_BLOCK):
                 yield block
     except (OSError, ValueError, http.client.HTTPException) as error:
@@ -58,14 +64,74 @@ def unpack(archive: Path, folder: Path, expected: re.Pattern) -> None:
     try:
         with zipfile.ZipFile(archive) as members:
             infos = [info for info in members.infolist() if not info.is_dir()]
-            if len(infos) > _MOST_MEMBERS:
+            if len(infos) > _MOST_MEMBERS or sum(info.file_size for info in infos) > _LARGEST_WHOLE:
                 raise InputError(f"{archive} holds {len(infos):,} files; expected a data set of images")
             for info in infos:
                 if not expected.fullmatch(info.filename) or info.file_size > _LARGEST_MEMBER:
                     raise InputError(f"{archive} holds {info.filename!a}, which the data set does not; not unpacked")
+                if info.compress_type not in _COMPRESSIONS or info.flag_bits & 1:
+                    raise InputError(f"{archive} holds {info.filename!a} packed in a way that the data set is not")
                 target = folder / info.filename
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with members.open(info) as source, open(target, "wb") as file:
                     shutil.copyfileobj(source, file, _BLOCK)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{archive} is no whole zip archive: {error}") from error
+
+
+def read_tar(path: Path, expected: Mapping[str, int], most: int) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each file in the archive `path`, a tar file or a gzipped one, as they come.
+
+    Args:
+        expected: the names that files in it may have, each with the bytes that it has at most.
+        most: the bytes of the unpacked archive at most.
+
+    Raises:
+        OSError: it can't be read, is damaged, or unpacks to more.
+        InputError: it holds anything else than folders and files that are expected, or one of them twice.
+    """
+    seen = set()
+    with open(open_regular(path), "rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        unpacked = _Capped(gzip.GzipFile(fileobj=file) if zipped else file, most)
+        try:
+            with tarfile.open(fileobj=unpacked, mode="r|") as archive:
+                for member in archive:
+                    if member.isdir():
+                        continue
+                    name = member.name
+                    if name not in expected or name in seen or member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+                        raise InputError(f"{path} holds {name!a:.200}, which it should not, or not so; it is not read")
+                    if not 0 <= member.size <= expected[name]:
+                        raise InputError(
+                            f"{path} holds {name} of {member.size:,} bytes; expected at most {expected[name]:,}"
+                        )
+                    seen.add(name)
+                    content = archive.extractfile(member).read()
+                    if len(content) != member.size:
+                        raise OSError(f"{name} is cut short")
+                    yield name, content
+            # To its end, where the digest of what was compressed stands.
+            while unpacked.read(_BLOCK):
+                pass
+        except InputError:
+            raise
+        except (tarfile.TarError, EOFError, zlib.error, ValueError, LookupError, TypeError) as error:
+            raise OSError(f"it doesn't unpack ({error!s:.100})") from error  # whatever tarfile makes of damage
+
+
+class _Capped:
+    """A file that is an error to read beyond so many bytes."""
+
+    def __init__(self, file: BinaryIO, most: int) -> None:
+        self._file, self._left = file, most
+
+    def read(self, size: int) -> bytes:
+        content = self._file.read(size)
+        self._left -= len(content)
+        if self._left < 0:
+            raise OSError("it unpacks to far more than it should")
+        return content

@@ -82,6 +82,11 @@ class Batches(keras.utils.PyDataset):
         return len(self.labels)
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        raise NotImplementedError
+
+    @property
     def steps(self) -> int:
         """Number of batches in a whole epoch."""
         whole, tail = divmod(self.num_images, self.batch_size)
@@ -150,6 +155,10 @@ class ArrayBatches(Batches):
         super().__init__(labels, len(class_names), batch_size, **options)
         self.images = images
         self.class_names = tuple(class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.images.shape[1:]
 
     def digest(self) -> str:
         """SHA-256 over images, labels and class names, in hexadecimal: the same digest, the same data."""

@@ -1,7 +1,7 @@
 """Checkpoints: one HDF5 file that stock Keras opens and that an exact resume needs nothing beside.
 
-    bytes 0-511      user block: magic, length and SHA-256 of every byte after it, so that damage shows before any HDF5
-                     code touches the file; epoch and batch, so that the newest of many is found without reading all
+    bytes 0-511      the seal (see `pipeline.io.sealed`), so that damage shows before any HDF5 code touches the file;
+                     its two numbers are epoch and batch, so that the newest of many is found without reading all
     /                attributes backend, keras_version, model_config as Keras writes them, stock layers only
     /model_weights   as Keras lays them out
     /run/state       JSON: epoch, batch, network, history, options
@@ -9,29 +9,38 @@
     /run/metrics     inside an epoch the running loss and accuracy, variables by their number
 
 `keras.models.load_model(path, compile=False)` reads the first two groups. `read_checkpoint` deserialises no code and
-no Keras configuration: the caller rebuilds the network, and arrays are taken by exact name, shape and dtype.
+no Keras configuration: which arrays there must be, of which shape, follows from the arguments of `ResNet.build`.
 """
 
-import hashlib
-import json
-import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
-import keras
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.io.atomic import write_atomically
+from pipeline.io.hdf5 import check_members, dataset_of, group_of, text_attribute
 from pipeline.io.history import check_history, epochs_of
-from pipeline.nn.conv import ResNet
-from pipeline.nn.normalization import stock_config
+from pipeline.io.sealed import Kind, open_sealed, read_seal
+from pipeline.io.strictjson import MOST_BYTES, is_count, parse_json
+from pipeline.nn.conv.layout import Layer, check_arguments, layers
 
-MAGIC = b"ResNet run 1\n"
-_HEADER = struct.Struct("<16sQ32sQQ")
-_USER_BLOCK = 512
+if TYPE_CHECKING:  # Checking a file needs no Keras.
+    import keras
+
+CHECKPOINT = Kind(b"ResNet run 1\n", "checkpoint", "take an earlier one")
+
+_MOST_METRICS = 16
+# State, configuration, and what HDF5 needs of its own for each array.
+_MOST_BESIDE = 3 * MOST_BYTES
+_STEP_COUNTERS = ("i4", "i8", "u4", "u8")
+# What a network's Keras configuration is made of, beside its layers: classes and where Keras would import them from.
+_CONFIG_CLASSES = {"DTypePolicy", "Functional", "GlorotUniform", "L2", "Ones", "Zeros", "__keras_tensor__"}
+_CONFIG_MODULES = {
+    "keras", "keras.initializers", "keras.layers", "keras.regularizers", "keras.src.models.functional", None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,177 +49,191 @@ class Checkpoint:
 
     `epoch` counts completed epochs, `batch` completed batches of the epoch under way. `network` holds the arguments
     of `ResNet.build`, `history` the run so far (see `pipeline.io.history`), `options` how the process that wrote it
-    went about it (see `pipeline.arguments`), `metrics` the running loss and accuracy inside an epoch, `content` the
-    file's HDF5 part.
+    went about it (see `pipeline.arguments`), `arrays` the file's arrays by their names, if they were asked for.
     """
 
     path: Path
     epoch: int
     batch: int
-    backend: str
     network: dict
     history: dict
     options: dict
-    metrics: tuple[np.ndarray, ...]
-    content: bytes
+    arrays: Mapping[str, np.ndarray]
 
-    def build_model(self) -> keras.Model:
+    @property
+    def metrics(self) -> list[np.ndarray]:
+        """The running loss and accuracy inside an epoch."""
+        return [values for name, values in self.arrays.items() if name.startswith("run/metrics/")]
+
+    @property
+    def backend(self) -> str:
+        """The Keras backend that the run ran on last."""
+        return "jax" if "jax" in self.history["run"].get("versions", ()) else "tensorflow"
+
+    def build_model(self) -> "keras.Model":
         """The network with its weights, uncompiled, for evaluation."""
+        from pipeline.nn.conv import ResNet
+
         model = ResNet.build(**self.network)
         self.restore(model)
         return model
 
-    def restore_metrics(self, model: keras.Model) -> None:
-        """Put the running loss and accuracy of a checkpoint inside an epoch back into the metrics of `model`.
-
-        Raises:
-            InputError: the checkpoint holds other metrics.
-        """
-        # Keras makes the variables when it first measures something.
-        nothing = keras.ops.zeros((1, *model.output_shape[1:]))
-        model.compute_metrics(None, nothing, nothing)
-        variables = model.metrics_variables
-        if [(v.shape, v.dtype) for v in self.metrics] != [(tuple(v.shape), np.dtype(v.dtype)) for v in variables]:
-            raise InputError(f"checkpoint {self.path} lacks the running loss and accuracy; take an earlier one")
-        for variable, values in zip(variables, self.metrics, strict=True):
-            variable.assign(values)
-
-    def restore(self, model: keras.Model) -> None:
+    def restore(self, model: "keras.Model") -> None:
         """Give `model`, and its optimizer if it is compiled, the checkpoint's values to the bit.
 
         Raises:
             InputError: an array that the model needs is missing or has another shape or dtype.
         """
-        targets = _weights_by_name(model)
+        variables = weights_by_name(model)
         optimizer = getattr(model, "optimizer", None)
         if optimizer is not None:
             optimizer.build(model.trainable_variables)
-            targets |= _optimizer_by_name(optimizer)
-        with _open(self.content, self.path) as file:
-            values = {name: _read_array(file, name, variable, self.path) for name, variable in targets.items()}
-        for name, variable in targets.items():
+            variables |= optimizer_by_name(optimizer)
+        self._assign(variables)
+
+    def restore_metrics(self, model: "keras.Model") -> None:
+        """Put the running loss and accuracy of a checkpoint inside an epoch back into the metrics of `model`.
+
+        Raises:
+            InputError: the checkpoint holds other metrics.
+        """
+        import keras
+
+        # Keras makes the variables when it first measures something.
+        nothing = keras.ops.zeros((1, *model.output_shape[1:]))
+        model.compute_metrics(None, nothing, nothing)
+        self._assign(metrics_by_name(model))
+
+    def _assign(self, variables: "Mapping[str, keras.Variable]") -> None:
+        values = {name: self._value(name, variable) for name, variable in variables.items()}
+        for name, variable in variables.items():
             variable.assign(values[name])
 
-
-def metric_state(model: keras.Model) -> list[np.ndarray]:
-    """The running loss and accuracy of `model`, to be saved inside an epoch."""
-    return [keras.ops.convert_to_numpy(variable) for variable in model.metrics_variables]
-
-
-def save_checkpoint(
-    path: Path,
-    model: keras.Model,
-    *,
-    epoch: int,
-    batch: int,
-    network: dict,
-    history: dict,
-    options: dict,
-    metrics: Sequence[np.ndarray] = (),
-) -> None:
-    """Write the state of a compiled `model` after `epoch` epochs and `batch` batches of the next, atomically.
-
-    `metrics` is the `metric_state` of the model inside an epoch.
-
-    Raises:
-        WriteError: the file could not be written whole; the one that was there is untouched.
-    """
-    state = {"epoch": epoch, "batch": batch, "network": network, "history": history, "options": options}
-    versions = {"backend": keras.backend.backend(), "keras_version": keras.__version__}
-    # In memory, so that the digest is known before the first byte reaches the disk.
-    with h5py.File("checkpoint", "w", driver="core", backing_store=False, userblock_size=_USER_BLOCK) as file:
-        file.attrs.update(versions | {"model_config": stock_config(model)})
-        weights = file.create_group("model_weights")
-        weights.attrs.update(versions | {"layer_names": _names(layer.name for layer in model.layers)})
-        for layer in model.layers:
-            weights.create_group(layer.name).attrs["weight_names"] = _names(weight.path for weight in layer.weights)
-        weights.create_group("top_level_model_weights").attrs["weight_names"] = _names(())
-        file["run/state"] = np.frombuffer(json.dumps(state, allow_nan=False).encode(), np.uint8)
-        for name, variable in (_weights_by_name(model) | _optimizer_by_name(model.optimizer)).items():
-            file[name] = keras.ops.convert_to_numpy(variable)
-        for number, values in enumerate(metrics):
-            file[f"run/metrics/{number}"] = values
-        file.flush()
-        content = file.id.get_file_image()
-    header = _HEADER.pack(MAGIC, len(content), hashlib.sha256(content).digest(), epoch, batch)
-    write_atomically(path, header.ljust(_USER_BLOCK, b"\0"), content)
+    def _value(self, name: str, variable: "keras.Variable") -> np.ndarray:
+        shape, dtype = tuple(variable.shape), np.dtype(variable.dtype)
+        stored = self.arrays.get(name)
+        if stored is None:
+            raise InputError(f"checkpoint {self.path} lacks {name}; it belongs to another network")
+        # The width of the step counter is the backend's own choice.
+        same_dtype = stored.dtype == dtype or (shape == () and {stored.dtype.kind, dtype.kind} <= {"i", "u"})
+        if stored.shape != shape or not same_dtype:
+            raise InputError(
+                f"checkpoint {self.path}: {name} is {stored.dtype} {stored.shape}; expected {dtype} {shape}"
+            )
+        return stored.astype(dtype)
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def weights_by_name(model: "keras.Model") -> "dict[str, keras.Variable]":
+    """The weights of `model` by the names of their arrays in a checkpoint."""
+    return {f"model_weights/{layer.name}/{weight.path}": weight for layer in model.layers for weight in layer.weights}
+
+
+def optimizer_by_name(optimizer: "keras.optimizers.Optimizer") -> "dict[str, keras.Variable]":
+    """The variables of `optimizer` by the names of their arrays in a checkpoint."""
+    return {f"run/optimizer/{variable.path}": variable for variable in optimizer.variables}
+
+
+def metrics_by_name(model: "keras.Model") -> "dict[str, keras.Variable]":
+    """The running loss and accuracy of `model` by the names of their arrays in a checkpoint."""
+    return {f"run/metrics/{number}": variable for number, variable in enumerate(model.metrics_variables)}
+
+
+def read_checkpoint(path: Path, *, arrays: bool = True) -> Checkpoint:
     """The checkpoint in the file `path`, its digest checked first. A name that ends in `.hdf` finds `.hdf5`.
 
+    Args:
+        arrays: take the arrays into memory; without them the checkpoint can't be restored.
+
     Raises:
-        InputError: the file is missing, is no checkpoint of this project, or is damaged.
+        InputError: the file is missing, is no checkpoint of this project, is damaged, or holds anything that a
+            checkpoint of its network does not.
     """
     if path.suffix == ".hdf" and not path.exists():
         path = path.with_suffix(".hdf5")
-    try:
-        whole = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"can't read checkpoint {path}: {error.strerror}") from error
-    if len(whole) < _USER_BLOCK or not whole.startswith(MAGIC):
-        raise InputError(f"{path} is not a checkpoint of this project; expected a file that its training wrote")
-    _, length, digest, *progress = _HEADER.unpack_from(whole)
-    content = whole[_USER_BLOCK:]
-    if len(content) != length:
-        raise InputError(f"checkpoint {path} is damaged: {len(content)} bytes of {length}; take an earlier one")
-    if hashlib.sha256(content).digest() != digest:
-        raise InputError(f"checkpoint {path} is damaged: its digest differs; take an earlier one")
-    with _open(content, path) as file:
+    with open_sealed(path, CHECKPOINT) as (file, _, seal):
         try:
-            state = json.loads(file["run/state"][()].tobytes())
-            epoch, batch, network, options = (state[name] for name in ("epoch", "batch", "network", "options"))
-            history = check_history(state["history"])
-            backend = str(file.attrs["backend"])
-            metrics = tuple(file[f"run/metrics/{number}"][()] for number in range(len(file.get("run/metrics", ()))))
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"checkpoint {path} holds no state of a run: {error}") from error
-    if (epoch, type(batch), type(network), type(options)) != (epochs_of(history), int, dict, dict) or batch < 0:
-        raise InputError(f"checkpoint {path} holds a state of a run that contradicts itself")
-    if progress != [epoch, batch]:
-        raise InputError(f"checkpoint {path} is damaged: its first bytes tell of another epoch; take an earlier one")
-    return Checkpoint(path, epoch, batch, backend, network, history, options, metrics, content)
+            state = _read_state(file)
+            network = list(layers(**state["network"]))
+            stored = dict(_check_arrays(file, network))
+            if seal.length > sum(array.nbytes for array in stored.values()) + _MOST_BESIDE:
+                raise InputError(f"it has {seal.length:,} bytes, far more than its arrays")
+            _check_config(file, network)
+        except ValueError as error:
+            raise InputError(f"{path} is not a checkpoint of this project: {error}") from error
+        if seal.numbers != (state["epoch"], state["batch"]):
+            raise CHECKPOINT.damaged(path, "its first bytes tell of another epoch")
+        return Checkpoint(path, **state, arrays={name: stored[name][()] for name in stored} if arrays else {})
 
 
 def progress_in(path: Path) -> tuple[int, int] | None:
     """The completed epochs and batches that the first bytes of a checkpoint tell of; None if it is none."""
+    seal = read_seal(path, CHECKPOINT)
+    return seal and seal.numbers
+
+
+def _read_state(file: h5py.File) -> dict:
+    """The state in /run/state, each part checked."""
+    stored = dataset_of(group_of(file, "run"), "state", ["u1"], (None,))
+    if stored.size > MOST_BYTES:
+        raise InputError(f"its state has {stored.size:,} bytes; expected at most {MOST_BYTES:,}")
+    state = parse_json(stored[()].tobytes())
+    if not isinstance(state, dict) or state.keys() != {"epoch", "batch", "network", "history", "options"}:
+        raise InputError("its state is not that of a run")
+    if not isinstance(state["network"], dict) or not isinstance(state["options"], dict):
+        raise InputError("its state is not that of a run")
     try:
-        with open(path, "rb") as file:
-            header = file.read(_HEADER.size)
-    except OSError:
-        return None
-    if len(header) < _HEADER.size or not header.startswith(MAGIC):
-        return None
-    *_, epoch, batch = _HEADER.unpack(header)
-    return epoch, batch
+        check_arguments(**state["network"])
+    except TypeError as error:
+        raise InputError(f"its network is not one of ResNet.build: {error}") from error
+    check_history(state["history"])
+    if not (is_count(state["epoch"]) and is_count(state["batch"])) or state["epoch"] != epochs_of(state["history"]):
+        raise InputError("its state contradicts itself")
+    return state
 
 
-def _weights_by_name(model: keras.Model) -> dict[str, keras.Variable]:
-    return {f"model_weights/{layer.name}/{weight.path}": weight for layer in model.layers for weight in layer.weights}
+def _check_arrays(file: h5py.File, network: Sequence[Layer]) -> Iterator[tuple[str, h5py.Dataset]]:
+    """The datasets of weights, optimizer and metrics by their names; there is nothing else in `file`."""
+    run = group_of(file, "run")
+    optimizer = group_of(group_of(run, "optimizer"), "sgd")
+    slots = {"iteration": (_STEP_COUNTERS, ()), "learning_rate": (["f4"], ())}
+    if len(optimizer) > len(slots):
+        for layer in network:
+            for weight, shape in layer.trainable.items():
+                slots[f"{layer.name}_{weight}_momentum"] = (["f4"], shape)
+    members = {"state": None, "optimizer": {"sgd": dict.fromkeys(slots)}}
+    metrics = ()
+    if "metrics" in run:
+        metrics = tuple(map(str, range(min(len(group_of(run, "metrics")), _MOST_METRICS))))
+        members["metrics"] = dict.fromkeys(metrics)
+    weights = {layer.name: {layer.name: dict.fromkeys(layer.weights)} if layer.weights else {} for layer in network}
+    check_members(file, {"model_weights": weights | {"top_level_model_weights": {}}, "run": members})
+    for layer in network:
+        for weight, shape in layer.weights.items():
+            group = file["model_weights"][layer.name][layer.name]
+            yield f"model_weights/{layer.name}/{layer.name}/{weight}", dataset_of(group, weight, ["f4"], shape)
+    for slot, (dtypes, shape) in slots.items():
+        yield f"run/optimizer/sgd/{slot}", dataset_of(optimizer, slot, dtypes, shape)
+    for metric in metrics:
+        yield f"run/metrics/{metric}", dataset_of(run["metrics"], metric, ["f4"], ())
 
 
-def _optimizer_by_name(optimizer: keras.optimizers.Optimizer) -> dict[str, keras.Variable]:
-    return {f"run/optimizer/{variable.path}": variable for variable in optimizer.variables}
-
-
-def _names(names: Iterable[str]) -> np.ndarray:
-    return np.array([name.encode() for name in names])
-
-
-def _open(content: bytes, path: Path) -> h5py.File:
+def _check_config(file: h5py.File, network: Sequence[Layer]) -> None:
+    """Check that the configuration that stock Keras would build from is the network's, and names nothing else."""
+    config = parse_json(text_attribute(file, "model_config", MOST_BYTES).encode())
     try:
-        return h5py.File(h5py.h5f.open_file_image(content))
-    except (OSError, ValueError) as error:
-        raise InputError(f"checkpoint {path} holds no HDF5 file: {error}") from error
-
-
-def _read_array(file: h5py.File, name: str, variable: keras.Variable, path: Path) -> np.ndarray:
-    shape, dtype = tuple(variable.shape), np.dtype(variable.dtype)
-    stored = file.get(name)
-    if not isinstance(stored, h5py.Dataset):
-        raise InputError(f"checkpoint {path} lacks {name}; it belongs to another network")
-    # The width of the step counter is the backend's own choice.
-    same_dtype = stored.dtype == dtype or (shape == () and {stored.dtype.kind, dtype.kind} <= {"i", "u"})
-    if stored.shape != shape or not same_dtype:
-        raise InputError(f"checkpoint {path}: {name} is {stored.dtype} {stored.shape}; expected {dtype} {shape}")
-    return stored[()].astype(dtype)
+        found = [(layer["name"], layer["class_name"]) for layer in config["config"]["layers"]]
+    except (KeyError, TypeError) as error:
+        raise InputError("its model_config is not that of a network") from error
+    if found != [(layer.name, layer.kind) for layer in network]:
+        raise InputError("its model_config has other layers than its network")
+    classes, parts = _CONFIG_CLASSES | {layer.kind for layer in network}, [config]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            if "class_name" in part and (
+                part["class_name"] not in classes or part.get("module") not in _CONFIG_MODULES
+            ):
+                raise InputError(f"its model_config names {part['class_name']!a:.100}, which its network does not have")
+            parts += part.values()
+        elif isinstance(part, list):
+            parts += part

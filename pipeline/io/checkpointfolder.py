@@ -11,7 +11,8 @@ import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.io.atomic import make_folder
-from pipeline.io.checkpoint import Checkpoint, progress_in, read_checkpoint, save_checkpoint
+from pipeline.io.checkpoint import Checkpoint, progress_in, read_checkpoint
+from pipeline.io.checkpointwriter import save_checkpoint
 from pipeline.io.history import new_history
 
 _NAME = re.compile(r"epoch_(\d+)(?:_batch_(\d+))?\.hdf5")
@@ -53,7 +54,7 @@ class CheckpointFolder:
     def save(self, model: keras.Model, epoch: int, batch: int = 0, metrics: Sequence[np.ndarray] = ()) -> bool:
         """Write the state of `model` after `epoch` epochs and `batch` batches; return whether it is safe.
 
-        `metrics` holds the metrics' variables inside an epoch (see `pipeline.io.checkpoint.metric_state`).
+        `metrics` holds the metrics' variables inside an epoch (see `pipeline.io.checkpointwriter.metric_state`).
         """
         self.saved_at = time.monotonic()
         path = self.folder / (f"epoch_{epoch}_batch_{batch}.hdf5" if batch else f"epoch_{epoch}.hdf5")

@@ -5,29 +5,25 @@ test images of 32x32 pixels, RGB, in ten classes, six files of 10,000 images.
 """
 
 import hashlib
-import io
-import lzma
 import os
-import pickle
 import socket
-import tarfile
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import cv2
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.io import archives
 from pipeline.io.batches import ArrayBatches
 from pipeline.io.dataset import Dataset
 from pipeline.io.digits import load_digits
+from pipeline.io.files import read_regular
 from pipeline.io.images import read_image
+from pipeline.io.pickledarrays import read_pickled
 from pipeline.preprocessing import AffineAugmentation, MeanImagePreprocessor
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -38,9 +34,15 @@ SIZE = 32
 
 _TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 _TEST = "test_batch"
+_RECORD = 1 + 3 * SIZE * SIZE
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
 
-Opener = Callable[[str], BinaryIO]
+# The files of each official layout, and the bytes that each has at most.
+_MOST_PICKLED, _MOST_BESIDE = 1 << 25, 1 << 16
+_PYTHON = dict.fromkeys((*_TRAIN, _TEST), _MOST_PICKLED) | dict.fromkeys(("batches.meta", "readme.html"), _MOST_BESIDE)
+_BINARY = {f"{name}.bin": IMAGES_PER_FILE * _RECORD for name in (*_TRAIN, _TEST)} | dict.fromkeys(
+    ("batches.meta.txt", "readme.html"), _MOST_BESIDE
+)
 
 
 def cifar10_batches(
@@ -85,10 +87,10 @@ def _load(data: str | None) -> Dataset:
     path = Path(data) if data is not None else _official_archive()
     if path.is_file():
         return _load_archive(path)
-    if (path / _TRAIN[0]).is_file():
-        return _load_batches(_read_python, lambda name: open(path / name, "rb"))
-    if (path / f"{_TRAIN[0]}.bin").is_file():
-        return _load_batches(_read_binary, lambda name: open(path / f"{name}.bin", "rb"))
+    if (path / _TRAIN[0]).exists():
+        return _join(path, _read_files(path, _PYTHON))
+    if (path / f"{_TRAIN[0]}.bin").exists():
+        return _join(path, _read_files(path, _BINARY))
     if (path / "train").is_dir() and (path / "test").is_dir():
         return _load_folder(path)
     raise InputError(
@@ -125,82 +127,80 @@ def _official_archive() -> Path:
 
 
 def _load_archive(path: Path) -> Dataset:
-    """Reads the members that it expects by their names; nothing is unpacked to disk."""
+    """The members that it expects by their names, as they come; nothing is unpacked to disk."""
+    expected = {f"cifar-10-batches-py/{name}": most for name, most in _PYTHON.items()}
+    expected |= {f"cifar-10-batches-bin/{name}": most for name, most in _BINARY.items()}
     try:
-        with closing(tarfile.open(path)) as archive:
-            members = {member.name: member for member in archive if member.isfile()}
-
-            def open_member(name: str) -> BinaryIO:
-                if name not in members:
-                    raise InputError(f"{path} lacks {name}; expected the official CIFAR-10 archive")
-                return archive.extractfile(members[name])
-
-            if f"cifar-10-batches-py/{_TRAIN[0]}" in members:
-                return _load_batches(_read_python, lambda name: open_member(f"cifar-10-batches-py/{name}"))
-            return _load_batches(_read_binary, lambda name: open_member(f"cifar-10-batches-bin/{name}.bin"))
-    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        return _join(path, archives.read_tar(path, expected, most=7 * _MOST_PICKLED))
+    except OSError as error:
         raise InputError(
-            f"{path} is not a whole CIFAR-10 archive: it doesn't unpack; name another file, or download it from {URL}"
+            f"{path} is not a whole CIFAR-10 archive: {error}; name another file, or download it from {URL}"
         ) from error
 
 
-def _load_batches(read: Callable[[bytes, str], tuple[np.ndarray, np.ndarray]], opener: Opener) -> Dataset:
-    """Joins the six files of an official layout; `read` turns one file's bytes into rows of pixels and labels."""
-    parts = []
+def _read_files(folder: Path, expected: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
+    for name, most in expected.items():
+        if Path(name).stem in (*_TRAIN, _TEST):
+            try:
+                yield name, read_regular(folder / name, most)
+            except OSError as error:
+                raise InputError(f"can't read {folder / name} of CIFAR-10: {error.strerror}") from error
+
+
+def _join(path: Path, files: Iterable[tuple[str, bytes]]) -> Dataset:
+    """The data set of an official layout's `files`, each a name and a content, which `path` holds."""
+    parts = {}
+    for member, content in files:
+        name = Path(member).name
+        if Path(name).stem in (*_TRAIN, _TEST):
+            read = _read_binary if name.endswith(".bin") else _read_python
+            parts[Path(name).stem] = _read_file(read, content, name)
     for name in (*_TRAIN, _TEST):
-        try:
-            with opener(name) as file:
-                rows, labels = read(file.read(), name)
-        except OSError as error:
-            raise InputError(f"can't read {name} of CIFAR-10: {error.strerror}") from error
-        if rows.dtype != np.uint8 or rows.shape != (IMAGES_PER_FILE, 3 * SIZE * SIZE):
-            raise InputError(f"{name} holds {rows.dtype} {rows.shape}; expected {IMAGES_PER_FILE} images of 3072 bytes")
-        if labels.shape != (IMAGES_PER_FILE,) or not np.all((labels >= 0) & (labels < len(CLASSES))):
-            raise InputError(f"{name} holds labels that are not {IMAGES_PER_FILE} numbers from 0 to 9")
-        # A row is the red plane, the green and the blue.
-        images = np.ascontiguousarray(rows.reshape(-1, 3, SIZE, SIZE).transpose(0, 2, 3, 1))
-        parts.append((images, labels.astype(np.int64)))
+        if name not in parts:
+            raise InputError(f"{path} lacks {name}; expected all files of the official layout")
+    train = [parts[name] for name in _TRAIN]
     return Dataset(
-        np.concatenate([images for images, _ in parts[:-1]]),
-        np.concatenate([labels for _, labels in parts[:-1]]),
-        *parts[-1],
+        np.concatenate([images for images, _ in train]),
+        np.concatenate([labels for _, labels in train]),
+        *parts[_TEST],
         CLASSES,
     )
 
 
-def _read_binary(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_file(read: Callable, content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images, uint8 (10000, 32, 32, 3), and labels of one file; `read` turns it into rows of pixels and labels."""
+    try:
+        rows, labels = read(content)
+    except ValueError as error:
+        raise InputError(f"{name} is not a CIFAR-10 batch: {error}; unpack it again") from error
+    if rows.dtype != np.uint8 or rows.shape != (IMAGES_PER_FILE, _RECORD - 1):
+        raise InputError(f"{name} holds {rows.dtype} {rows.shape}; expected {IMAGES_PER_FILE} images of 3072 bytes")
+    if labels.shape != (IMAGES_PER_FILE,) or not np.all((labels >= 0) & (labels < len(CLASSES))):
+        raise InputError(f"{name} holds labels that are not {IMAGES_PER_FILE} numbers from 0 to 9")
+    # A row is the red plane, the green and the blue.
+    images = np.ascontiguousarray(rows.reshape(-1, 3, SIZE, SIZE).transpose(0, 2, 3, 1))
+    return images, labels.astype(np.int64)
+
+
+def _read_binary(content: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Records of one label byte and 3,072 pixel bytes."""
-    record = 1 + 3 * SIZE * SIZE
-    if len(content) != IMAGES_PER_FILE * record:
-        raise InputError(f"{name}.bin has {len(content)} bytes; expected {IMAGES_PER_FILE * record}")
-    records = np.frombuffer(content, np.uint8).reshape(-1, record)
+    if len(content) != IMAGES_PER_FILE * _RECORD:
+        raise InputError(f"it has {len(content)} bytes; expected {IMAGES_PER_FILE * _RECORD}")
+    records = np.frombuffer(content, np.uint8).reshape(-1, _RECORD)
     return records[:, 1:], records[:, 0]
 
 
-def _read_python(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_python(content: bytes) -> tuple[np.ndarray, np.ndarray]:
     """A pickled dictionary with `data`, the rows, and `labels`."""
-    try:
-        batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
-        return np.asarray(batch[b"data"]), np.asarray(batch[b"labels"])
-    except InputError:
-        raise
-    except Exception as error:  # a damaged pickle fails in any way
-        raise InputError(f"{name} is not a CIFAR-10 batch ({error}); unpack it again") from error
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Rebuilds arrays and plain containers; a pickle that names anything else, such as a function, is refused."""
-
-    _GLOBALS = frozenset(
-        {("numpy", "ndarray"), ("numpy", "dtype")}
-        | {(f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")}
-        | {(f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")}
-    )
-
-    def find_class(self, module: str, name: str):
-        if (module, name) not in self._GLOBALS:
-            raise InputError(f"a CIFAR-10 batch names {module}.{name}, which no array needs; it is not loaded")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+    batch = read_pickled(content)
+    if not isinstance(batch, dict) or not {b"data", b"labels"} <= batch.keys():
+        raise InputError("it is no dictionary with data and labels")
+    rows, labels = batch[b"data"], batch[b"labels"]
+    if isinstance(labels, list) and all(type(label) is int for label in labels):
+        labels = np.array(labels)
+    if not isinstance(rows, np.ndarray) or not isinstance(labels, np.ndarray):
+        raise InputError("its data is no array, or its labels are no whole numbers")
+    return rows, labels
 
 
 def _load_folder(path: Path) -> Dataset:
@@ -216,6 +216,8 @@ def _class_names(path: Path) -> tuple[str, ...]:
     names = tuple(sorted(entry.name for entry in path.iterdir() if entry.is_dir()))
     if not names:
         raise InputError(f"{path} holds no folder; expected one a class")
+    if strange := [name for name in names if not name.isprintable()]:
+        raise InputError(f"{path} holds the folder {strange[0]!a:.100}; expected the name of a class, to be printed")
     return names
 
 

@@ -1,15 +1,19 @@
 """The HDF5 file of one split of a data set, as `HDF5DatasetWriter` writes it.
 
-    images        uint8 (n, height, width, channels), one contiguous unfiltered block, so that a row has a fixed place
+    bytes 0-511   the seal (see `pipeline.io.sealed`); its two numbers are where the images lie, and their bytes, which
+                  its digest leaves out
+    images        uint8 (n, height, width, channels), one contiguous unfiltered block, so that a row has a fixed place;
+                  its attribute `sha256` is the digest of its values
     labels        int64 (n,), 0 to classes - 1
-    label_names   bytes (classes,), the name that stands for each label in the source
+    label_names   bytes (classes,), the name that stands for each label in the source; optional
     words         bytes (classes,), UTF-8, what the class is called; optional
 
-Each carries its SHA-256 as the attribute `sha256`; the attribute `complete` of the file is written last.
+The attribute `complete` of the file, the digest and the seal are written last.
 """
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,24 +21,48 @@ import h5py
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.io.hdf5 import check_members, dataset_of, flag_attribute, text_attribute
+from pipeline.io.sealed import Kind, Seal, blocks, open_sealed
+
+DATA = Kind(b"ResNet data 1\n", "data file", "build it again")
+
+_MOST_IMAGES = 1 << 24
+_MOST_IMAGE_BYTES = 1 << 26
+_MOST_CLASSES = 1 << 16
+# What HDF5 needs of its own for so few datasets is a few kilobytes.
+_MOST_BESIDE = 1 << 20
 
 
 @dataclass(frozen=True)
 class HDF5Dataset:
-    """All of a file but its images: those lie at `offset`, in bytes, row after row, of `shape` in all."""
+    """All of a file but its images: those lie at `offset`, in bytes, row after row, of `shape` in all.
+
+    `descriptor` is the open file that all this was read from, to be closed by whoever has it; `images_sha256` is what
+    the images should digest to, in hexadecimal, and `digest` names the whole content.
+    """
 
     path: Path
+    descriptor: int
     offset: int
     shape: tuple[int, int, int, int]
     labels: np.ndarray
     label_names: tuple[str, ...]
     words: tuple[str, ...]
+    images_sha256: str
     digest: str
 
+    def check_images(self, advance: Callable[[int], None]) -> None:
+        """Read the images and check their digest; `advance` is called with the bytes of each part that was read.
 
-def sha256(array: np.ndarray) -> str:
-    """The digest of an array's values, in hexadecimal."""
-    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+        Raises:
+            InputError: they have changed since they were written.
+        """
+        digest = hashlib.sha256()
+        for block in blocks(self.descriptor, self.offset, self.offset + int(np.prod(self.shape))):
+            digest.update(block)
+            advance(len(block))
+        if digest.hexdigest() != self.images_sha256:
+            raise DATA.damaged(self.path, "the digest of its images differs")
 
 
 def read_hdf5_dataset(path: str | os.PathLike, images_key: str = "images") -> HDF5Dataset:
@@ -44,69 +72,50 @@ def read_hdf5_dataset(path: str | os.PathLike, images_key: str = "images") -> HD
         InputError: the file is missing, cut short, damaged, or not what `HDF5DatasetWriter` writes.
     """
     path = Path(path)
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        if not path.exists():
-            raise InputError(f"data file {path} is missing; build the data set first") from error
-        raise InputError(f"{path} is no HDF5 file, or is cut short or damaged: {_first_line(error)}") from error
-    with file:
+    if not os.path.lexists(path):
+        raise InputError(f"data file {path} is missing; build the data set first")
+    with open_sealed(path, DATA, spare=True) as (file, source, seal):
         try:
-            return _read(path, file, images_key)
-        except InputError:
-            raise
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # whatever h5py makes of damage
-            raise InputError(f"data file {path} is damaged: {_first_line(error)}; build it again") from error
+            parts = _read(file, images_key, seal)
+        except ValueError as error:
+            raise InputError(f"data file {path} is not one that this project wrote: {error}; build it again") from error
+        return HDF5Dataset(path, os.dup(source.fileno()), **parts)
 
 
-def _read(path: Path, file: h5py.File, images_key: str) -> HDF5Dataset:
-    if not file.attrs.get("complete"):
-        raise InputError(f"data file {path} is not marked complete; build it again")
-    images = _dataset(path, file, images_key, "u", 4)
-    if images.dtype != np.uint8 or 0 in images.shape:
-        raise InputError(f"data file {path}: {images_key} is {images.dtype} {images.shape}; expected uint8 images")
-    size = images.size
-    offset = images.id.get_offset()
-    if images.chunks is not None or images.external or offset is None or images.id.get_storage_size() != size:
-        raise InputError(f"data file {path}: {images_key} is not one contiguous block; build it again")
-    if path.stat().st_size < offset + size:
-        raise InputError(f"data file {path} is cut short; build it again")
-
-    labels = _dataset(path, file, "labels", "iu", 1)
-    if labels.shape != images.shape[:1]:
-        raise InputError(f"data file {path} holds {len(labels)} labels of {len(images)} images; build it again")
-    names = {}
-    for key in ("label_names", "words"):
-        if key in file:
-            names[key] = _checked(path, _dataset(path, file, key, "S", 1))
-    digest = hashlib.sha256(repr(images.shape).encode())
-    for dataset in (images, labels, *(file[key] for key in names)):
-        digest.update(str(dataset.attrs["sha256"]).encode())
-    values = _checked(path, labels).astype(np.int64)
-    label_names, words = (tuple(name.decode() for name in names.get(key, ())) for key in ("label_names", "words"))
-    if values.min() < 0 or (label_names and values.max() >= len(label_names)):
-        expected = f"0 to {len(label_names) - 1}" if label_names else "at least 0"
-        raise InputError(f"data file {path} holds labels from {values.min()} to {values.max()}; expected {expected}")
-    return HDF5Dataset(path, offset, images.shape, values, label_names, words, digest.hexdigest())
-
-
-def _dataset(path: Path, file: h5py.File, key: str, kinds: str, dimensions: int) -> h5py.Dataset:
-    # A link could lead out of this file.
-    dataset = file.get(key) if isinstance(file.get(key, getlink=True), h5py.HardLink) else None
-    if not isinstance(dataset, h5py.Dataset):
-        raise InputError(f"data file {path} lacks {key}; expected a file that the dataset build wrote")
-    if dataset.dtype.kind not in kinds or dataset.ndim != dimensions:
-        raise InputError(f"data file {path}: {key} is {dataset.dtype} {dataset.shape}, which the build never writes")
-    return dataset
-
-
-def _checked(path: Path, dataset: h5py.Dataset) -> np.ndarray:
-    values = dataset[()]
-    if sha256(values) != dataset.attrs["sha256"]:
-        key = dataset.name.removeprefix("/")
-        raise InputError(f"data file {path} is damaged: the digest of {key} differs; build it again")
-    return values
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def _read(file: h5py.File, images_key: str, seal: Seal) -> dict:
+    """All but path and descriptor of an `HDF5Dataset`, each part checked."""
+    if not flag_attribute(file, "complete"):
+        raise InputError("it is not marked complete")
+    images = dataset_of(file, images_key, ["u1"], (None,) * 4)
+    if len(images) > _MOST_IMAGES or images.size > len(images) * _MOST_IMAGE_BYTES:
+        raise InputError(f"it holds images of shape {images.shape}, which are more or larger than it can hold")
+    if seal.numbers != (images.id.get_offset(), images.size):
+        raise InputError("its first bytes tell of other images")
+    names = [key for key in ("label_names", "words") if key in file]
+    check_members(file, dict.fromkeys((images_key, "labels", *names)))
+    labels = dataset_of(file, "labels", ["<i8"], images.shape[:1])[()]
+    classes = None
+    texts = {"label_names": (), "words": ()}
+    for key in names:
+        stored = dataset_of(file, key, ["S"], (classes,))
+        classes = len(stored)
+        if classes > _MOST_CLASSES:
+            raise InputError(f"it names {classes:,} classes; expected at most {_MOST_CLASSES:,}")
+        texts[key] = tuple(name.decode() for name in stored[()])
+        if strange := [name for name in texts[key] if not name.isprintable()]:
+            raise InputError(f"{key} holds {strange[0]!a:.100}, which is no name to print")
+    most = (classes or _MOST_CLASSES) - 1
+    if labels.min() < 0 or labels.max() > most:
+        raise InputError(f"it holds labels from {labels.min()} to {labels.max()}; expected 0 to {most}")
+    if seal.length > sum(dataset.nbytes for dataset in file.values()) + _MOST_BESIDE:
+        raise InputError(f"it has {seal.length:,} bytes, far more than its datasets")
+    images_sha256 = text_attribute(images, "sha256", 64)
+    digest = hashlib.sha256(repr((images.shape, images_sha256, texts)).encode())
+    digest.update(labels.data)
+    return texts | {
+        "offset": images.id.get_offset(),
+        "shape": images.shape,
+        "labels": labels,
+        "images_sha256": images_sha256,
+        "digest": digest.hexdigest(),
+    }

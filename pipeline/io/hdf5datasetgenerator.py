@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from os import PathLike
 
@@ -48,6 +49,8 @@ class HDF5DatasetGenerator(Batches):
         workers: int = 1,
     ) -> None:
         self._dataset = dataset = read_hdf5_dataset(db_path)
+        # Given back with the object, also if what follows refuses an argument.
+        self._close_file = weakref.finalize(self, os.close, dataset.descriptor)
         if limit is not None and limit < 1:
             raise InputError(f"limit is {limit}; expected a number of images of at least 1")
         if classes is None:
@@ -73,7 +76,10 @@ class HDF5DatasetGenerator(Batches):
             seed=seed,
             workers=workers,
         )
-        self._file = os.open(dataset.path, os.O_RDONLY | os.O_CLOEXEC)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self._dataset.shape[1:]
 
     def digest(self) -> str:
         """A digest of the file's digests and of the means that are subtracted: the same digest, the same data."""
@@ -85,14 +91,12 @@ class HDF5DatasetGenerator(Batches):
 
     def close(self) -> None:
         super().close()
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._close_file()
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
         images = np.empty((len(rows), *self._dataset.shape[1:]), np.uint8)
         places = self._dataset.offset + self._rows[rows] * images[0].size
         for image, place in zip(images, places.tolist(), strict=True):
-            if os.preadv(self._file, [image], place) != image.size:
+            if os.preadv(self._dataset.descriptor, [image], place) != image.size:
                 raise InputError(f"data file {self._dataset.path} was cut short; build it again")
         return images

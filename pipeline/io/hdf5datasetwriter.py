@@ -13,7 +13,9 @@ import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.io.atomic import flush, make_folder, temporary_path
-from pipeline.io.hdf5dataset import sha256
+from pipeline.io.hdf5 import MOST_TEXT
+from pipeline.io.hdf5dataset import DATA
+from pipeline.io.sealed import BLOCK, Seal, digest_of
 
 
 class HDF5DatasetWriter:
@@ -44,7 +46,7 @@ class HDF5DatasetWriter:
         _check_absent(self.output_path)
         make_folder(self.output_path.parent)
         self._temporary = temporary_path(self.output_path)
-        self._file = h5py.File(self._temporary, "w")
+        self._file = h5py.File(self._temporary, "w", userblock_size=BLOCK)
         self._images = _allocate(self._file, data_key, self.dims)
         self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CLOEXEC)
         self._reserve()
@@ -79,10 +81,17 @@ class HDF5DatasetWriter:
             self._buffer[pending : pending + len(rows)] = rows
 
     def store_class_labels(self, class_labels: Sequence[str], words: Sequence[str] = ()) -> None:
-        """Store what the labels 0, 1, ... stand for, and what people call it."""
-        self._store("label_names", np.array([name.encode() for name in class_labels]))
-        if words:
-            self._store("words", np.array([word.encode() for word in words]))
+        """Store what the labels 0, 1, ... stand for, and what people call it.
+
+        Raises:
+            InputError: one of them can't be printed, or is longer than `MOST_TEXT` bytes.
+        """
+        for key, names in {"label_names": class_labels, "words": words}.items():
+            for name in names:
+                if not name.isprintable() or len(name.encode()) > MOST_TEXT:
+                    raise InputError(f"{name!a:.100} is no name to print, of at most {MOST_TEXT} bytes")
+            if names:
+                self._file[key] = np.array([name.encode() for name in names])
 
     def close(self) -> None:
         """Finish the file and give it its name.
@@ -96,10 +105,12 @@ class HDF5DatasetWriter:
             if self._added < self.dims[0]:
                 raise InputError(f"{self._added} rows for {self.output_path}; {self.dims[0]} were promised")
             self._write(self._buffer[: self._added - self._written])
+            self._file["labels"] = self._labels
             self._images.attrs["sha256"] = self._digest.hexdigest()
-            self._store("labels", self._labels)
             self._file.attrs["complete"] = True
+            images = (self._images.id.get_offset(), self._images.size)
             self._close_files()
+            _seal(self._temporary, images)
             flush(self._temporary)
             _check_absent(self.output_path)
             os.rename(self._temporary, self.output_path)
@@ -116,10 +127,6 @@ class HDF5DatasetWriter:
             self.close()
         else:
             self._discard()
-
-    def _store(self, key: str, values: np.ndarray) -> None:
-        self._file[key] = values
-        self._file[key].attrs["sha256"] = sha256(values)
 
     def _write(self, rows: np.ndarray) -> None:
         if len(rows):
@@ -156,6 +163,13 @@ class HDF5DatasetWriter:
 def _check_absent(path: Path) -> None:
     if path.exists():
         raise InputError(f"{path} exists already; remove it, or name another file")
+
+
+def _seal(path: Path, images: tuple[int, int]) -> None:
+    """Write the seal of a data file, given the place and size of its images."""
+    with open(path, "r+b", buffering=0) as file:
+        length = os.fstat(file.fileno()).st_size - BLOCK
+        file.write(Seal(DATA.magic, length, digest_of(file, *images), images).pack())
 
 
 def _allocate(file: h5py.File, key: str, shape: tuple[int, ...]) -> h5py.Dataset:

@@ -7,15 +7,19 @@ A history is a plain dictionary, the same in memory, in the JSON file and in a c
         script, arguments          the command, and the values it was resolved to
         data                       SHA-256 of the data set
         learning_rate_changes      [epoch, batch, value], made by hand after so many epochs and batches
+        classes, steps             names of the classes, batches in an epoch
         versions, device           what it ran on
 """
 
 import json
 import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import InputError
 from pipeline.io.atomic import write_atomically
+from pipeline.io.strictjson import is_count, is_number, read_json
 
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 
@@ -61,21 +65,63 @@ def write_history(path: Path, history: dict) -> None:
 def read_history(path: Path) -> dict:
     """The history in the JSON file `path`; `InputError` if it is none."""
     try:
-        return check_history(json.loads(path.read_bytes()))
-    except (OSError, ValueError) as error:
+        return check_history(read_json(path))
+    except OSError as error:
+        raise InputError(f"can't read history {path}: {error.strerror}") from error
+    except ValueError as error:
         raise InputError(f"{path} is not a history: {error}") from error
 
 
 def check_history(history: object) -> dict:
     """`history` itself if it has the form above; `InputError` if not."""
-    if not isinstance(history, dict) or not isinstance(history.get("run"), dict):
-        raise InputError("a history is an object with the object run")
+    if not isinstance(history, dict) or history.keys() != {*CURVES, "run"} or not isinstance(history["run"], dict):
+        raise InputError(f"a history is an object with {', '.join(CURVES)} and run, and no more")
     for curve in CURVES:
-        numbers = history.get(curve)
-        if not isinstance(numbers, list) or not all(_is_number(number) for number in numbers):
-            raise InputError(f"the history's {curve} is not a list of finite numbers")
+        numbers = history[curve]
+        if not isinstance(numbers, list) or not all(is_number(number) for number in numbers):
+            raise InputError(f"the history's {curve} is not a list of numbers")
+        if len(numbers) not in (len(history["loss"]), 0):
+            raise InputError(f"the history has {len(numbers)} epochs of {curve} and {len(history['loss'])} of loss")
+    for name, value in history["run"].items():
+        if name not in _RUN:
+            raise InputError(f"the history's run has {name!a:.100}, which no run has")
+        if not _RUN[name](value):
+            raise InputError(f"the history's run has a {name} that no run has: {value!a:.100}")
     return history
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _all(of: type, fits: Callable[[object], bool]) -> Callable[[object], bool]:
+    """Whether a value is a list, or a dictionary with values, that all fit."""
+    return lambda value: isinstance(value, of) and all(map(fits, value.values() if of is dict else value))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable()
+
+
+def _is_flag(value: object) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str)) or _all(list, is_count)(value)
+
+
+def _is_change(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and is_count(value[0])
+        and is_count(value[1])
+        and is_number(value[2])
+        and value[2] > 0
+    )
+
+
+# The parts of a history's run, and what each may be.
+_RUN: dict[str, Callable[[object], bool]] = {
+    "script": lambda value: isinstance(value, str) and re.fullmatch(r"\w+", value, re.ASCII) is not None,
+    "data": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None,
+    "arguments": _all(dict, _is_flag),
+    "learning_rate_changes": _all(list, _is_change),
+    "classes": _all(list, _is_text),
+    "steps": lambda value: is_count(value) and value > 0,
+    "versions": _all(dict, _is_text),
+    "device": _is_text,
+}

@@ -21,7 +21,7 @@ _CHUNK = 64
 _MOST_AHEAD = 160
 # Where Linux keeps shared memory: a container often has no more than 64 MB of it, and no error but a dead process shows
 # that it is used up.
-_SHARED = "/dev/shm"
+_SHARED = "/dev/shm"  # noqa: S108
 
 
 class ImageReader:

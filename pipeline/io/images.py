@@ -8,13 +8,16 @@ import cv2
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.io.files import read_regular
+
+MOST_BYTES = 1 << 26
+# OpenCV reads this when it loads, and refuses larger images by their headers.
+MOST_PIXELS = int(os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"])
 
 # What a whole file of each format starts and ends with, save for a few bytes that some programs add at the end. OpenCV
 # decodes a truncated one without complaint.
-_MARKS = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND\xae\x42\x60\x82"))
+_JPEG, _PNG = (b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND\xae\x42\x60\x82")
 _TRAILER = 4096
-# Bytes that hold most small images whole.
-_BLOCK = 1 << 14
 
 
 def read_image(path: str | PathLike, shape: tuple[int, int] | None = None) -> np.ndarray:
@@ -22,20 +25,24 @@ def read_image(path: str | PathLike, shape: tuple[int, int] | None = None) -> np
 
     Args:
         path: the file.
-        shape: the (height, width) that the image must have, or None for any.
+        shape: the (height, width) that the image must have, or None for any of at most `MOST_PIXELS`.
 
     Raises:
-        InputError: the file can't be read, is neither JPEG nor PNG, is cut short, doesn't decode, or has another size.
+        InputError: the file can't be read, is neither JPEG nor PNG, is too large, is cut short, doesn't decode, or has
+            another size.
     """
-    content = _read_file(path)
-    if not any(content.startswith(start) for start, _ in _MARKS):
+    try:
+        content = read_regular(path, MOST_BYTES)
+    except OSError as error:
+        raise InputError(f"can't read image {path}: {error.strerror}") from error
+    if not is_image(content):
         raise InputError(f"{path} is neither JPEG nor PNG; remove or replace it")
-    if not any(content.startswith(start) and end in content[-_TRAILER:] for start, end in _MARKS):
+    if (_JPEG if content.startswith(_JPEG[0]) else _PNG)[1] not in content[-_TRAILER:]:
         raise InputError(f"image {path} is cut short; replace it")
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:  # a header that asks for more pixels than there may be
-        pixels = None
+    except cv2.error as error:  # of an image's header alone, before there is room for its pixels
+        raise InputError(f"image {path} claims to have more than {MOST_PIXELS:,} pixels; replace it") from error
     if pixels is None:
         raise InputError(f"image {path} doesn't decode; replace it")
     if shape is not None and pixels.shape[:2] != shape:
@@ -43,11 +50,16 @@ def read_image(path: str | PathLike, shape: tuple[int, int] | None = None) -> np
     return pixels
 
 
+def is_image(content: bytes) -> bool:
+    """Whether a file that begins with `content` is a JPEG or PNG file."""
+    return content.startswith((_JPEG[0], _PNG[0]))
+
+
 def list_images(folder: Path) -> list[str]:
     """Paths of the image files in `folder` and below, in the order of their names, whatever the file system's.
 
     Raises:
-        InputError: the folder is missing, or holds no image.
+        InputError: the folder is missing, or holds no image, or one whose name can't be printed.
     """
     from imutils import paths
 
@@ -56,20 +68,8 @@ def list_images(folder: Path) -> list[str]:
     found = sorted(paths.list_images(str(folder)))
     if not found:
         raise InputError(f"folder {folder} holds no image")
+    start = len(str(folder))
+    for path in found:
+        if not path[start:].isprintable():
+            raise InputError(f"{folder} holds {path[start:]!a}, whose name can't be printed; rename it")
     return found
-
-
-def _read_file(path: str | PathLike) -> bytes:
-    # By system calls: a Python file object takes a fifth as long as decoding a small image does.
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            content = os.read(descriptor, _BLOCK)
-            if len(content) == _BLOCK:
-                while block := os.read(descriptor, 1 << 20):
-                    content += block
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise InputError(f"can't read image {path}: {error.strerror}") from error
-    return content

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 from pipeline.errors import InputError
 from pipeline.io import archives
 from pipeline.io.atomic import make_folder, write_atomically
+from pipeline.io.files import read_regular
 from pipeline.io.images import list_images
+from pipeline.io.strictjson import is_number, read_json
 
 if TYPE_CHECKING:  # The build of the data set needs neither, nor Keras.
     from pipeline.io.hdf5datasetgenerator import HDF5DatasetGenerator
@@ -26,6 +28,7 @@ if TYPE_CHECKING:  # The build of the data set needs neither, nor Keras.
 
 CHANNELS = ("R", "G", "B")
 
+_MOST_TABLE = 1 << 26  # bytes
 _TOP = "tiny-imagenet-200"
 MEMBERS = re.compile(
     _TOP + r"/(wnids\.txt|words\.txt|val/val_annotations\.txt|(val|test)/images/(val|test)_\d+\.JPEG"
@@ -149,16 +152,16 @@ def read_mean(path: Path) -> dict[str, float]:
         InputError: the file is missing or holds something else.
     """
     try:
-        mean = json.loads(path.read_bytes())
+        mean = read_json(path)
     except OSError as error:
         raise InputError(
             f"can't read the mean {path}: {error.strerror}; build the data set first, with build_tiny_imagenet.py"
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"the mean {path} is not JSON: {error}; build the data set again") from error
-    if not isinstance(mean, dict) or not all(_is_mean(mean.get(channel)) for channel in CHANNELS):
+    if not isinstance(mean, dict) or mean.keys() != set(CHANNELS) or not all(map(_is_mean, mean.values())):
         raise InputError(f"the mean {path} doesn't hold R, G and B, 0 to 255; build the data set again")
-    return {channel: mean[channel] for channel in CHANNELS}
+    return mean
 
 
 def tiny_imagenet_batches(
@@ -194,7 +197,7 @@ def mean_batches(path: Path, mean: Path, **options) -> "HDF5DatasetGenerator":
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return read_regular(path, _MOST_TABLE).decode().splitlines()
     except OSError as error:
         raise InputError(f"can't read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -207,4 +210,4 @@ def _is_name(text: str) -> bool:
 
 
 def _is_mean(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 255
+    return is_number(value) and 0 <= value <= 255

@@ -1,5 +1,5 @@
-"""Convolutional networks."""
+"""Convolutional networks. `ResNet` loads on first use: their layout needs no Keras."""
 
-from pipeline.nn.conv.resnet import ResNet
+from pipeline.lazy import names
 
-__all__ = ["ResNet"]
+__getattr__, __all__ = names(__name__, {"ResNet": "resnet"})

@@ -5,16 +5,14 @@ Networks", arXiv:1603.05027. The layers are named after the rows of the publishe
 `conv2_1_...` the first module of the first stage.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral
 
 import keras
 from keras import layers
 
-from pipeline.errors import InputError
+from pipeline.nn.conv.layout import check_arguments
 from pipeline.nn.normalization import BatchNormalization
 
 # Whatever Keras' global setting says.
@@ -115,7 +113,18 @@ class ResNet:
         Raises:
             InputError: (a `ValueError`) an argument is outside these bounds.
         """
-        _check(height, width, depth, classes, stages, filters, reg, bn_eps, bn_mom, dataset)
+        check_arguments(
+            height=height,
+            width=width,
+            depth=depth,
+            classes=classes,
+            stages=stages,
+            filters=filters,
+            reg=reg,
+            bn_eps=bn_eps,
+            bn_mom=bn_mom,
+            dataset=dataset,
+        )
         unit = Unit(
             convolution=partial(
                 layers.Conv2D,
@@ -136,31 +145,3 @@ class ResNet:
         x = layers.Dense(classes, kernel_regularizer=keras.regularizers.L2(reg), name="linear")(x)
         outputs = layers.Activation("softmax", dtype="float32", name="softmax")(x)
         return keras.Model(inputs, outputs, name="resnet")
-
-
-def _check(height, width, depth, classes, stages, filters, reg, bn_eps, bn_mom, dataset) -> None:
-    if dataset not in STEMS:
-        raise InputError(f"dataset is {dataset!r}; expected one of {', '.join(STEMS)}")
-    for name, value in {"height": height, "width": width, "depth": depth, "classes": classes}.items():
-        if not _is_count(value):
-            raise InputError(f"{name} is {value!r}; expected a whole number of at least 1")
-    for name, values in {"stages": stages, "filters": filters}.items():
-        if not isinstance(values, Sequence) or not values or not all(map(_is_count, values)):
-            raise InputError(f"{name} is {values!r}; expected whole numbers of at least 1")
-    if len(filters) != len(stages) + 1:
-        raise InputError(
-            f"filters has {len(filters)} entries and stages {len(stages)}; expected one for the stem and one a stage, "
-            f"{len(stages) + 1}"
-        )
-    if any(value % 4 for value in filters):
-        raise InputError(f"filters is {tuple(filters)}; expected multiples of 4, a bottleneck is a quarter as wide")
-    if not (isinstance(reg, (int, float)) and 0 <= reg < math.inf):
-        raise InputError(f"reg is {reg!r}; expected a number of at least 0")
-    if not (isinstance(bn_eps, (int, float)) and 0 < bn_eps < math.inf):
-        raise InputError(f"bn_eps is {bn_eps!r}; expected a number above 0")
-    if not (isinstance(bn_mom, (int, float)) and 0 <= bn_mom <= 1):
-        raise InputError(f"bn_mom is {bn_mom!r}; expected a number from 0 to 1")
-
-
-def _is_count(value) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1

@@ -1,0 +1,49 @@
+"""Opening and reading files that may come from anyone."""
+
+import errno
+import os
+import stat
+from os import PathLike
+
+# Bytes that hold most small images whole.
+_FIRST = 1 << 14
+_BLOCK = 1 << 20
+
+
+def open_regular(path: str | PathLike) -> int:
+    """A descriptor of the regular file `path`, for reading.
+
+    Raises:
+        OSError: it can't be opened, or is something else: a named pipe or a device can keep a reader for ever.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(code, os.strerror(code) if stat.S_ISDIR(mode) else "Not a regular file", str(path))
+    return descriptor
+
+
+def read_regular(path: str | PathLike, most: int) -> bytes:
+    """The content of the regular file `path`.
+
+    Raises:
+        OSError: it can't be read, isn't a regular file, or has more than `most` bytes.
+    """
+    # By system calls: a Python file object takes a fifth as long as decoding a small image does.
+    descriptor = open_regular(path)
+    try:
+        content = os.read(descriptor, _FIRST)
+        if len(content) == _FIRST:
+            parts = [content]
+            size = len(content)
+            while size <= most and (part := os.read(descriptor, _BLOCK)):
+                parts.append(part)
+                size += len(part)
+            content = b"".join(parts)
+    finally:
+        os.close(descriptor)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"More than the {most:,} bytes that such a file has at most", str(path))
+    return content

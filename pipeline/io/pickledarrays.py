@@ -1,0 +1,191 @@
+"""Pickled arrays, read without Python's unpickler: that calls whatever a pickle names.
+
+A pickle is a program for a small stack machine, which the standard library's `pickletools` describes and decodes. Of
+its operations those are carried out here that build numbers, texts, lists, tuples, dictionaries and NumPy arrays, in
+the form that each version of NumPy gives them; any other is refused. NumPy itself sees the finished arrays alone.
+"""
+
+import pickletools
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.errors import InputError
+
+_DTYPES = {"u1": "u1", "|u1": "u1", "i4": "<i4", "i8": "<i8"}
+_MULTIARRAY, _NUMERIC = (
+    ("numpy.core.multiarray", "numpy._core.multiarray"),
+    ("numpy.core.numeric", "numpy._core.numeric"),
+)
+
+
+@dataclass
+class _Global:
+    """Something that a pickle may name: what stands for it here."""
+
+    name: str
+
+
+@dataclass
+class _Dtype:
+    name: str
+    order: str = "<"
+
+
+@dataclass
+class _Array:
+    """An array as a pickle states it: content, dtype, shape, order, all unchecked until the array is made."""
+
+    parts: tuple = ()
+
+    def make(self) -> np.ndarray:
+        content, dtype, shape, order = self.parts
+        if not isinstance(content, (bytes, bytearray)):
+            raise InputError("an array has no content")
+        if not isinstance(dtype, _Dtype) or dtype.name not in _DTYPES or dtype.order not in ("<", "|"):
+            raise InputError("an array is not of whole numbers")
+        values = np.frombuffer(content, _DTYPES[dtype.name])
+        if not isinstance(shape, tuple) or not all(type(length) is int and length >= 0 for length in shape):
+            raise InputError("an array has no shape")
+        return values.reshape(shape, order=order)
+
+
+_GLOBALS = {
+    ("numpy", "ndarray"): _Global("ndarray"),
+    ("numpy", "dtype"): _Global("dtype"),
+    **{(module, "_reconstruct"): _Global("reconstruct") for module in _MULTIARRAY},
+    **{(module, "_frombuffer"): _Global("frombuffer") for module in _NUMERIC},
+}
+
+
+def read_pickled(content: bytes) -> object:
+    """What the pickle `content` states, with its arrays as NumPy arrays, read-only; texts of Python 2 are bytes.
+
+    Raises:
+        InputError: it names anything but NumPy's arrays, or isn't a whole pickle.
+    """
+    try:
+        return _with_arrays(_run(content))
+    except InputError:
+        raise
+    except (ValueError, TypeError, LookupError, OverflowError, MemoryError) as error:
+        raise InputError(f"it is no whole pickle of arrays: {error!s:.100}") from error
+
+
+def _with_arrays(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: inner.make() if isinstance(inner, _Array) else inner for key, inner in value.items()}
+    return value.make() if isinstance(value, _Array) else value
+
+
+def _run(content: bytes) -> object:
+    stack, marks, memo = [], [], {}
+
+    def marked() -> list:
+        start = marks.pop()
+        taken = stack[start:]
+        del stack[start:]
+        return taken
+
+    for operation, argument, _ in pickletools.genops(content):
+        match operation.name:
+            case "PROTO" | "FRAME":
+                pass
+            case "STOP":
+                return stack[-1]
+            case "BININT" | "BININT1" | "BININT2":
+                stack.append(argument)
+            case "BINBYTES" | "BINBYTES8" | "BYTEARRAY8" | "SHORT_BINBYTES" | "BINUNICODE" | "SHORT_BINUNICODE":
+                stack.append(argument)
+            case "BINSTRING" | "SHORT_BINSTRING":
+                stack.append(argument.encode("latin-1"))
+            case "NONE":
+                stack.append(None)
+            case "NEWTRUE" | "NEWFALSE":
+                stack.append(operation.name == "NEWTRUE")
+            case "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "MARK":
+                marks.append(len(stack))
+            case "EMPTY_LIST":
+                stack.append([])
+            case "APPEND":
+                item = stack.pop()
+                _as(list, stack[-1]).append(item)
+            case "APPENDS":
+                items = marked()
+                _as(list, stack[-1]).extend(items)
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "TUPLE":
+                stack.append(tuple(marked()))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                start = len(stack) - int(operation.name[-1])
+                stack[start:] = [tuple(stack[start:])]
+            case "EMPTY_DICT":
+                stack.append({})
+            case "SETITEM":
+                value, key = stack.pop(), stack.pop()
+                _as(dict, stack[-1])[_key(key)] = value
+            case "SETITEMS":
+                items = marked()
+                _as(dict, stack[-1]).update(zip(map(_key, items[::2]), items[1::2], strict=True))
+            case "GLOBAL":
+                stack.append(_named(*argument.split(" ")))
+            case "STACK_GLOBAL":
+                name, module = stack.pop(), stack.pop()
+                stack.append(_named(module, name))
+            case "REDUCE":
+                arguments, function = stack.pop(), stack.pop()
+                stack.append(_call(_as(_Global, function).name, _as(tuple, arguments)))
+            case "BUILD":
+                state = stack.pop()
+                _set_state(stack[-1], _as(tuple, state))
+            case other:
+                raise InputError(f"it holds the operation {other}, which no array needs; it is not loaded")
+    raise InputError("it has no end")
+
+
+def _as(kind: type, value: object) -> object:
+    if not isinstance(value, kind):
+        raise InputError(f"it is damaged: a {type(value).__name__} stands where a {kind.__name__} should")
+    return value
+
+
+def _key(key: object) -> bytes:
+    if not isinstance(key, (str, bytes)):
+        raise InputError("it is damaged: a dictionary's key is no text")
+    return key.encode() if isinstance(key, str) else key
+
+
+def _named(module: object, name: object) -> _Global:
+    try:
+        return _GLOBALS[_as(str, module), _as(str, name)]
+    except KeyError as error:
+        raise InputError(f"it names {f'{module}.{name}'!a:.100}, which no array needs; it is not loaded") from error
+
+
+def _call(function: str, arguments: tuple) -> object:
+    match function:
+        case "reconstruct":
+            return _Array()
+        case "frombuffer":
+            content, dtype, shape, order = arguments
+            return _Array((content, dtype, shape, _as(str, order)))
+        case "dtype":
+            name = arguments[0]
+            return _Dtype(name.decode() if isinstance(name, bytes) else _as(str, name))
+    raise InputError(f"it calls {function}, which no array needs; it is not loaded")
+
+
+def _set_state(target: object, state: tuple) -> None:
+    if isinstance(target, _Dtype):
+        order = state[1]
+        target.order = order.decode() if isinstance(order, bytes) else _as(str, order)
+    else:
+        _, shape, dtype, fortran, content = state
+        _as(_Array, target).parts = (content, dtype, shape, "F" if fortran else "C")

@@ -1,0 +1,62 @@
+"""JSON that may come from anyone: no more of it than expected, plain values, each key once."""
+
+import json
+import math
+from os import PathLike
+
+from pipeline.io.files import read_regular
+
+MOST_BYTES = 1 << 24
+_MOST_DIGITS = 18  # what fits into 64 bits
+
+
+def parse_json(content: bytes) -> object:
+    """The value that `content` states.
+
+    Raises:
+        ValueError: it is longer than `MOST_BYTES` or no JSON; a number is not finite or has more digits than 64 bits
+            hold, or an object names a key twice.
+    """
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"it has {len(content):,} bytes; expected at most {MOST_BYTES:,}")
+    try:
+        return json.loads(
+            content, parse_int=_integer, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_object
+        )
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def read_json(path: str | PathLike) -> object:
+    """The value that the file `path` states; `OSError` if it can't be read, `ValueError` as in `parse_json`."""
+    return parse_json(read_regular(path, MOST_BYTES))
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a whole or decimal number, which in Python a truth value is too."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_count(value: object) -> bool:
+    """Whether `value` is a whole number of at least 0."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _integer(text: str) -> int:
+    if len(text.lstrip("-")) > _MOST_DIGITS:
+        raise ValueError(f"a number has {len(text)} digits")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"it holds {text[:20]}, which is no finite number")
+    return value
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("an object names a key twice")
+    return value
