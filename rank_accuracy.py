@@ -103,4 +103,4 @@ def predict_unlabelled(model, paths: list[str], batches) -> list[str]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, tidy=True)

@@ -25,9 +25,12 @@ OPTION_DEFAULTS = {"workers": 2, "every": 5, "keep": None, "checkpoint_seconds":
 class Parser(argparse.ArgumentParser):
     """Takes every flag with `-` in place of `_` too, and answers a wrong one in a single line, exit code 2."""
 
-    def __init__(self, description: str) -> None:
+    def __init__(self, description: str, prog: str | None = None) -> None:
         super().__init__(
-            description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+            prog=prog,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
 
     def parse_known_args(self, args=None, namespace=None):

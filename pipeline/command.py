@@ -1,44 +1,52 @@
-"""A command from its first moment to its last: signals, errors in one line, exit codes. Loads next to nothing."""
+"""A command from its first moment to its last: signals, streams, errors, exit codes. Loads next to nothing."""
 
 import os
 import signal
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import TextIO
 
 from pipeline.errors import InputError
 
-INTERRUPTED = 128 + signal.SIGINT
-TERMINATED = 128 + signal.SIGTERM
+_STOPPED = {signal.SIGINT: "stopped by Ctrl+C", signal.SIGTERM: "stopped by SIGTERM"}
 
 
-def run(main) -> None:
-    """Run a script's `main`, a function without arguments, and end the process.
+def run(main: Callable[[], None], *, tidy: bool = False) -> None:
+    """Run a script's `main` and end the process. What a script imports inside `main` is covered by the following too.
 
-    What a script imports inside `main` is covered by the following too.
+    Exit codes: 0 done, 1 the disk or system failed, 2 bad input, 130 Ctrl+C, 143 SIGTERM, 141 the reader of the output
+    has gone; never a traceback for these. Any other exception is a defect and keeps its traceback.
 
-    Exit codes: 0 done, 1 the disk or system failed, 2 bad input, 130 Ctrl+C, 143 SIGTERM; never a traceback for these.
-    A second Ctrl+C ends the process at once. Any other exception is a defect and keeps its traceback.
+    Args:
+        tidy: on the first Ctrl+C or SIGTERM remove what is half-written, and then end; without it, where there is
+            nothing to remove, end at once.
     """
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _terminate)
+    _open_streams()
+    asked = []
+
+    def unwind(number: int, frame: FrameType | None) -> None:
+        # One more doesn't disturb what the first has set going.
+        _handle(lambda number, frame: os._exit(128 + number))
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    _handle(unwind if tidy else lambda number, frame: end_at_once(number))
     code = 0
     try:
-        main()
-        sys.stdout.flush()
-    except InputError as error:
-        code = fail(str(error), 2)
-    except KeyboardInterrupt:
-        print("\nstopped by Ctrl+C", file=sys.stderr)
-        code = INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output (head, less) has gone; a flush at exit must not fail on it once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 128 + signal.SIGPIPE
-    except OSError as error:
-        code = fail(str(error), 1)
-    finally:
+        code = _call(main)
         # What is left is the interpreter's own end.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        _handle(signal.SIG_IGN)
+    except KeyboardInterrupt:
+        _handle(signal.SIG_IGN)
+    if asked:  # also where the interpreter dropped the exception, as it does in a destructor
+        code = 128 + asked[0]
+        print(f"\n{_STOPPED[asked[0]]}", file=sys.stderr)
+    sys.stdout.flush()
+    lost = sys.stdout.lost or sys.stderr.lost
+    if lost and not code:
+        code = 128 + signal.SIGPIPE if isinstance(lost, BrokenPipeError) else fail(f"can't print: {lost.strerror}", 1)
     sys.exit(code)
 
 
@@ -55,17 +63,68 @@ def printable(text: str) -> str:
 
 def end_at_once(number: int, descriptor: int = 2) -> None:
     """End the process as signal `number` asks, and say so on `descriptor`; for where there is nothing to save."""
-    # Not print: the signal may have come in the middle of one.
-    os.write(descriptor, b"\nstopped by Ctrl+C\n" if number == signal.SIGINT else b"stopped by SIGTERM\n")
+    tell(f"\n{_STOPPED[number]}\n", descriptor)
     os._exit(128 + number)
 
 
-def _interrupt(number, frame) -> None:
-    # One more doesn't disturb what the first has set going, such as removing what is half-written.
-    signal.signal(number, lambda number, frame: os._exit(128 + number))
-    raise KeyboardInterrupt
+def tell(text: str, descriptor: int = 2) -> None:
+    """Print `text` from inside a signal handler: the signal may have come in the middle of a `print`.
+
+    Whoever read it may be gone by the same signal, which is no reason to lose anything else.
+    """
+    with suppress(OSError):
+        os.write(descriptor, text.encode())
 
 
-def _terminate(number, frame) -> None:
-    os.write(2, b"stopped by SIGTERM\n")
-    sys.exit(TERMINATED)
+class Stream:
+    """A text stream that outlives its reader, or the room on its disk: what can't be written is lost.
+
+    `lost` is the last error; a run that prints to a full disk or a dead terminal goes on, and tells at its end.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.lost: OSError | None = None
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self.lost = error
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self.lost = error
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+def _call(main: Callable[[], None]) -> int:
+    """The exit code of `main`."""
+    try:
+        main()
+    except InputError as error:
+        return fail(str(error), 2)
+    except OSError as error:
+        return fail(str(error), 1)
+    except SystemExit as end:
+        return end.code or 0
+    return 0
+
+
+def _handle(handler: Callable | signal.Handlers) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
+
+
+def _open_streams() -> None:
+    """Give the process those of its three streams that it was started without, and those to print on no way to fail."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
+            setattr(sys, name, os.fdopen(descriptor, "w" if descriptor else "r", closefd=False))
+    sys.stdout, sys.stderr = Stream(sys.stdout), Stream(sys.stderr)

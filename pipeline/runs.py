@@ -2,8 +2,10 @@
 
 import hashlib
 import shlex
+import shutil
+import sys
 from argparse import Namespace
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from pipeline.errors import InputError
 from pipeline.io.atomic import check_folder
 from pipeline.io.batches import Batches
 from pipeline.io.checkpoint import Checkpoint
-from pipeline.io.checkpointfolder import find_checkpoint
+from pipeline.io.checkpointfolder import find_checkpoint, list_checkpoints
 from pipeline.io.history import new_history
 from pipeline.utils.schedules import PolynomialDecay
 
@@ -27,6 +29,7 @@ class Run:
     `args` holds the value of every flag, `arguments` those of them that are stored and the same again on a resume.
     Checkpoints go to `folder`, the trained model to `model_path` if there is one. `command` goes on with the run.
     `decay` gives the share of the learning rate that is left after so many epochs; None where it is set by hand.
+    `found` are the checkpoints that `checkpoint` was chosen from as the newest, if it was.
     """
 
     script: str
@@ -37,11 +40,17 @@ class Run:
     command: str
     model_path: Path | None = None
     decay: Callable[[int], float] | None = None
+    found: Sequence[Path] | None = None
 
     @property
     def start(self) -> tuple[int, int]:
         """The completed epochs, and batches of the next one, that the run goes on after."""
         return (self.checkpoint.epoch, self.checkpoint.batch) if self.checkpoint else (0, 0)
+
+    @property
+    def only_validates(self) -> bool:
+        """Whether nothing but validation is left of the epoch that the run goes on in."""
+        return self.checkpoint is not None and 0 < self.checkpoint.batch == self.checkpoint.history["run"]["steps"]
 
     @property
     def batching(self) -> dict:
@@ -84,6 +93,7 @@ def start_by_hand(given: Namespace, script: str, defaults: Mapping, checkpoints:
     Raises:
         InputError: a flag contradicts the checkpoint, another script wrote it, or a folder can't be written to.
     """
+    found = list_checkpoints(Path(given.checkpoints or checkpoints)) if given.model == "latest" else None
     checkpoint = find_checkpoint(given.model, Path(given.checkpoints or checkpoints))
     start_epoch = checkpoint.epoch if checkpoint else 0
     if given.start_epoch not in (None, start_epoch):
@@ -91,19 +101,18 @@ def start_by_hand(given: Namespace, script: str, defaults: Mapping, checkpoints:
         raise InputError(f"--start_epoch {given.start_epoch} differs from the epoch to go on from, {start_epoch}{hint}")
     folder = Path(given.checkpoints or (checkpoint.path.parent if checkpoint else checkpoints))
     args, values = _resolve(given, script, defaults, checkpoint, free={"epochs"})
-    command = _command(script, "--checkpoints", folder, "--model", "latest")
-    return _set_up(Run(script, args, values, checkpoint, folder, command))
+    command = _command("--checkpoints", folder, "--model", "latest")
+    return _set_up(Run(script, args, values, checkpoint, folder, command, found=found))
 
 
 def start_decay(given: Namespace, script: str, defaults: Mapping) -> Run:
     """The run of a script in which the learning rate decays to 0; arguments and errors as in `start_by_hand`."""
     folder = given.model.with_suffix("")
+    found = list_checkpoints(folder) if given.resume else None
     checkpoint = find_checkpoint("latest" if given.resume else None, folder)
     args, values = _resolve(given, script, defaults, checkpoint)
-    command = _command(script, "--model", given.model, "--resume")
-    return _set_up(
-        Run(script, args, values, checkpoint, folder, command, given.model, PolynomialDecay(1.0, args.epochs))
-    )
+    command, decay = _command("--model", given.model, "--resume"), PolynomialDecay(1.0, args.epochs)
+    return _set_up(Run(script, args, values, checkpoint, folder, command, given.model, decay, found))
 
 
 def open_history(run: Run, train: Batches, val: Batches) -> dict:
@@ -137,7 +146,7 @@ def open_history(run: Run, train: Batches, val: Batches) -> dict:
     if run.checkpoint.backend != keras.backend.backend():
         print(f"the checkpoint is from the {run.checkpoint.backend} backend: the run goes on, but not bit for bit")
     record |= here | {"arguments": run.arguments | {"lr": before["lr"]}}
-    if run.args.lr != before["lr"]:
+    if run.args.lr != before["lr"] and not run.only_validates:
         run.change_rate(history, run.start, run.args.lr)
     return history
 
@@ -152,7 +161,7 @@ def _resolve(
         if record.get("script") != script:
             writer = f"{record['script']}.py; go on with that script" if "script" in record else "another program"
             raise InputError(f"checkpoint {checkpoint.path} was written by {writer}")
-        if missing := {"arguments", "data", "learning_rate_changes"} - record.keys():
+        if missing := {"arguments", "data", "learning_rate_changes", "steps"} - record.keys():
             raise InputError(f"checkpoint {checkpoint.path} lacks {', '.join(sorted(missing))} of its run")
         saved, options = record["arguments"], checkpoint.options
         if missing := (arguments.RUN_DEFAULTS | dict(defaults)).keys() - saved.keys():
@@ -161,8 +170,12 @@ def _resolve(
     return args, {name: getattr(args, name) for name in arguments.RUN_DEFAULTS | dict(defaults)}
 
 
-def _command(script: str, *words: object) -> str:
-    return shlex.join(["python", f"{script}.py", *map(str, words)])
+def _command(*words: object) -> str:
+    """The command line that runs this script, in this environment, with the flags `words`."""
+    python = "python" if shutil.which("python") == sys.executable else sys.executable
+    backend = keras.backend.backend()
+    set_backend = [] if backend == "tensorflow" else [f"KERAS_BACKEND={backend}"]
+    return shlex.join([*set_backend, python, sys.argv[0], *map(str, words)])
 
 
 def _set_up(run: Run) -> Run:

@@ -5,6 +5,8 @@ import signal
 from types import FrameType
 from typing import Self
 
+from pipeline.command import tell
+
 
 class Stopped(Exception):  # noqa: N818  (as KeyboardInterrupt, no error)
     """A request to stop was met; `exit_code` is what the process returns."""
@@ -46,14 +48,13 @@ class StopRequest:
         return 128 + (signal.SIGTERM if self.terminated else signal.SIGINT)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        # Not print: the signal may have come in the middle of one.
         if number == signal.SIGTERM:
             if not self.terminated:
-                os.write(2, b"\nSIGTERM: finishing the batch\n")
-            self.terminated = True
-            return
-        if self.interrupted:
-            os.write(2, b"\nstopped at once\n")
+                self.terminated = True
+                tell("\nSIGTERM: finishing the batch\n")
+        elif not self.interrupted:
+            self.interrupted = True
+            tell("\nCtrl+C: finishing the batch; Ctrl+C again stops at once\n")
+        else:
+            tell("\nstopped at once\n")
             os._exit(128 + number)
-        os.write(2, b"\nCtrl+C: finishing the batch; Ctrl+C again stops at once\n")
-        self.interrupted = True

@@ -1,6 +1,7 @@
 """A training run from its first step to its last: compile, fit, report."""
 
 import gc
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,9 @@ from pipeline.errors import InputError
 from pipeline.io.atomic import make_folder, move_aside, remove_unfinished
 from pipeline.io.batches import Batches
 from pipeline.io.checkpoint import progress_in, read_checkpoint
-from pipeline.io.checkpointfolder import CheckpointFolder, list_checkpoints
+from pipeline.io.checkpointfolder import NAMES, CheckpointFolder, list_checkpoints
 from pipeline.io.history import epochs_of, is_start_of, read_history
-from pipeline.io.lock import locked
+from pipeline.io.lock import Lock
 from pipeline.runs import Run, open_history
 from pipeline.stopping import Stopped, StopRequest
 
@@ -42,7 +43,7 @@ def compile_model(run: Run, model: keras.Model) -> None:
     )
     if run.checkpoint is not None:
         run.checkpoint.restore(model)
-        if run.args.lr != run.checkpoint.history["run"]["arguments"]["lr"]:
+        if run.args.lr != run.checkpoint.history["run"]["arguments"]["lr"] and not run.only_validates:
             model.optimizer.learning_rate = run.args.lr
 
 
@@ -57,7 +58,8 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
 
     Raises:
         InputError: the data set is not the one that the checkpoint was trained on, another process trains in one of
-            the folders, or the run diverges.
+            the folders or has done so since the checkpoint was chosen, the checkpoint is inside an epoch that is
+            beyond the last, or the run diverges.
         SystemExit: Ctrl+C or SIGTERM asked to stop, and the state is saved.
     """
     shape = (network["height"], network["width"], network["depth"])
@@ -70,14 +72,22 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
     for path in (run.folder, fig_path.parent, *(path.parent for path in models)):
         make_folder(path)
     options = {name: getattr(args, name) for name in arguments.OPTION_DEFAULTS}
-    checkpoints = CheckpointFolder(run.folder, network, history, options, args.keep)
     monitor = TrainingMonitor(fig_path, json_path, history=history)
     done, last = run.start[0], min(args.epochs, args.stop_after or args.epochs)
+    if run.start > (last, 0) and run.start[1]:
+        raise InputError(
+            f"checkpoint {run.checkpoint.path} is inside epoch {done + 1}, and the run is to end after epoch {last}; "
+            "name an earlier checkpoint, or a later epoch"
+        )
     # Another run may keep its checkpoints elsewhere and yet its curves in the same place.
-    with locked(run.folder), locked(fig_path.parent, f".{run.script}.lock"), StopRequest() as stop:
-        remove_unfinished(run.folder)
+    output_lock = Lock(fig_path.parent, f".{run.script}.lock")
+    with Lock(run.folder) as lock, output_lock, StopRequest() as stop:
+        if run.found not in (None, list_checkpoints(run.folder)):
+            raise InputError(f"another process has gone on with the run in {run.folder} just now; start this one again")
+        checkpoints = CheckpointFolder(run.folder, network, history, options, args.keep, lock)
+        remove_unfinished(run.folder, NAMES)
         for path in (fig_path, json_path, *models):
-            remove_unfinished(path.parent, path.name)
+            remove_unfinished(path.parent, re.compile(re.escape(path.name)))
         if done < last:
             _keep_earlier_runs(run, history, [*list_checkpoints(run.folder), json_path, fig_path, *models])
             print(
@@ -90,13 +100,17 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
             except Stopped as stopped:
                 exit_code = stopped.exit_code
             if exit_code is not None:
-                print(f"go on with: {run.command}")
+                newest = "".join(map(str, list_checkpoints(run.folder)[-1:])) or "none"
+                print(f"the newest checkpoint is {newest}\ngo on with: {run.command}")
                 # TensorFlow's iterators complain if they outlive Python.
                 gc.collect()
                 sys.exit(exit_code)
         else:
             print(f"epoch {last} is reached already: {done} epochs are done")
             _keep_earlier_runs(run, history, models)
+        # What a failing disk has kept from being written, or was asked for in another place.
+        if not monitor.is_written and (not json_path.exists() or _belongs(json_path, history)):
+            monitor.write()
         for path in models:
             if not path.exists() or read_checkpoint(path, arrays=False).epoch != epochs_of(history):
                 checkpoints.save_as(path, model, epochs_of(history))
@@ -142,21 +156,34 @@ def _train(
     history, on_terminal = checkpoints.history, sys.stdout.isatty()
     metrics = run.checkpoint.metrics if run.checkpoint else ()
     epoch, batch = run.start
+    # A learning rate that waits for the next epoch: while an epoch is validated, it has been trained already.
+    waiting = {}
+    if run.only_validates and run.args.lr != history["run"]["arguments"]["lr"]:
+        waiting[epoch + 1] = run.args.lr * run.share(epoch + 1)
 
     def begin_epoch(number: int, logs: dict | None = None) -> None:
         train.set_epoch(number, batch if number == epoch else 0)
+        if number in waiting:
+            set_rate(number, 0, waiting.pop(number))
 
-    def ask_or_stop(*progress: int) -> bool:
-        """Whether to stop at the (epoch, batch) of `progress`; sets another learning rate if that is the answer."""
-        if stop.terminated or not (on_terminal and sys.stdin.isatty()) or progress[0] == last:
-            return True
+    def set_rate(epoch: int, batch: int, rate: float) -> None:
+        model.optimizer.learning_rate = run.change_rate(history, (epoch, batch), rate / run.share(epoch))
+
+    def ask_or_stop(epoch: int, batch: int, failed: bool) -> str:
+        """What to do after so many epochs and batches; sees to another learning rate if that is the answer."""
+        if stop.terminated or not (on_terminal and sys.stdin.isatty()) or epoch == last:
+            return "give up" if failed else "stop"
         rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
-        message = "after epoch {}, batch {}, learning rate {:g}:".format(*progress, rate)
+        message = f"after epoch {epoch}, batch {batch}, learning rate {rate:g}:"
         answer = console.ask(message, given_up=lambda: stop.terminated)
-        if isinstance(answer, float):
-            lr = answer / run.share(progress[0])
-            model.optimizer.learning_rate = run.change_rate(history, progress, lr)
-        return answer == "stop"
+        if answer in ("stop", "go on"):
+            return answer
+        if batch < train.steps:
+            set_rate(epoch, batch, answer)
+        else:
+            waiting[epoch + 1] = answer
+            print(f"learning rate {answer:g} from epoch {epoch + 2} on")
+        return "go on"
 
     callbacks = [
         keras.callbacks.LambdaCallback(on_epoch_begin=begin_epoch),

@@ -77,6 +77,8 @@ def command(tmp_path, monkeypatch, capfd):
     def run(script: str, *arguments: str, code: int = 0) -> SimpleNamespace:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        for stream in ("stdout", "stderr"):  # which the script wraps
+            monkeypatch.setattr(sys, stream, getattr(sys, stream))
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         with pytest.raises(SystemExit) as end:
             runpy.run_path(str(ROOT / script), run_name="__main__")

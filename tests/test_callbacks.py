@@ -3,6 +3,7 @@
 import json
 
 import cv2
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -31,7 +32,13 @@ def test_checkpoints_come_every_few_epochs_and_after_the_last(fit, tmp_path):
     assert [path.name for path in list_checkpoints(tmp_path / "new" / "folder")] == [
         "epoch_3.hdf5", "epoch_6.hdf5", "epoch_7.hdf5",
     ]  # fmt: skip
-    assert len(read_checkpoint(tmp_path / "new" / "folder" / "epoch_6.hdf5").history["loss"]) == 6
+    # Of no network of this project, but stock Keras opens it, and the project says what it is not.
+    path = tmp_path / "new" / "folder" / "epoch_6.hdf5"
+    assert keras.models.load_model(path, compile=False).output_shape == (None, 3)
+    with h5py.File(path) as file:
+        assert len(json.loads(file["run/state"][()].tobytes())["history"]["loss"]) == 6
+    with pytest.raises(ValueError, match=r"epoch_6\.hdf5 is not .*: ResNet\.build did not make its network"):
+        read_checkpoint(path)
 
 
 def test_every_must_be_a_count(tmp_path):

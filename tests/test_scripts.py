@@ -211,7 +211,7 @@ def test_signals_end_without_a_traceback(started, number, code):
     assert process.returncode == code
     assert "Traceback" not in errors
     assert "finishing the batch" in errors
-    assert "go on with: python resnet_cifar10.py --checkpoints output/checkpoints --model latest" in output
+    assert "resnet_cifar10.py --checkpoints output/checkpoints --model latest\n" in output
 
 
 def test_a_terminal_less_run_prints_one_plain_line_an_epoch(process):

@@ -19,10 +19,13 @@ import pexpect
 import pytest
 from conftest import ROOT, SMALL, assert_identical
 
+from pipeline import command as command_module
+from pipeline import console
 from pipeline.callbacks import BatchCheckpoint, batchcheckpoint
 from pipeline.io import atomic, checkpointfolder, lock
-from pipeline.io.checkpoint import read_checkpoint, save_checkpoint
+from pipeline.io.checkpoint import read_checkpoint
 from pipeline.io.checkpointfolder import CheckpointFolder, list_checkpoints
+from pipeline.io.checkpointwriter import save_checkpoint
 from pipeline.io.history import append_epoch, new_history
 from pipeline.stopping import StopRequest
 
@@ -86,7 +89,7 @@ def test_a_signal_saves_at_the_end_of_the_batch_and_the_run_goes_on_exactly(
     stop_at(kind, number, which)
     done = command(BY_HAND, *RUN, "-c", "c", code=128 + which)
     monkeypatch.undo()
-    assert "go on with: python resnet_cifar10.py --checkpoints c --model latest" in done.stdout
+    assert re.search(r"go on with: \S+ \S*resnet_cifar10\.py --checkpoints c --model latest\n", done.stdout)
     assert "Traceback" not in done.stderr
     assert list_checkpoints(tmp_path / "c")[-1].name == left
     done = command(BY_HAND, "-c", tmp_path / "c", "-m", "latest", "-o", tmp_path / "output")
@@ -221,7 +224,7 @@ def test_the_menu_goes_on_changes_the_rate_and_stops(terminal, tmp_path):
     terminal.expect(r"learning rate 0\.01:")
     terminal.expect_exact("s> ")
     terminal.sendline("s")
-    terminal.expect_exact("go on with: python resnet_cifar10.py")
+    terminal.expect(r"go on with: \S+ \S+resnet_cifar10\.py")
     ends_with(terminal, 130)
     (left,) = list_checkpoints(tmp_path / "output" / "checkpoints")
     run = read_checkpoint(left).history["run"]
@@ -246,15 +249,14 @@ def test_a_menu_that_nobody_answers_any_more_stops(terminal, tmp_path, end, code
 
 def test_two_runs_in_one_folder(process, started, tmp_path):
     first = started(BY_HAND, *SMALL, "--epochs", "10000")
-    while not first.stdout.readline().startswith("epoch 1/"):
-        assert first.poll() is None
+    wait_for_epoch(first)
     second = process(BY_HAND, *SMALL, code=2)
     first.kill()
     first.wait()
     assert re.search(rf"output/checkpoints is in use by process {first.pid} on \S+ since \d{{4}}-", second.stderr)
     assert second.stderr.count("\n") == 1
     # The system has let go of the dead run's lock.
-    with lock.locked(tmp_path / "output" / "checkpoints"):
+    with lock.Lock(tmp_path / "output" / "checkpoints"):
         pass
 
 
@@ -297,9 +299,10 @@ def test_seconds_between_checkpoints_count_through_validation_and_the_end_of_an_
     monkeypatch.setattr(batchcheckpoint, "time", clock)
     monkeypatch.setattr(checkpointfolder, "time", clock)
     saved = []
-    monkeypatch.setattr(CheckpointFolder, "save_as", lambda self, path, *state: saved.append((path.stem, clock.now)))
+    record = lambda path, model, **state: saved.append((path.stem, clock.now))  # noqa: E731
+    monkeypatch.setattr(checkpointfolder, "save_checkpoint", record)
     checkpoints = CheckpointFolder(tmp_path, history=history_of([]))
-    callback = BatchCheckpoint(checkpoints, StopRequest(), 2, (0, 0), (), 60.0, lambda *progress: True)
+    callback = BatchCheckpoint(checkpoints, StopRequest(), 2, (0, 0), (), 60.0, lambda *progress: "stop")
     callback.set_model(model)
     # 25 seconds a batch, two of training and one of validation an epoch; no checkpoint at an epoch's end.
     for epoch in range(3):
@@ -397,16 +400,180 @@ def test_a_folder_removed_under_way_is_told_and_the_run_goes_on(command, monkeyp
 
     monkeypatch.setattr(keras.callbacks.CallbackList, "on_epoch_begin", removing)
     done = command(BY_HAND, *SMALL, "--epochs", "3", "--every", "1", "-c", tmp_path / "c", code=1)
-    assert re.search(r"/c is a file; name another place; the next save tries again", done.stderr)
+    assert re.search(
+        r"can't write .*epoch_2\.hdf5: File exists; [\d,]+ bytes needed, .* the next epoch tries again",
+        done.stderr,
+    )
     assert "accuracy: " in done.stdout
     assert "1 times a file could not be written" in done.stderr
-    assert names(tmp_path / "c") == ["epoch_3.hdf5"]
+    assert names(tmp_path / "c") == [".lock", "epoch_3.hdf5"]
     assert len(json.loads((tmp_path / "output" / "resnet_cifar10.json").read_text())["loss"]) == 3
 
 
-def test_unfinished_files_of_dead_runs_are_swept(command, tmp_path):
-    (tmp_path / "output" / "checkpoints").mkdir(parents=True)
+def test_unfinished_files_of_dead_runs_are_swept_and_nothing_else(command, tmp_path):
+    (tmp_path / "output" / "checkpoints" / "mine.tmp").mkdir(parents=True)
     for place in ("checkpoints/epoch_5.hdf5.77.tmp", "resnet_cifar10.json.77.tmp"):
         (tmp_path / "output" / place).write_text("half")
+    for place in ("checkpoints/mine.77.tmp", "checkpoints/epoch_5.tmp", "train.json.77.tmp"):
+        (tmp_path / "output" / place).write_text("of someone else")
     command(BY_HAND, *SMALL, "--epochs", "1")
-    assert not list((tmp_path / "output").rglob("*.tmp"))
+    assert sorted(path.name for path in (tmp_path / "output").rglob("*.tmp")) == [
+        "epoch_5.tmp", "mine.77.tmp", "mine.tmp", "train.json.77.tmp",
+    ]  # fmt: skip
+
+
+def wait_for_epoch(process):
+    while not process.stdout.readline().startswith("epoch 1/"):
+        assert process.poll() is None
+
+
+@pytest.mark.parametrize("streams", [("stdout",), ("stdout", "stderr")])
+def test_ctrl_c_that_also_ends_the_reader_of_the_output_loses_nothing(started, tmp_path, streams):
+    process = started(BY_HAND, *SMALL, "--epochs", "10000")
+    wait_for_epoch(process)
+    for stream in streams:
+        getattr(process, stream).close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert list_checkpoints(tmp_path / "output" / "checkpoints")
+
+
+def test_a_log_on_a_full_disk_stops_no_run(tmp_path):
+    words = [sys.executable, ROOT / BY_HAND, *RUN]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(words, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "resnet_cifar10.py: error: can't print: No space left on device\n"
+    assert list_checkpoints(tmp_path / "output" / "checkpoints")[-1].name == "epoch_2.hdf5"
+
+
+def test_a_run_without_any_stream_runs(tmp_path):
+    line = " ".join(map(str, [sys.executable, ROOT / BY_HAND, *RUN]))
+    assert subprocess.run(["/bin/sh", "-c", f"{line} <&- >&- 2>&-"], cwd=tmp_path).returncode == 0
+    assert list_checkpoints(tmp_path / "output" / "checkpoints")[-1].name == "epoch_2.hdf5"
+
+
+@pytest.mark.parametrize("tidy", [True, False])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_where_python_drops_exceptions_still_counts(tidy, number):
+    code = (
+        "import gc, os; from pipeline import command\n"
+        f"gc.callbacks.append(lambda *_: os.kill(os.getpid(), {int(number)}) or [0 for _ in range(9999)])\n"
+        f"command.run(gc.collect, tidy={tidy})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 128 + number
+
+
+def test_a_state_inside_an_epoch_is_no_result_of_the_one_before(command, stop_at, monkeypatch, tmp_path):
+    stop_at("train", 7)
+    command(DECAY, *RUN, "-m", "m.hdf5", code=130)
+    monkeypatch.undo()
+    done = command(DECAY, "-m", "m.hdf5", "--resume", "--stop_after", "1", code=2)
+    assert "epoch_1_batch_3.hdf5 is inside epoch 2, and the run is to end after epoch 1" in done.stderr
+    assert not (tmp_path / "m.hdf5").exists()
+
+
+def test_a_lock_is_taken_again_where_the_folder_was_removed(tmp_path):
+    folder = tmp_path / "c"
+    folder.mkdir()
+    with lock.Lock(folder) as first:
+        shutil.rmtree(folder)
+        folder.mkdir()
+        with lock.Lock(folder), pytest.raises(ValueError, match="in use by process"):
+            first.hold()
+        first.hold()
+        with pytest.raises(ValueError, match="in use by process"):
+            lock.Lock(folder).hold()
+
+
+def test_a_run_that_another_process_went_on_with_meanwhile_is_not_gone_on_with(command, monkeypatch, tmp_path):
+    command(BY_HAND, *RUN, "--stop_after", "1")
+    folder = tmp_path / "output" / "checkpoints"
+    original = lock.Lock.hold
+
+    def hold(self):
+        shutil.copy(folder / "epoch_1.hdf5", folder / "epoch_2.hdf5")
+        original(self)
+
+    monkeypatch.setattr(lock.Lock, "hold", hold)
+    done = command(BY_HAND, "-m", "latest", code=2)
+    assert "another process has gone on with the run in output/checkpoints just now" in done.stderr
+    assert names(folder) == [".lock", "epoch_1.hdf5", "epoch_2.hdf5"]
+
+
+def test_a_run_that_diverges_inside_an_epoch_leaves_no_checkpoint_of_it(command, tmp_path):
+    done = command(BY_HAND, *RUN, "--lr", "1e30", "--checkpoint_seconds", "0.001", code=2)
+    assert re.search(r"the loss is not finite in epoch 1 after batch \d: the run has diverged", done.stderr)
+    for path in list_checkpoints(tmp_path / "output" / "checkpoints"):
+        assert all(np.isfinite(values).all() for values in read_checkpoint(path).metrics)
+
+
+def test_curves_that_are_missing_are_written_by_a_run_that_is_done(command, straight, tmp_path):
+    command(BY_HAND, *RUN)
+    command(BY_HAND, "-m", "latest", "-o", tmp_path / "new")
+    for name in ("resnet_cifar10.json", "resnet_cifar10.png"):
+        assert (tmp_path / "new" / name).read_bytes() == (straight() / name).read_bytes()
+
+
+@pytest.fixture
+def typed(monkeypatch):
+    """Makes a run in this process believe that it is on a terminal; each menu gets the next of the answers."""
+
+    def answer(*answers):
+        answers = iter(answers)
+        monkeypatch.setattr(command_module.Stream, "isatty", lambda self: True, raising=False)
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+        monkeypatch.setattr(console, "ask", lambda message, given_up: next(answers))
+
+    return answer
+
+
+@pytest.mark.parametrize(("script", "rates"), [(BY_HAND, [0.1, 0.02]), (DECAY, [0.1, 0.02])])
+def test_a_rate_chosen_in_validation_is_that_of_the_next_epoch(command, stop_at, typed, tmp_path, script, rates):
+    stop_at("test", 2)
+    typed(0.02)
+    command(script, *RUN, *(("-m", "m.hdf5") if script == DECAY else ()))
+    history = json.loads((tmp_path / "output" / f"{script[:-3]}.json").read_text())
+    assert history["learning_rate"] == rates
+    assert history["run"]["learning_rate_changes"] == [[1, 0, pytest.approx(0.02)]]
+
+
+def test_a_rate_given_where_only_validation_is_left_is_that_of_the_next_epoch(command, stop_at, monkeypatch, tmp_path):
+    stop_at("test", 2)
+    command(BY_HAND, *RUN, code=130)
+    monkeypatch.undo()
+    command(BY_HAND, "-m", "latest", "--lr", "0.02")
+    history = json.loads((tmp_path / "output" / "resnet_cifar10.json").read_text())
+    assert history["learning_rate"] == [0.1, 0.02]
+    assert history["run"]["learning_rate_changes"] == [[1, 0, 0.02]]
+
+
+@pytest.fixture
+def failing_save(monkeypatch):
+    """Lets the first save fail."""
+    original, saves = atomic.flush, count()
+
+    def flush(path):
+        if next(saves) == 0:
+            raise OSError(28, "No space left on device")
+        original(path)
+
+    monkeypatch.setattr(atomic, "flush", flush)
+
+
+def test_a_stop_that_can_not_be_saved_asks_again_on_a_terminal(command, stop_at, typed, failing_save, tmp_path):
+    stop_at("train", 2)
+    typed("stop", "stop")
+    done = command(BY_HAND, *RUN, code=130)
+    assert "No space left on device" in done.stderr
+    assert "the state is not saved" in done.stderr
+    assert "the newest checkpoint is output/checkpoints/epoch_0_batch_2.hdf5" in done.stdout
+
+
+def test_a_stop_that_can_not_be_saved_is_told_elsewhere(command, stop_at, monkeypatch):
+    stop_at("train", 2)
+    monkeypatch.setattr(os, "replace", lambda *paths: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    done = command(BY_HAND, *RUN, code=1)
+    assert "the state is not saved" in done.stderr
+    assert "the newest checkpoint is none" in done.stdout

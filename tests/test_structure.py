@@ -12,7 +12,7 @@ SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 # From the top floor to the ground; a part imports from lower floors, or from its own without a circle.
 COMMAND = ("arguments", "command", "console", "errors", "stopping")
 GROUND = ("preprocessing", "nn", "utils", "environment", "lazy", *COMMAND)
-FLOORS = (("training",), ("runs",), ("callbacks",), ("io",), GROUND)
+FLOORS = (("training", "verify"), ("runs",), ("callbacks",), ("io",), GROUND)
 
 
 def imports(path):

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.io.checkpointfolder import CheckpointFolder
 from pipeline.io.checkpointwriter import metric_state
+from pipeline.io.history import diverged
 from pipeline.stopping import Stopped, StopRequest
 
 
@@ -23,10 +24,12 @@ class BatchCheckpoint(keras.callbacks.Callback):
         first: the (epoch, batch) completed before.
         metrics: the running loss and accuracy at that point, inside an epoch.
         seconds: between two checkpoints inside an epoch; None saves only on request.
-        on_stop: called with (epoch, batch) completed when the request is met; returns whether to save and stop.
+        on_stop: called when the request is met, with (epoch, batch) completed, and whether saving has just failed;
+            returns "go on", "stop", which means to save first, or "give up".
 
     Raises:
         Stopped: with the signal's exit code, after the state is safe; with 1 if it couldn't be saved.
+        InputError: there is something to save, but the loss is not finite.
     """
 
     def __init__(
@@ -37,7 +40,7 @@ class BatchCheckpoint(keras.callbacks.Callback):
         first: tuple[int, int],
         metrics: Sequence[np.ndarray],
         seconds: float | None,
-        on_stop: Callable[[int, int], bool],
+        on_stop: Callable[[int, int, bool], str],
     ) -> None:
         super().__init__()
         self.checkpoints = checkpoints
@@ -83,13 +86,19 @@ class BatchCheckpoint(keras.callbacks.Callback):
             self._save()
 
     def _meet(self) -> None:
-        if self.on_stop(self._epoch, self._batch):
-            code = self.stop.exit_code
-            raise Stopped(code if self._save() else 1)
+        answer = self.on_stop(self._epoch, self._batch, False)
+        while answer == "stop":
+            if self._save(outlook="the state is not saved"):
+                raise Stopped(self.stop.exit_code)
+            answer = self.on_stop(self._epoch, self._batch, True)
+        if answer == "give up":
+            raise Stopped(1)
         self.stop.interrupted = False
 
-    def _save(self) -> bool:
-        return self.checkpoints.save(self.model, self._epoch, self._batch, self._metrics)
+    def _save(self, **outlook: str) -> bool:
+        if not all(np.isfinite(values).all() for values in self._metrics):
+            raise diverged(f"the loss is not finite in epoch {self._epoch + 1} after batch {self._batch}")
+        return self.checkpoints.save(self.model, self._epoch, self._batch, self._metrics, **outlook)
 
     def _sync(self) -> None:
         if keras.backend.backend() == "jax":

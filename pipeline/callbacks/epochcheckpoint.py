@@ -43,4 +43,4 @@ class EpochCheckpoint(keras.callbacks.Callback):
             record_epoch(self.checkpoints.history, self.model, logs)
         completed = epoch + 1
         if self._overdue or completed % self.every == 0 or completed == self.params["epochs"]:
-            self._overdue = not self.checkpoints.save(self.model, completed)
+            self._overdue = not self.checkpoints.save(self.model, completed, outlook="the next epoch tries again")

@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.errors import InputError
 from pipeline.io.atomic import make_folder, write_atomically
 from pipeline.io.history import append_epoch, epochs_of, new_history, write_history
 
@@ -23,7 +22,11 @@ class TrainingMonitor(keras.callbacks.Callback):
         json_path: the history, or None.
         history: the run so far, which is brought up to date in place (see `pipeline.io.history`).
 
-    A disk that fails is reported on standard error and counted in `failures`; the next epoch tries again.
+    A disk that fails is reported on standard error and counted in `failures`; the next epoch tries again, or `write`.
+
+    Attributes:
+        failures: how often a file could not be written.
+        is_written: whether the files hold the history as it stands.
 
     Raises:
         InputError: (a `ValueError`) a folder can't be made or written to; in an epoch's end, the loss is not finite.
@@ -37,22 +40,27 @@ class TrainingMonitor(keras.callbacks.Callback):
         self.json_path = None if json_path is None else Path(json_path)
         self.history = new_history() if history is None else history
         self.failures = 0
+        self.is_written = False
         for path in filter(None, (self.fig_path, self.json_path)):
             make_folder(path.parent)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         record_epoch(self.history, self.model, logs)
+        self.write()
+
+    def write(self) -> None:
+        """Write the files as the history stands."""
+        self.is_written = False
         image = io.BytesIO()
         draw_history(self.history).savefig(image, format="png", dpi=120)
         try:
-            for path in filter(None, (self.fig_path, self.json_path)):
-                make_folder(path.parent)
             if self.json_path is not None:
                 write_history(self.json_path, self.history)
             write_atomically(self.fig_path, image.getvalue())
-        except (OSError, InputError) as error:
+            self.is_written = True
+        except OSError as error:
             self.failures += 1
-            print(f"{error}; the next epoch tries again", file=sys.stderr, flush=True)
+            print(f"{error}; it is tried again", file=sys.stderr, flush=True)
 
 
 def record_epoch(history: dict, model: keras.Model, logs: dict | None) -> None:

@@ -1,7 +1,7 @@
 """Files that are absent, complete, or ignored."""
 
-import glob
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -25,11 +25,14 @@ def write_atomically(path: Path, *parts: bytes) -> None:
     They are written under a name that ends in `.tmp` beside `path`, flushed to the disk, read back and compared;
     then renamed, and the folder is flushed too. Whatever fails before the rename leaves the old `path` as it was.
 
+    The folder of `path` is made where it is missing.
+
     Raises:
-        WriteError: the disk is full, the folder is not writable or is gone, or what was read back differs.
+        WriteError: the disk is full, the folder is not writable or can't be made, or what was read back differs.
     """
     temporary = temporary_path(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as file:
                 file.writelines(parts)
@@ -60,15 +63,14 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def remove_unfinished(folder: Path, name: str = "") -> None:
-    """Remove what dead processes left half-written in `folder`, of the file `name` or of all.
+def remove_unfinished(folder: Path, names: re.Pattern) -> None:
+    """Remove what dead processes left half-written in `folder` of the files that `names` matches in full, and no more.
 
-    Call it where no other process can be writing.
+    Call it where no other process can be writing them.
     """
-    for path in folder.glob(f"{glob.escape(name)}*.tmp"):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
+    for path in folder.iterdir():
+        name = re.fullmatch(r"(.+)\.\d+\.tmp", path.name)
+        if name and names.fullmatch(name[1]) and path.is_file():
             path.unlink()
 
 

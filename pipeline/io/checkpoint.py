@@ -181,6 +181,8 @@ def _read_state(file: h5py.File) -> dict:
         raise InputError("its state is not that of a run")
     if not isinstance(state["network"], dict) or not isinstance(state["options"], dict):
         raise InputError("its state is not that of a run")
+    if not state["network"]:
+        raise InputError("ResNet.build did not make its network; stock Keras opens it")
     try:
         check_arguments(**state["network"])
     except TypeError as error:

@@ -4,18 +4,20 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.io.atomic import make_folder
 from pipeline.io.checkpoint import Checkpoint, progress_in, read_checkpoint
 from pipeline.io.checkpointwriter import save_checkpoint
 from pipeline.io.history import new_history
+from pipeline.io.lock import Lock
 
-_NAME = re.compile(r"epoch_(\d+)(?:_batch_(\d+))?\.hdf5")
+NAMES = re.compile(r"epoch_(\d+)(?:_batch_(\d+))?\.hdf5")
+"""What the checkpoints of a folder are called."""
 
 
 class CheckpointFolder:
@@ -30,6 +32,7 @@ class CheckpointFolder:
         history: the run so far (see `pipeline.io.history`), kept up to date by others.
         options: how this process goes about the run, which a resume goes by unless told otherwise.
         keep: number of newest epoch checkpoints that stay, beside the one of the best validation accuracy; all if None.
+        lock: what keeps other processes out of `folder`, taken again where someone has removed the folder.
 
     Attributes:
         failures: number of checkpoints that could not be written.
@@ -43,44 +46,59 @@ class CheckpointFolder:
         history: dict | None = None,
         options: dict | None = None,
         keep: int | None = None,
+        lock: Lock | None = None,
     ) -> None:
         self.folder = folder
         self.history = new_history() if history is None else history
         self.keep = keep
+        self.lock = lock
         self.failures = 0
         self.saved_at = time.monotonic()
         self._state = {"network": network or {}, "history": self.history, "options": options or {}}
 
-    def save(self, model: keras.Model, epoch: int, batch: int = 0, metrics: Sequence[np.ndarray] = ()) -> bool:
+    def save(
+        self,
+        model: keras.Model,
+        epoch: int,
+        batch: int = 0,
+        metrics: Sequence[np.ndarray] = (),
+        *,
+        outlook: str = "the next save tries again",
+    ) -> bool:
         """Write the state of `model` after `epoch` epochs and `batch` batches; return whether it is safe.
 
-        `metrics` holds the metrics' variables inside an epoch (see `pipeline.io.checkpointwriter.metric_state`).
+        `metrics` holds the metrics' variables inside an epoch (see `pipeline.io.checkpointwriter.metric_state`). Where
+        it can't be written, the report says so, and `outlook`.
         """
         self.saved_at = time.monotonic()
         path = self.folder / (f"epoch_{epoch}_batch_{batch}.hdf5" if batch else f"epoch_{epoch}.hdf5")
-        if not self.save_as(path, model, epoch, batch, metrics):
+        try:
+            if self.lock is not None:
+                with suppress(OSError):  # which writing meets too, and tells what it costs
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    self.lock.hold()
+            save_checkpoint(path, model, epoch=epoch, batch=batch, metrics=metrics, **self._state)
+        except (OSError, InputError) as error:
+            self._fail(error, outlook)
             return False
         try:
             self._thin_out((epoch, batch))
         except OSError as error:
-            self._fail(error)
+            self._fail(error, "what is superfluous stays")
         return True
 
-    def save_as(
-        self, path: Path, model: keras.Model, epoch: int, batch: int = 0, metrics: Sequence[np.ndarray] = ()
-    ) -> bool:
-        """The same under another name, as the trained model; nothing is removed."""
+    def save_as(self, path: Path, model: keras.Model, epoch: int) -> bool:
+        """The state after `epoch` epochs in the file `path`, as the trained model; nothing is removed."""
         try:
-            make_folder(path.parent)
-            save_checkpoint(path, model, epoch=epoch, batch=batch, metrics=metrics, **self._state)
-        except (OSError, InputError) as error:
-            self._fail(error)
+            save_checkpoint(path, model, epoch=epoch, batch=0, **self._state)
+        except OSError as error:
+            self._fail(error, "the run is safe in its checkpoints")
             return False
         return True
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: Exception, outlook: str) -> None:
         self.failures += 1
-        print(f"{error}; the next save tries again", file=sys.stderr, flush=True)
+        print(f"{error}; {outlook}", file=sys.stderr, flush=True)
 
     def _thin_out(self, newest: tuple[int, int]) -> None:
         named = {progress: path for path in self.folder.iterdir() if (progress := _progress_named(path))}
@@ -142,5 +160,5 @@ def newest_model(model: Path, *folders: Path) -> Path:
 
 
 def _progress_named(path: Path) -> tuple[int, int] | None:
-    match = _NAME.fullmatch(path.name)
+    match = NAMES.fullmatch(path.name)
     return match and (int(match[1]), int(match[2] or 0))

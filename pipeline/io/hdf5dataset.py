@@ -12,6 +12,7 @@ The attribute `complete` of the file, the digest and the seal are written last.
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,6 +52,11 @@ class HDF5Dataset:
     images_sha256: str
     digest: str
 
+    @property
+    def images_bytes(self) -> int:
+        """What the images take on the disk, one byte a value."""
+        return math.prod(self.shape)
+
     def check_images(self, advance: Callable[[int], None]) -> None:
         """Read the images and check their digest; `advance` is called with the bytes of each part that was read.
 
@@ -58,7 +64,7 @@ class HDF5Dataset:
             InputError: they have changed since they were written.
         """
         digest = hashlib.sha256()
-        for block in blocks(self.descriptor, self.offset, self.offset + int(np.prod(self.shape))):
+        for block in blocks(self.descriptor, self.offset, self.offset + self.images_bytes):
             digest.update(block)
             advance(len(block))
         if digest.hexdigest() != self.images_sha256:

@@ -42,14 +42,18 @@ def append_epoch(history: dict, logs: dict[str, float], learning_rate: float) ->
     """
     for curve in CURVES[:-1]:
         if curve in logs and not math.isfinite(logs[curve]):
-            raise InputError(
-                f"{curve} is {logs[curve]} after epoch {epochs_of(history) + 1}: the run has diverged; start again, "
-                "or go on from an earlier checkpoint, with a smaller --lr"
-            )
+            raise diverged(f"{curve} is {logs[curve]} after epoch {epochs_of(history) + 1}")
     for curve in CURVES[:-1]:
         if curve in logs:
             history[curve].append(float(logs[curve]))
     history["learning_rate"].append(learning_rate)
+
+
+def diverged(where: str) -> InputError:
+    """What is raised where the loss is not finite."""
+    return InputError(
+        f"{where}: the run has diverged; start again, or go on from an earlier checkpoint, with a smaller --lr"
+    )
 
 
 def is_start_of(earlier: dict, later: dict) -> bool:

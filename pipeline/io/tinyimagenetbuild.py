@@ -1,6 +1,7 @@
 """Tiny ImageNet's raw images into HDF5 files: the training set split in two, every image decoded once."""
 
 import os
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -16,7 +17,7 @@ from pipeline.errors import InputError
 from pipeline.io import atomic, tinyimagenet
 from pipeline.io.hdf5datasetwriter import HDF5DatasetWriter
 from pipeline.io.imagereader import ImageReader
-from pipeline.io.lock import locked
+from pipeline.io.lock import Lock
 
 
 def build(
@@ -48,9 +49,10 @@ def build(
             )
     folder = places.mean.parent
     atomic.make_folder(folder)
-    with locked(folder):
+    with Lock(folder):
         tinyimagenet.check_outputs(outputs, overwrite)
-        atomic.remove_unfinished(folder)
+        for unfinished in folder.glob("build.*.tmp"):
+            shutil.rmtree(unfinished)
         with tempfile.TemporaryDirectory(prefix="build.", suffix=".tmp", dir=folder) as name:
             staging = [Path(name) / path.name for path in outputs]
             train_hdf5, val_hdf5, test_hdf5, mean_json = staging

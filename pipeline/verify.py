@@ -1,0 +1,184 @@
+"""Check files before they are used: that they are whole, and nothing else than this project writes or reads.
+
+    python -m pipeline.verify output/checkpoints datasets/tiny-imagenet-200
+    python -m pipeline.verify --json output/resnet_cifar10.hdf5 output/resnet_cifar10.json
+
+Takes checkpoints, data files (their images are read and checked against their digest), histories, image files, and
+folders, in which it looks for all of these. Nothing is loaded into a network. Exit code 0 if all are sound, 1 if one is
+not, 2 if the call is wrong.
+"""
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipeline import arguments, command, console
+from pipeline.errors import InputError
+
+_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
+_HDF5_SUFFIXES = {".hdf5", ".hdf", ".h5"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a file, or the images of a folder, turned out to be: `about` says more of it, or what is wrong with it."""
+
+    path: str
+    kind: str
+    sound: bool
+    about: str
+
+
+def parse_arguments():
+    parser = arguments.Parser(__doc__, prog="python -m pipeline.verify")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a file, or a folder of files")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for each instead")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    for path in args.paths:
+        if not path.exists():
+            raise InputError(f"there is no {path}; name a checkpoint, data file, history, image or a folder of them")
+    sound = True
+    for path in args.paths:
+        for finding in findings(path):
+            sound &= finding.sound
+            print(json.dumps(asdict(finding)) if args.json else _line(finding), flush=True)
+    if not sound:
+        sys.exit(1)
+
+
+def findings(path: Path) -> Iterator[Finding]:
+    """What there is to say of the file or folder `path`.
+
+    Raises:
+        InputError: it is a folder with nothing in it to check.
+    """
+    if not path.is_dir():
+        yield from check_images(path, [path]) if path.suffix.lower() in _IMAGE_SUFFIXES else [check_file(path)]
+        return
+    files = sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names)
+    images = [file for file in files if file.suffix.lower() in _IMAGE_SUFFIXES]
+    others = [file for file in files if file.suffix in _HDF5_SUFFIXES or (file.suffix == ".json" and _is_ours(file))]
+    if not images and not others:
+        raise InputError(f"folder {path} holds no checkpoint, data file, history or image")
+    for file in others:
+        yield check_file(file)
+    if images:
+        yield from check_images(path, images)
+
+
+def check_file(path: Path) -> Finding:
+    """What the file `path`, no image, turns out to be."""
+    from pipeline.io.checkpoint import CHECKPOINT
+    from pipeline.io.files import open_regular
+    from pipeline.io.hdf5dataset import DATA
+    from pipeline.io.sealed import read_seal
+
+    checks = {"checkpoint": _checkpoint, "data file": _data_file, "mean": _mean, "history": _history}
+    if path.suffix == ".json":
+        kind = "mean" if path.name == "mean.json" else "history"
+    else:
+        kind = next((kind.name for kind in (CHECKPOINT, DATA) if read_seal(path, kind)), None)
+    try:
+        os.close(open_regular(path))
+        if kind is None:
+            raise InputError(f"{path} begins as no file of this project does: it is another file, or damaged")
+        return Finding(str(path), kind, True, checks[kind](path))
+    except InputError as error:
+        return Finding(str(path), kind or "unknown", False, str(error))
+    except OSError as error:
+        return Finding(str(path), "unknown", False, f"can't read {path}: {error.strerror}")
+
+
+def check_images(root: Path, paths: list[Path]) -> Iterator[Finding]:
+    """Decode all images at `paths`: one that isn't sound is a finding, and so is their number."""
+    from pipeline.io.images import read_image
+
+    def check(path: Path) -> str | tuple[int, ...]:
+        try:
+            return read_image(path).shape
+        except InputError as error:
+            return str(error)
+
+    shapes, broken = Counter(), 0
+    with (
+        console.progress(str(root), len(paths), "images") as advance,
+        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+    ):
+        for path, result in zip(paths, pool.map(check, paths), strict=True):
+            if isinstance(result, str):
+                broken += 1
+                yield Finding(str(path), "image", False, result)
+            else:
+                shapes[f"{result[1]}x{result[0]}"] += 1
+            advance(1)
+    sizes = ", ".join(f"{count:,} of {size}" for size, count in shapes.most_common(3))
+    more = ", ..." if len(shapes) > 3 else ""
+    if shapes:
+        yield Finding(str(root), "images", True, f"{shapes.total():,} images that decode and are whole: {sizes}{more}")
+    if broken:
+        yield Finding(str(root), "images", False, f"{broken:,} of {len(paths):,} images are not sound")
+
+
+def _checkpoint(path: Path) -> str:
+    from pipeline.io.checkpoint import read_checkpoint
+
+    checkpoint = read_checkpoint(path, arrays=False)
+    script = checkpoint.history["run"].get("script", "no script")
+    batch = f", batch {checkpoint.batch}" if checkpoint.batch else ""
+    return f"epoch {checkpoint.epoch}{batch} of {script}, {checkpoint.network['classes']} classes"
+
+
+def _data_file(path: Path) -> str:
+    from pipeline.io.hdf5dataset import read_hdf5_dataset
+
+    dataset = read_hdf5_dataset(path)
+    try:
+        with console.progress(path.name, dataset.images_bytes / 1e6, "MB") as advance:
+            dataset.check_images(lambda count: advance(count / 1e6))
+    finally:
+        os.close(dataset.descriptor)
+    count, height, width, channels = dataset.shape
+    return f"{count:,} images of {width}x{height}x{channels}, {len(dataset.label_names)} classes"
+
+
+def _history(path: Path) -> str:
+    from pipeline.io.history import epochs_of, read_history
+
+    history = read_history(path)
+    return f"{epochs_of(history)} epochs of {history['run'].get('script', 'no script')}"
+
+
+def _mean(path: Path) -> str:
+    from pipeline.io.tinyimagenet import read_mean
+
+    return ", ".join(f"{channel} {value:.2f}" for channel, value in read_mean(path).items())
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a JSON file is one that this project reads, or can't be read at all."""
+    from pipeline.io.strictjson import read_json
+
+    try:
+        content = read_json(path)
+    except (OSError, ValueError):
+        return True
+    return path.name == "mean.json" or (isinstance(content, dict) and "run" in content)
+
+
+def _line(finding: Finding) -> str:
+    if finding.sound:
+        return command.printable(f"sound: {finding.path}: {finding.kind}, {finding.about}")
+    return command.printable(f"NOT SOUND: {finding.about}")
+
+
+if __name__ == "__main__":
+    command.run(main)

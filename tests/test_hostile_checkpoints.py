@@ -1,0 +1,243 @@
+"""Checkpoints that a stranger made, each with a valid digest, beside a good one."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from conftest import ROOT, SMALL
+from forge import forge, reseal
+
+from pipeline.io.checkpoint import read_checkpoint
+
+KERNEL = "model_weights/conv1/conv1/kernel"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where a run of one epoch has been: output/checkpoints/epoch_1.hdf5 is good."""
+    folder = tmp_path_factory.mktemp("run")
+    words = [sys.executable, ROOT / "resnet_cifar10.py", *SMALL, "--epochs", "1"]
+    subprocess.run(words, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def good(folder, tmp_path):
+    return shutil.copy(folder / "output" / "checkpoints" / "epoch_1.hdf5", tmp_path / "epoch_1.hdf5")
+
+
+def replace(name, **options):
+    def change(file):
+        del file[name]
+        file.create_dataset(name, **options)
+
+    return change
+
+
+def link(name, target):
+    def change(file):
+        file.move(name, "elsewhere")
+        file[name] = target
+
+    return change
+
+
+def external(file):
+    del file[KERNEL]
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_external(b"/etc/passwd", 0, h5py.h5f.UNLIMITED)
+    space = h5py.h5s.create_simple((3, 3, 3, 4))
+    h5py.h5d.create(file.id, KERNEL.encode(), h5py.h5t.IEEE_F32LE, space, properties)
+
+
+def virtual(file):
+    layout = h5py.VirtualLayout((3, 3, 3, 4), np.float32)
+    layout[:] = h5py.VirtualSource("/etc/passwd", "x", (3, 3, 3, 4))
+    del file[KERNEL]
+    file.create_virtual_dataset(KERNEL, layout)
+
+
+def state(change):
+    """Changes the JSON of the run's state."""
+
+    def apply(file):
+        content = json.loads(file["run/state"][()].tobytes())
+        content = change(content) or content
+        text = content if isinstance(content, str) else json.dumps(content)
+        del file["run/state"]
+        file["run/state"] = np.frombuffer(text.encode(), np.uint8)
+
+    return apply
+
+
+def network(**arguments):
+    return state(lambda content: content["network"].update(arguments))
+
+
+def run(**parts):
+    return state(lambda content: content["history"]["run"].update(parts))
+
+
+def config(change):
+    def apply(file):
+        content = json.loads(file.attrs["model_config"])
+        change(content["config"]["layers"])
+        file.attrs["model_config"] = json.dumps(content)
+
+    return apply
+
+
+def lambda_layer(layers):
+    layers[5] |= {"class_name": "Lambda", "config": {"name": layers[5]["name"], "function": "evil"}}
+
+
+def nested_lambda(layers):
+    layers[5]["config"]["activity_regularizer"] = {"class_name": "Lambda", "module": "keras.layers", "config": {}}
+
+
+def foreign_module(layers):
+    layers[5]["module"] = "os"
+
+
+HOSTILE = {
+    "external storage": (external, "kernel lies in another file"),
+    "virtual": (virtual, "kernel is put together from other datasets"),
+    "soft link": (link(KERNEL, h5py.SoftLink("/elsewhere")), "kernel is a link that leads elsewhere"),
+    "external link": (link(KERNEL, h5py.ExternalLink("/etc/passwd", "x")), "kernel is a link that leads elsewhere"),
+    "linked group": (link("run/optimizer", h5py.SoftLink("/elsewhere")), "run/optimizer is a link"),
+    "terabytes": (replace(KERNEL, shape=(1 << 14, 1 << 14, 1 << 14, 4), dtype="f4"), "has shape"),
+    "terabytes of state": (replace("run/state", shape=(1 << 42,), dtype="u1"), "which the file does not hold"),
+    "gzip": (replace(KERNEL, data=np.ones((3, 3, 3, 4), "f4"), compression="gzip"), "not one contiguous block"),
+    "chunks": (replace(KERNEL, data=np.ones((3, 3, 3, 4), "f4"), chunks=(1, 3, 3, 4)), "not one contiguous block"),
+    "float64": (replace(KERNEL, data=np.ones((3, 3, 3, 4))), "is float64; expected"),
+    "texts": (replace(KERNEL, data=["x"] * 9, dtype=h5py.string_dtype()), "is object; expected"),
+    "references": (replace(KERNEL, shape=(3, 3, 3, 4), dtype=h5py.ref_dtype), "expected one contiguous|is object"),
+    "another shape": (replace(KERNEL, data=np.ones((3, 3, 3, 8), "f4")), r"\(3, 3, 3, 8\); expected \(3, 3, 3, 4\)"),
+    "a dataset more": (lambda file: file.create_dataset("run/more", data=1), "run/more' is not expected"),
+    "a dataset less": (lambda file: file.pop(KERNEL), "kernel is missing"),
+    "a group for a dataset": (lambda file: (file.pop(KERNEL), file.create_group(KERNEL)), "kernel is a group"),
+    "a dataset for a group": (replace("run/optimizer", data=1), "run/optimizer is a dataset"),
+    "many metrics": (
+        lambda file: [file.create_dataset(f"run/metrics/{n}", data=np.float32(0)) for n in range(40)],
+        "is not expected there",
+    ),
+    "another slot": (lambda file: file.create_dataset("run/optimizer/sgd/evil", data=1), "evil' is not expected"),
+    "no state": (lambda file: file.pop("run/state"), "run/state is missing"),
+    "state of text": (state(lambda content: "hello"), "not a checkpoint of this project"),
+    "state of numbers": (state(lambda content: "[1, 2]"), "its state is not that of a run"),
+    "deep state": (state(lambda content: "[" * 100_000), "nested too deeply"),
+    "infinite state": (state(lambda content: '{"epoch": Infinity}'), "no finite number"),
+    "key twice": (state(lambda content: '{"epoch": 1, "epoch": 2}'), "names a key twice"),
+    "digits": (state(lambda content: '{"epoch": ' + "9" * 5000 + "}"), "a number has 5000 digits"),
+    "negative height": (network(height=-1), "height is -1; expected a whole number from 1"),
+    "giant width": (network(width=1 << 40), "width is 1099511627776; expected"),
+    "true classes": (network(classes=True), "classes is True; expected"),
+    "giant filters": (network(filters=[1 << 17] * 3), "filters is .*; expected whole numbers from 1 to"),
+    "too many weights": (network(filters=[1 << 16] * 3), "weights in all; expected at most"),
+    "too many modules": (network(stages=[1000, 1000]), "modules in all"),
+    "no stages": (network(stages=[]), "stages is"),
+    "text for filters": (network(filters="4,8"), "filters is '4,8'"),
+    "another stem": (network(dataset="../../etc"), "dataset is '../../etc'; expected one of"),
+    "NaN reg": (network(reg="x"), "reg is 'x'; expected"),
+    "an argument more": (network(evil=1), "unexpected keyword argument 'evil'"),
+    "an argument less": (state(lambda content: content["network"].pop("height") and None), "'height'"),
+    "lambda layer": (config(lambda_layer), "other layers than its network"),
+    "nested lambda": (config(nested_lambda), "model_config names 'Lambda'"),
+    "foreign module": (config(foreign_module), "model_config names"),
+    "no config": (lambda file: file.attrs.pop("model_config"), "lacks the attribute model_config"),
+    "config of numbers": (lambda file: file.attrs.create("model_config", np.ones(3)), "is not one value"),
+    "long config": (lambda file: file.attrs.create("model_config", "x" * (1 << 25)), "characters; expected at most"),
+    "escape in a class": (run(classes=["\x1b[2J"] * 10), "a classes that no run has"),
+    "escape in the script": (run(script="../../evil"), "a script that no run has"),
+    "data is no digest": (run(data="/etc/passwd"), "a data that no run has"),
+    "a rate of nothing": (run(learning_rate_changes=[[1, 0, 0]]), "a learning_rate_changes that no run has"),
+    "curves differ": (state(lambda content: content["history"]["loss"].append(1.0)), "epochs of"),
+    "negative epoch": (state(lambda content: content.update(epoch=-1)), "contradicts itself"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_stranger_s_checkpoint_is_refused_by_the_check_that_is_meant(good, name):
+    change, message = HOSTILE[name]
+    forge(good, change)
+    with pytest.raises(ValueError, match=message) as error:
+        read_checkpoint(good)
+    assert "epoch_1.hdf5" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_good_one_that_was_sealed_anew_is_taken(good):
+    forge(good, lambda file: None)
+    assert read_checkpoint(good).epoch == 1
+
+
+def test_a_valid_digest_over_no_hdf5_is_refused(good):
+    content = good.read_bytes()
+    for rest in (b"", b"hello", content[512:2000], bytes(5000), content[512:] * 2):
+        good.write_bytes(content[:512] + rest)
+        reseal(good)
+        if rest == content[512:] * 2:
+            continue  # what follows a whole file, HDF5 does not look at
+        with pytest.raises(ValueError, match=r"epoch_1\.hdf5 is damaged"):
+            read_checkpoint(good)
+
+
+def peak_memory(*words):
+    """Peak memory in MB and the output of a process."""
+    code = (
+        "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:], capture_output=True, text=True);"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3); print(done.stdout)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT, check=True)
+    first, _, rest = done.stdout.partition("\n")
+    return float(first), rest
+
+
+def test_a_folder_of_hostile_files_costs_no_more_memory_than_a_good_one(good, tmp_path):
+    hostile = tmp_path / "hostile"
+    hostile.mkdir()
+    for number, (change, _) in enumerate(HOSTILE.values()):
+        forge(shutil.copy(good, hostile / f"epoch_{number + 1}.hdf5"), change)
+    shutil.copy(good, hostile / "good.hdf5")
+    before = {path: path.read_bytes() for path in hostile.iterdir()}
+    usual, _ = peak_memory(sys.executable, "-m", "pipeline.verify", str(good))
+    peak, output = peak_memory(sys.executable, "-m", "pipeline.verify", "--json", str(hostile))
+    found = list(map(json.loads, output.splitlines()[: len(HOSTILE) + 1]))
+    assert [os.path.basename(finding["path"]) for finding in found if finding["sound"]] == ["good.hdf5"]
+    assert len(found) == len(HOSTILE) + 1
+    assert peak < usual + 300
+    assert {path: path.read_bytes() for path in hostile.iterdir()} == before
+
+
+def test_a_script_refuses_one_in_a_line_and_goes_on_from_the_good_one_before_it(command, folder, tmp_path):
+    shutil.copytree(folder / "output", tmp_path / "output")
+    bad = shutil.copy(tmp_path / "output/checkpoints/epoch_1.hdf5", tmp_path / "output/checkpoints/epoch_2.hdf5")
+    forge(bad, network(height=-1))
+    done = command("resnet_cifar10.py", "--model", bad, "--epochs", "2", code=2)
+    assert done.stderr.count("\n") == 1
+    assert "height is -1" in done.stderr
+    # The newest by its first bytes, but no checkpoint of this project.
+    content = bytearray(bad.read_bytes())
+    content[56] = 2
+    bad.write_bytes(content)
+    done = command("resnet_cifar10.py", "--model", "latest", "--epochs", "2")
+    assert "height is -1" in done.stdout + done.stderr
+    assert "epoch 2" in done.stdout
+
+
+def test_it_takes_no_more_than_a_file_may_hold(good):
+    """A sparse file with a valid digest: its size alone is no reason to take memory."""
+    with h5py.File(good, "r+") as file:
+        file.attrs["model_config"] = "x"
+    os.truncate(good, 600 << 20)
+    reseal(good)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="far more than its arrays"):
+        read_checkpoint(good)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300e3

@@ -1,0 +1,134 @@
+"""`python -m pipeline.verify`: what is sound, what is not, and what a wrong call is."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ROOT, SMALL
+
+from pipeline.io import HDF5DatasetWriter
+from pipeline.io.tinyimagenet import write_mean
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """What a run of two epochs leaves."""
+    folder = tmp_path_factory.mktemp("run")
+    words = [sys.executable, ROOT / "resnet_cifar10.py", *SMALL, "--epochs", "2", "--every", "1"]
+    subprocess.run(words, cwd=folder, check=True, capture_output=True)
+    return folder / "output"
+
+
+@pytest.fixture
+def output(run_folder, tmp_path):
+    return shutil.copytree(run_folder, tmp_path / "output")
+
+
+@pytest.fixture
+def data(tmp_path):
+    with HDF5DatasetWriter((20, 8, 8, 3), tmp_path / "data" / "train.hdf5") as writer:
+        writer.store_class_labels(["n01", "n02"])
+        writer.add(np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8), np.arange(20) % 2)
+    write_mean(tmp_path / "data" / "mean.json", {"R": 1.0, "G": 2.0, "B": 3.0})
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for number in range(5):
+        path = tmp_path / "photos" / "ant" / f"{number}.{'png' if number % 2 else 'JPEG'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.random.default_rng(number).integers(0, 256, (16, 20, 3), np.uint8))
+    return tmp_path / "photos"
+
+
+def verify(*paths, code=0):
+    words = [sys.executable, "-m", "pipeline.verify", *map(str, paths)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_sound_files_get_a_line_each(output, data, photos):
+    done = verify(output, data, photos)
+    lines = [line.replace(str(output.parent), "") for line in done.stdout.splitlines()]
+    assert lines == [
+        "sound: /output/checkpoints/epoch_1.hdf5: checkpoint, epoch 1 of resnet_cifar10, 10 classes",
+        "sound: /output/checkpoints/epoch_2.hdf5: checkpoint, epoch 2 of resnet_cifar10, 10 classes",
+        "sound: /output/resnet_cifar10.json: history, 2 epochs of resnet_cifar10",
+        "sound: /output: images, 1 images that decode and are whole: "
+        + lines[3].rpartition(": ")[2],  # the plot, of matplotlib's size
+        "sound: /data/mean.json: mean, R 1.00, G 2.00, B 3.00",
+        "sound: /data/train.hdf5: data file, 20 images of 8x8x3, 2 classes",
+        "sound: /photos: images, 5 images that decode and are whole: 5 of 20x16",
+    ]
+    assert done.stderr == ""
+
+
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def test_each_broken_file_is_named_and_the_others_are_still_checked(output, data, photos):
+    flip(output / "checkpoints" / "epoch_1.hdf5", 9000)
+    # In an image, which opening the file does not read.
+    flip(data / "train.hdf5", (data / "train.hdf5").stat().st_size // 2)
+    (output / "resnet_cifar10.json").write_text("{")
+    photo = photos / "ant" / "0.JPEG"
+    photo.write_bytes(photo.read_bytes()[:-2])
+    done = verify(output, data, photos, "--json", code=1)
+    found = {
+        finding["path"]: finding
+        for finding in map(json.loads, done.stdout.splitlines())
+        if finding["path"] != str(photos)
+    }
+    broken = {
+        path.replace(str(output.parent), ""): finding["about"]
+        for path, finding in found.items()
+        if not finding["sound"]
+    }
+    assert broken.keys() == {
+        "/output/checkpoints/epoch_1.hdf5",
+        "/output/resnet_cifar10.json",
+        "/data/train.hdf5",
+        "/photos/ant/0.JPEG",
+    }
+    assert "its digest differs" in broken["/output/checkpoints/epoch_1.hdf5"]
+    assert "the digest of its images differs" in broken["/data/train.hdf5"]
+    assert "is cut short" in broken["/photos/ant/0.JPEG"]
+    assert found[str(output / "checkpoints" / "epoch_2.hdf5")]["sound"]
+    assert '"about": "1 of 5 images are not sound"' in done.stdout
+
+
+def test_what_can_not_be_checked_is_not_sound(tmp_path):
+    (tmp_path / "other.hdf5").write_bytes(b"hello")
+    os.mkfifo(tmp_path / "pipe.hdf5")
+    (tmp_path / "\x1b[31mred.hdf5").write_bytes(b"")
+    done = verify(tmp_path, code=1)
+    assert done.stdout.count("NOT SOUND") == 3
+    assert "\x1b" not in done.stdout
+    assert "pipe.hdf5: Not a regular file" in done.stdout
+
+
+def test_a_wrong_call_is_one_line(tmp_path):
+    for arguments, message in (((), "required: PATH"), ((tmp_path / "no",), "there is no"), ((tmp_path,), "holds no")):
+        done = verify(*arguments, code=2)
+        assert done.stderr.count("\n") == 1
+        assert message in done.stderr
+
+
+def test_it_loads_no_network_library(output, data, photos):
+    code = (
+        "import sys; sys.modules.update(tensorflow=None, keras=None, jax=None, matplotlib=None, sklearn=None);"
+        f"sys.argv = ['verify', {str(output)!r}, {str(data)!r}, {str(photos)!r}];"
+        "import runpy; runpy.run_module('pipeline.verify', run_name='__main__')"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
