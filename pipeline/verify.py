@@ -13,7 +13,6 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -62,7 +61,7 @@ def findings(path: Path) -> Iterator[Finding]:
         InputError: it is a folder with nothing in it to check.
     """
     if not path.is_dir():
-        yield from check_images(path, [path]) if path.suffix.lower() in _IMAGE_SUFFIXES else [check_file(path)]
+        yield from check_folder_images(path, [path]) if path.suffix.lower() in _IMAGE_SUFFIXES else [check_file(path)]
         return
     files = sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names)
     images = [file for file in files if file.suffix.lower() in _IMAGE_SUFFIXES]
@@ -72,7 +71,7 @@ def findings(path: Path) -> Iterator[Finding]:
     for file in others:
         yield check_file(file)
     if images:
-        yield from check_images(path, images)
+        yield from check_folder_images(path, images)
 
 
 def check_file(path: Path) -> Finding:
@@ -98,22 +97,13 @@ def check_file(path: Path) -> Finding:
         return Finding(str(path), "unknown", False, f"can't read {path}: {error.strerror}")
 
 
-def check_images(root: Path, paths: list[Path]) -> Iterator[Finding]:
+def check_folder_images(root: Path, paths: list[Path]) -> Iterator[Finding]:
     """Decode all images at `paths`: one that isn't sound is a finding, and so is their number."""
-    from pipeline.io.images import read_image
-
-    def check(path: Path) -> str | tuple[int, ...]:
-        try:
-            return read_image(path).shape
-        except InputError as error:
-            return str(error)
+    from pipeline.io.imagereader import check_images
 
     shapes, broken = Counter(), 0
-    with (
-        console.progress(str(root), len(paths), "images") as advance,
-        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
-    ):
-        for path, result in zip(paths, pool.map(check, paths), strict=True):
+    with console.progress(str(root), len(paths), "images") as advance:
+        for path, result in zip(paths, check_images(list(map(str, paths))), strict=True):
             if isinstance(result, str):
                 broken += 1
                 yield Finding(str(path), "image", False, result)

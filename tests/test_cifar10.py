@@ -1,15 +1,25 @@
 """CIFAR-10 in each form it is kept in, whole and broken."""
 
+import gzip
 import io
+import os
 import pickle
+import resource
+import struct
+import subprocess
+import sys
 import tarfile
+import time
+import zlib
 
 import cv2
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from pipeline.io import cifar10
 from pipeline.io.cifar10 import load_cifar10
+from pipeline.io.pickledarrays import read_pickled
 
 FILES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
 
@@ -207,3 +217,192 @@ def test_digits_are_split_by_class_and_always_the_same():
     np.testing.assert_allclose(shares, 0.2, atol=0.01)
     assert not dataset.mirrors
     np.testing.assert_array_equal(dataset.train_images, load_cifar10("digits").train_images)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_pickles_of_any_protocol_and_labels_as_an_array_are_read(protocol):
+    rows = np.random.default_rng(0).integers(0, 256, (20, 8), np.uint8)
+    for labels in ([1, 2, 300, 70_000], np.array([1, 2]), np.array([3, 4], np.int32)):
+        content = pickle.dumps({"data": rows, "labels": labels, "more": (None, True, b"x" * 300)}, protocol=protocol)
+        if protocol == 2:  # where Python 3 writes bytes as the call of a function
+            content = python_2(rows, labels if isinstance(labels, list) else labels.tolist())
+        batch = read_pickled(content)
+        np.testing.assert_array_equal(batch[b"data"], rows)
+        np.testing.assert_array_equal(batch[b"labels"], labels)
+
+
+def python_2(rows, labels):
+    """The pickle that Python 2 and its NumPy write, as the official files are."""
+    state = (
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01"
+        + b"".join(b"M" + struct.pack("<H", length) for length in rows.shape)
+        + b"\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
+        + (b"T" + struct.pack("<i", rows.size) + rows.tobytes())
+        + b"tb"
+    )
+    numbers = b"".join(b"J" + struct.pack("<i", label) for label in labels)
+    return b"\x80\x02}q\x01(U\x04dataq\x02" + state + b"U\x06labelsq\x03](" + numbers + b"eu."
+
+
+EVIL = {
+    "system": b"cos\nsystem\n(S'touch pwned'\ntR.",
+    "open": b"cbuiltins\nopen\nU\x05pwnedU\x01w\x86R.",
+    "eval in numpy": b"cnumpy.core.multiarray\nscalar\n)R.",
+    "stack global": b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x05touch\x85R.",
+    "instance": b"(U\x01xios\nsystem\n.",
+    "object": b"(cos\nsystem\nU\x01xo.",
+    "new object": b"cnumpy\nndarray\n)\x81.",
+    "persistent": b"U\x01xQ.",
+    "extension": b"\x82\x01.",
+    "memory by a memo": b"}r\xff\xff\xff\x7f.",
+    "memory by a length": b"\x96" + struct.pack("<Q", 1 << 60) + b"x.",
+    "memory by a shape": python_2(np.zeros((2, 2), np.uint8), [1]).replace(b"M\x02\x00M", b"J\xff\xff\xff\x7fM"),
+    "negative shape": python_2(np.zeros((2, 2), np.uint8), [1]).replace(b"M\x02\x00M", b"J\xff\xff\xff\xffM"),
+    "objects": python_2(np.zeros((2, 2), np.uint8), [1]).replace(b"u1", b"O8"),
+    "state for a function": b"cnumpy\nndarray\n(K\x01K\x01K\x01K\x01K\x01tb.",
+    "hash that takes for ever": b")" + b"\x94h\x00\x86" * 60 + b"}h\x00K\x01s.",
+    "deep": b"(" * 200_000 + b"l" * 200_000 + b".",
+    "nothing": b"",
+    "only an end": b".",
+    "no end": b"}",
+    "text": b"hello",
+}
+
+
+@pytest.mark.parametrize("name", EVIL)
+def test_a_hostile_pickle_is_refused_and_runs_nothing(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data_batch_1").write_bytes(EVIL[name])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=r"data_batch_1 is not a CIFAR-10 batch: ") as error:
+        load_cifar10(str(tmp_path))
+    assert "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["data_batch_1"]
+    assert time.perf_counter() - start < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300e3
+
+
+def entry(name, content=b"x", **fields):
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info, content
+
+
+BATCH = "cifar-10-batches-py/data_batch_1"
+HOSTILE_MEMBERS = {
+    "parent": (entry("../escaped"), "'../escaped', which it should not"),
+    "absolute": (entry("/tmp/escaped"), "'/tmp/escaped', which it should not"),
+    "inside then out": (entry("cifar-10-batches-py/../../escaped"), "which it should not"),
+    "symbolic link": (entry(BATCH, b"", type=tarfile.SYMTYPE, linkname="/etc/passwd"), "or not so"),
+    "hard link": (entry(BATCH, b"", type=tarfile.LNKTYPE, linkname="/etc/passwd"), "or not so"),
+    "device": (entry(BATCH, b"", type=tarfile.CHRTYPE, devmajor=1, devminor=5), "or not so"),
+    "pipe": (entry(BATCH, b"", type=tarfile.FIFOTYPE), "or not so"),
+    "sparse": (entry(BATCH, b"", type=tarfile.GNUTYPE_SPARSE), "or not so|doesn't unpack|is not a whole"),
+    "too large": (entry(BATCH, bytes((1 << 25) + 1)), "of 33,554,433 bytes; expected at most 33,554,432"),
+    "escapes": (entry("\x1b[2J"), r"holds '\\x1b\[2J', which"),
+    "long name": (entry("x" * 10_000), "which it should not"),
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("name", HOSTILE_MEMBERS)
+def test_a_hostile_archive_is_refused_and_writes_nothing(tmp_path, name, zipped):
+    (info, content), message = HOSTILE_MEMBERS[name]
+    path = tmp_path / "folder" / "cifar-10-python.tar.gz"
+    path.parent.mkdir()
+    with tarfile.open(path, "w:gz" if zipped else "w") as archive:
+        archive.addfile(info, io.BytesIO(content))
+    with pytest.raises(ValueError, match=message) as error:
+        load_cifar10(str(path))
+    assert "cifar-10-python.tar.gz" in str(error.value)
+    assert [file.name for file in tmp_path.rglob("*")] == ["folder", "cifar-10-python.tar.gz"]
+
+
+def test_a_member_that_comes_twice_is_refused(official, tmp_path):
+    batch = python_layout(official)[BATCH]
+    path = tmp_path / "a.tar.gz"
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        for _ in range(2):
+            info, content = entry(BATCH, batch)
+            archive.addfile(info, io.BytesIO(content))
+    with pytest.raises(ValueError, match="or not so"):
+        load_cifar10(str(path))
+
+
+def test_bombs_stop_early(tmp_path):
+    """Gigabytes of zeros: behind the members, in a header, and as an archive."""
+    zeros = gzip.compress(bytes(1 << 26), 1) * 20
+    start = io.BytesIO()
+    with tarfile.open(fileobj=start, mode="w") as archive:
+        info, content = entry("cifar-10-batches-py/readme.html")
+        archive.addfile(info, io.BytesIO(content))
+    pax = tarfile.TarInfo("x")
+    pax.type, pax.size = tarfile.XHDTYPE, 20 << 26
+    for name, content in {
+        "behind": gzip.compress(start.getvalue()) + zeros,
+        "header": gzip.compress(pax.tobuf()) + zeros,
+        "zeros": zeros,
+    }.items():
+        path = tmp_path / f"{name}.tar.gz"
+        path.write_bytes(content)
+        code = (
+            "import resource, sys; from pipeline.io.cifar10 import load_cifar10\n"
+            "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            "try: load_cifar10(sys.argv[1])\n"
+            "except ValueError as error: print(error)\n"
+            "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3)"
+        )
+        words = [sys.executable, "-c", code, str(path)]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+        message, peak = done.stdout.splitlines()
+        assert "unpacks to far more than it should" in message
+        # A good archive takes 180 MB of images, twice while they are joined.
+        assert float(peak) < 600
+
+
+def claiming(width, height, kind):
+    """An image of 32x32 pixels whose header claims another size."""
+    image = bytearray(cv2.imencode(f".{kind}", np.zeros((32, 32, 3), np.uint8))[1].tobytes())
+    if kind == "png":
+        image[16:24] = struct.pack(">II", width, height)
+        image[29:33] = struct.pack(">I", zlib.crc32(image[12:29]))
+    else:
+        frame = image.index(b"\xff\xc0")
+        image[frame + 5 : frame + 9] = struct.pack(">HH", height, width)
+    return bytes(image)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_an_image_that_claims_to_be_giant_is_refused_by_its_header(image_folder, kind):
+    victim = image_folder / "test" / "bee" / "1.png"
+    victim.write_bytes(claiming(60_000, 60_000, kind))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"1\.png claims to have more than 33,554,432 pixels"):
+        load_cifar10(str(image_folder))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100e3
+
+
+def test_what_is_no_plain_file_is_refused(image_folder, tmp_path_factory):
+    victim = image_folder / "test" / "bee" / "1.png"
+    victim.unlink()
+    for make, message in (
+        (lambda: os.mkfifo(victim), "Not a regular file"),
+        (lambda: victim.symlink_to("/dev/zero"), "Not a regular file"),
+        (lambda: victim.symlink_to("/etc/passwd"), "neither JPEG nor PNG"),
+        (lambda: victim.mkdir(), "Is a directory"),
+    ):
+        make()
+        with pytest.raises(ValueError, match=message):
+            load_cifar10(str(image_folder))
+        victim.rmdir() if victim.is_dir() else victim.unlink()
+    (image_folder / "train" / "bee").rename(image_folder / "train" / "\x1b[2Jbee")
+    (image_folder / "test" / "bee").rename(image_folder / "test" / "\x1b[2Jbee")
+    with pytest.raises(ValueError, match=r"holds the folder '\\x1b\[2Jbee'; expected the name of a class"):
+        load_cifar10(str(image_folder))
+    folder = tmp_path_factory.mktemp("pipe")
+    os.mkfifo(folder / "data_batch_1")
+    with pytest.raises(ValueError, match="Not a regular file"):
+        load_cifar10(str(folder))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from pipeline.nn.conv import ResNet
+from pipeline.nn.conv.layout import layers
 
 CIFAR10 = {"height": 32, "width": 32, "depth": 3, "classes": 10, "stages": (9, 9, 9), "filters": (64, 64, 128, 256)}
 TINY = {
@@ -24,6 +25,19 @@ def test_published_networks_have_the_published_parameters(network, total, traina
     model = ResNet.build(**network)
     assert model.count_params() == total
     assert sum(np.prod(weight.shape) for weight in model.trainable_weights) == trainable
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "tiny_imagenet", "imagenet"])
+def test_the_layout_that_files_are_checked_against_is_that_of_the_network(dataset):
+    network = {"height": 32, "width": 32, "depth": 3, "classes": 7, "stages": (2, 3, 1), "filters": (4, 8, 12, 16)}
+    model = ResNet.build(**network, dataset=dataset)
+    built = [
+        (layer.name, type(layer).__name__.removeprefix("Fused"), {w.name: tuple(w.shape) for w in layer.weights})
+        for layer in model.layers
+    ]
+    assert built == [(layer.name, layer.kind, dict(layer.weights)) for layer in layers(**network, dataset=dataset)]
+    trainable = {name for layer in layers(**network, dataset=dataset) for name in layer.trainable}
+    assert trainable == {weight.name for weight in model.trainable_weights}
 
 
 def test_imagenet_stem_shrinks_four_times():

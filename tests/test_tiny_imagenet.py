@@ -203,6 +203,7 @@ def in_val(root):
             "line 16: 'val_0.JPEG' is mapped twice",
         ),
         (spoil(in_train, lambda content: content[:-9]), "n02_11.JPEG is cut short"),
+        (spoil(in_train, lambda content: content[:1000] + content[-2:]), "n02_11.JPEG is damaged: Corrupt JPEG data"),
         (spoil(in_train, lambda content: b"hello"), "n02_11.JPEG is neither JPEG nor PNG"),
         (spoil(in_val, lambda content: b""), "val_11.JPEG is neither JPEG nor PNG"),
         (spoil(in_val, lambda content: content[:20] + content[-2:]), "val_11.JPEG doesn't decode"),
@@ -313,13 +314,57 @@ def test_a_download_is_checked_and_appears_whole(layout, server, tmp_path):
         assert not list(other.parent.iterdir())
 
 
-@pytest.mark.parametrize("name", ["../../escaped.JPEG", "/tmp/escaped.JPEG", "tiny-imagenet-200/val/images/x.py"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../escaped.JPEG",
+        "/tmp/escaped.JPEG",
+        "tiny-imagenet-200/val/images/x.py",
+        "tiny-imagenet-200/val/images/../../../../val_0.JPEG",
+        "tiny-imagenet-200/val/images/val_\x1b[2J.JPEG",
+        "tiny-imagenet-200\\val\\images\\val_0.JPEG",
+    ],
+)
 def test_an_archive_with_other_members_is_not_unpacked(layout, server, tmp_path, name):
     folder, url = server
     expected = archive(layout, folder / "tiny.zip", {name: b"x"})
     with pytest.raises(ValueError, match="which the data set does not"):
         tinyimagenet.download(tmp_path / "new" / "tiny", url=url, **expected, advance=lambda count: None)
     assert not list((tmp_path / "new").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("spoil_archive", "message"),
+    [
+        (lambda content: content.replace(b"\x14\0\0\0\x08\0", b"\x14\0\1\0\x08\0"), "packed in a way"),  # encrypted
+        (lambda content: content.replace(b"\x14\0\0\0\x08\0", b"\x14\0\0\0\x0c\0"), "packed in a way"),  # bzip2
+        (lambda content: content[:200] + b"xxxx" + content[204:], "is no whole zip archive"),
+    ],
+)
+def test_an_archive_packed_in_another_way_is_not_unpacked(tmp_path, spoil_archive, message):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("tiny-imagenet-200/wnids.txt", "".join(f"n{n}\n" for n in range(999)))
+    path.write_bytes(spoil_archive(path.read_bytes()))
+    with pytest.raises(ValueError, match=message):
+        archives.unpack(path, tmp_path / "out", tinyimagenet.MEMBERS)
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path):
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("tiny-imagenet-200/wnids.txt", bytes(65 << 20))
+    with pytest.raises(ValueError, match="which the data set does not; not unpacked"):
+        archives.unpack(path, tmp_path / "out", tinyimagenet.MEMBERS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_would_steer_a_terminal_are_refused(command, raw):
+    (raw / "val" / "images" / "val_1.JPEG").rename(raw / "val" / "images" / "val_\x1b[31m\n.JPEG")
+    done = command("build_tiny_imagenet.py", "--data", raw, code=2)
+    assert done.stderr.count("\n") == 1
+    assert "\x1b" not in done.stderr
+    assert "whose name can't be printed; rename it" in done.stderr
 
 
 def test_a_damaged_archive_is_named(tmp_path):

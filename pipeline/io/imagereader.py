@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.io.images import read_image
+from pipeline.io.images import StrictDecoder
 
 # Images that a process decodes in a row, and such chunks that may be ahead of what is taken: together 126 MB of 64x64.
 _CHUNK = 64
@@ -38,22 +38,10 @@ class ImageReader:
 
     def __init__(self, shape: tuple[int, int], processes: int | None = None) -> None:
         self.shape = shape
-        context = multiprocessing.get_context("spawn")
         ring_shape = (_chunks_ahead(shape), _CHUNK, *shape, 3)
         self._memory = SharedMemory(create=True, size=int(np.prod(ring_shape)))
         self._ring = np.ndarray(ring_shape, np.uint8, self._memory.buf)
-        self._connections: list[Connection] = []
-        # A blocked signal stays blocked in a child: Ctrl+C, which reaches them too, is this process's to answer.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            for _ in range(processes or _cores()):
-                connection, other_end = context.Pipe()
-                arguments = (other_end, self._memory.name, ring_shape)
-                context.Process(target=_decode, args=arguments, daemon=True).start()
-                other_end.close()
-                self._connections.append(connection)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        self._connections = _start(_decode, [(self._memory.name, ring_shape)] * (processes or _cores()))
 
     def read(self, paths: Sequence[str]) -> Iterator[np.ndarray]:
         """The images at `paths`, in order, in uint8 BGR arrays (n, height, width, 3) of a few dozen.
@@ -62,7 +50,7 @@ class ImageReader:
         Take all before the next call.
 
         Raises:
-            InputError: when an image is taken that `read_image` refuses.
+            InputError: when an image is taken that `StrictDecoder` refuses.
         """
         chunks = -(-len(paths) // _CHUNK)
         with _alive():
@@ -102,6 +90,32 @@ class ImageReader:
                     self._connection(following).send(following)
 
 
+def check_images(paths: Sequence[str]) -> Iterator[tuple[int, ...] | str]:
+    """For each image at `paths`, in order: its shape, or what is wrong with it. Decodes on all cores."""
+    cores = _cores()
+    connections = _start(_check, [(paths[number::cores],) for number in range(cores)])
+    for number in range(len(paths)):
+        with _alive():
+            yield connections[number % cores].recv()
+
+
+def _start(target: Callable, arguments: Sequence[tuple]) -> list[Connection]:
+    """Start a process for each of `arguments` that runs `target(connection, *arguments)`; return our ends of those."""
+    context = multiprocessing.get_context("spawn")
+    connections = []
+    # A blocked signal stays blocked in a child: Ctrl+C, which reaches them too, is this process's to answer.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        for own in arguments:
+            connection, other_end = context.Pipe()
+            context.Process(target=target, args=(other_end, *own), daemon=True).start()
+            other_end.close()
+            connections.append(connection)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return connections
+
+
 @contextmanager
 def _alive() -> Iterator[None]:
     """Says what it means that the other end of a connection is gone."""
@@ -122,6 +136,20 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _check(connection: Connection, paths: Sequence[str]) -> None:
+    """What a process does that checks images: answers for each of `paths`, in order."""
+    decoder = StrictDecoder()
+    for path in paths:
+        try:
+            result = decoder.read(path).shape
+        except InputError as refused:
+            result = str(refused)
+        try:
+            connection.send(result)
+        except OSError:  # the other end is closed
+            os._exit(0)
+
+
 def _decode(connection: Connection, memory_name: str, ring_shape: tuple[int, ...]) -> None:
     """What a process does: takes a list of paths, then numbers of chunks of it; answers each with None or an error."""
     try:
@@ -130,6 +158,7 @@ def _decode(connection: Connection, memory_name: str, ring_shape: tuple[int, ...
         os._exit(0)
     ring = np.ndarray(ring_shape, np.uint8, memory.buf)
     paths: Sequence[str] = ()
+    decoder = StrictDecoder()
     while True:
         try:
             message = connection.recv()
@@ -141,7 +170,7 @@ def _decode(connection: Connection, memory_name: str, ring_shape: tuple[int, ...
         error = None
         try:
             for place, path in enumerate(paths[message * _CHUNK : (message + 1) * _CHUNK]):
-                ring[message % len(ring), place] = read_image(path, ring_shape[2:4])
+                ring[message % len(ring), place] = decoder.read(path, ring_shape[2:4])
         except InputError as refused:
             error = str(refused)
         try:

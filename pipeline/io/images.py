@@ -1,6 +1,8 @@
 """Image files, read whole or refused."""
 
 import os
+import sys
+import tempfile
 from os import PathLike
 from pathlib import Path
 
@@ -48,6 +50,37 @@ def read_image(path: str | PathLike, shape: tuple[int, int] | None = None) -> np
     if shape is not None and pixels.shape[:2] != shape:
         raise InputError(f"image {path} is {pixels.shape[1]}x{pixels.shape[0]} pixels; expected {shape[1]}x{shape[0]}")
     return pixels
+
+
+class StrictDecoder:
+    """Reads images one at a time, and takes the decoder's complaints for errors: it fills in what is missing inside.
+
+    The C libraries behind OpenCV print their complaints. This turns the process's standard error, below Python, to a
+    file to find them in: for processes that do nothing else.
+    """
+
+    def __init__(self) -> None:
+        sys.stderr = os.fdopen(os.dup(2), "w")
+        with tempfile.TemporaryFile() as complaints:
+            os.dup2(complaints.fileno(), 2)
+
+    def read(self, path: str | PathLike, shape: tuple[int, int] | None = None) -> np.ndarray:
+        """What `read_image` returns; `InputError` also where the decoder has complained."""
+        try:
+            pixels = read_image(path, shape)
+        finally:
+            complaint = self._take_complaint()
+        if complaint:
+            raise InputError(f"image {path} is damaged: {complaint}; replace it")
+        return pixels
+
+    def _take_complaint(self) -> str:
+        if not os.fstat(2).st_size:
+            return ""
+        text = os.pread(2, 200, 0).decode(errors="replace").partition("\n")[0]
+        os.ftruncate(2, 0)
+        os.lseek(2, 0, os.SEEK_SET)
+        return text
 
 
 def is_image(content: bytes) -> bool:
