@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := output/demo
 
-.PHONY: demo test sweep torture lint clean
+.PHONY: demo test sweep torture fuzz lint clean
 
 demo: $(VENV)/installed
 	@echo "--- training on handwritten digits with learning rate 0.1, stopping after 16 of 24 epochs"
@@ -24,6 +24,10 @@ sweep: $(VENV)/installed-dev
 # A run stopped at every batch and at every step of every save, by every signal, on both backends: about an hour.
 torture: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m torture --timeout 7200 -n 2 --dist worksteal
+
+# Files mutated at random against every reader, two at a time: ten minutes.
+fuzz: $(VENV)/installed-dev
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-200} $(BIN)/python -m pytest tests/test_fuzz.py -m fuzz --timeout 3600 -n 2 -v -rP
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

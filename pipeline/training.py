@@ -14,6 +14,7 @@ from sklearn.metrics import classification_report
 
 from pipeline import arguments, console
 from pipeline.callbacks import BatchCheckpoint, EpochCheckpoint, EpochLine, TrainingMonitor
+from pipeline.command import printable
 from pipeline.errors import InputError
 from pipeline.io.atomic import make_folder, move_aside, remove_unfinished
 from pipeline.io.batches import Batches
@@ -100,7 +101,7 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
             except Stopped as stopped:
                 exit_code = stopped.exit_code
             if exit_code is not None:
-                newest = "".join(map(str, list_checkpoints(run.folder)[-1:])) or "none"
+                newest = printable("".join(map(str, list_checkpoints(run.folder)[-1:]))) or "none"
                 print(f"the newest checkpoint is {newest}\ngo on with: {run.command}")
                 # TensorFlow's iterators complain if they outlive Python.
                 gc.collect()

@@ -22,9 +22,10 @@ import keras
 import numpy as np
 import pytest
 from conftest import ROOT, assert_identical
+from forge import forge
 
 from config import tiny_imagenet_config as config
-from pipeline.io import HDF5DatasetGenerator, archives, tinyimagenet
+from pipeline.io import HDF5DatasetGenerator, HDF5DatasetWriter, archives, tinyimagenet
 from pipeline.io.imagereader import ImageReader
 from pipeline.preprocessing import AffineAugmentation
 
@@ -482,6 +483,30 @@ def test_files_of_two_data_sets_are_not_mixed(command, built, raw):
     shutil.copy(raw / "kept.hdf5", raw / "hdf5" / "train.hdf5")
     done = command("train.py", "--data", raw, *SMALL, code=2)
     assert "hold other classes" in done.stderr
+
+
+def test_a_stranger_s_data_file_ends_the_scripts_in_one_line(command, built, raw):
+    shutil.copytree(built / "hdf5", raw / "hdf5")
+
+    def elsewhere(file):
+        del file["labels"]
+        file["labels"] = h5py.ExternalLink("/etc/passwd", "labels")
+
+    forge(raw / "hdf5" / "val.hdf5", elsewhere, images="images")
+    done = command("train.py", "--data", raw, *SMALL, code=2)
+    assert done.stderr.count("\n") == 1
+    assert "val.hdf5 is not one that this project wrote: labels is a link that leads elsewhere" in done.stderr
+
+
+def test_images_of_another_size_are_refused(command, raw):
+    (raw / "hdf5").mkdir()
+    tinyimagenet.write_mean(raw / "hdf5" / "mean.json", dict.fromkeys("RGB", 1.0))
+    for split in ("train", "val"):
+        with HDF5DatasetWriter((20, 32, 32, 3), raw / "hdf5" / f"{split}.hdf5") as writer:
+            writer.store_class_labels(["n01", "n02"])
+            writer.add(np.zeros((20, 32, 32, 3), np.uint8), np.arange(20) % 2)
+    done = command("train.py", "--data", raw, *SMALL, code=2)
+    assert "holds images of shape (32, 32, 3); expected (64, 64, 3)" in done.stderr
 
 
 def test_the_build_needs_no_keras(raw):

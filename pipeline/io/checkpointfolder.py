@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from pipeline.command import printable
 from pipeline.errors import InputError
 from pipeline.io.checkpoint import Checkpoint, progress_in, read_checkpoint
 from pipeline.io.checkpointwriter import save_checkpoint
@@ -139,7 +140,7 @@ def find_checkpoint(name: str | None, folder: Path) -> Checkpoint | None:
         try:
             return read_checkpoint(path)
         except InputError as error:
-            print(f"passed over: {error}", file=sys.stderr)
+            print(printable(f"passed over: {error}"), file=sys.stderr)
     print(f"no checkpoint in {folder}: starting from the beginning")
     return None
 
