@@ -44,6 +44,10 @@ class Parser(argparse.ArgumentParser):
 def training_parser(description: str, defaults: Mapping) -> Parser:
     """The parser of a training script, `defaults` being what its `--help` states."""
     parser = Parser(description)
+    parser.epilog = (
+        "Ctrl+C finishes the batch and saves; on a terminal it asks first, and takes another learning rate. SIGTERM\n"
+        "and SIGHUP save. Exit codes: 0 done, 1 the disk failed, 2 bad input, 130 Ctrl+C, 143 SIGTERM, 129 SIGHUP."
+    )
     stated = RUN_DEFAULTS | OPTION_DEFAULTS | dict(defaults)
 
     def add(*names: str, **options) -> None:

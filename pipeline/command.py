@@ -10,39 +10,44 @@ from typing import TextIO
 
 from pipeline.errors import InputError
 
-_STOPPED = {signal.SIGINT: "stopped by Ctrl+C", signal.SIGTERM: "stopped by SIGTERM"}
+# What asks a process to end, and what it then says: Ctrl+C, a batch system or shutdown, a terminal that closes.
+STOPS = {
+    signal.SIGINT: "stopped by Ctrl+C",
+    signal.SIGTERM: "stopped by SIGTERM",
+    signal.SIGHUP: "stopped by SIGHUP",
+}
 
 
 def run(main: Callable[[], None], *, tidy: bool = False) -> None:
     """Run a script's `main` and end the process. What a script imports inside `main` is covered by the following too.
 
-    Exit codes: 0 done, 1 the disk or system failed, 2 bad input, 130 Ctrl+C, 143 SIGTERM, 141 the reader of the output
-    has gone; never a traceback for these. Any other exception is a defect and keeps its traceback.
+    Exit codes: 0 done, 1 the disk or system failed, 2 bad input, 130 Ctrl+C, 143 SIGTERM, 129 SIGHUP, 141 the reader
+    of the output has gone; never a traceback for these. Any other exception is a defect and keeps its traceback.
 
     Args:
-        tidy: on the first Ctrl+C or SIGTERM remove what is half-written, and then end; without it, where there is
-            nothing to remove, end at once.
+        tidy: on the first of `STOPS` remove what is half-written, and then end; without it, where there is nothing to
+            remove, end at once.
     """
     _open_streams()
     asked = []
 
     def unwind(number: int, frame: FrameType | None) -> None:
         # One more doesn't disturb what the first has set going.
-        _handle(lambda number, frame: os._exit(128 + number))
+        handle_stops(lambda number, frame: os._exit(128 + number))
         asked.append(number)
         raise KeyboardInterrupt
 
-    _handle(unwind if tidy else lambda number, frame: end_at_once(number))
+    handle_stops(unwind if tidy else lambda number, frame: end_at_once(number))
     code = 0
     try:
         code = _call(main)
         # What is left is the interpreter's own end.
-        _handle(signal.SIG_IGN)
+        handle_stops(signal.SIG_IGN)
     except KeyboardInterrupt:
-        _handle(signal.SIG_IGN)
+        handle_stops(signal.SIG_IGN)
     if asked:  # also where the interpreter dropped the exception, as it does in a destructor
         code = 128 + asked[0]
-        print(f"\n{_STOPPED[asked[0]]}", file=sys.stderr)
+        print(f"\n{STOPS[asked[0]]}", file=sys.stderr)
     sys.stdout.flush()
     lost = sys.stdout.lost or sys.stderr.lost
     if lost and not code:
@@ -63,8 +68,17 @@ def printable(text: str) -> str:
 
 def end_at_once(number: int, descriptor: int = 2) -> None:
     """End the process as signal `number` asks, and say so on `descriptor`; for where there is nothing to save."""
-    tell(f"\n{_STOPPED[number]}\n", descriptor)
+    tell(f"\n{STOPS[number]}\n", descriptor)
     os._exit(128 + number)
+
+
+def handle_stops(handler: Callable | signal.Handlers) -> dict[int, Callable | signal.Handlers]:
+    """Let `handler` answer `STOPS`, but SIGHUP where `nohup` has it ignored; return what answered each before."""
+    return {
+        number: signal.signal(number, handler)
+        for number in STOPS
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+    }
 
 
 def tell(text: str, descriptor: int = 2) -> None:
@@ -114,11 +128,6 @@ def _call(main: Callable[[], None]) -> int:
     except SystemExit as end:
         return end.code or 0
     return 0
-
-
-def _handle(handler: Callable | signal.Handlers) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handler)
 
 
 def _open_streams() -> None:

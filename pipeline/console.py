@@ -34,7 +34,7 @@ def quiet_start() -> Iterator[None]:
         # An exception in the middle of a native library's start can come out as any other, or not at all.
         command.end_at_once(number, kept)
 
-    handlers = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = command.handle_stops(end)
     with tempfile.TemporaryFile() as chatter:
         os.dup2(chatter.fileno(), 2)
         try:
@@ -88,7 +88,10 @@ def ask(message: str, given_up: Callable[[], bool]) -> str | float:
         while not select.select([sys.stdin], [], [], 0.1)[0]:
             if given_up():
                 return "stop"
-        line = sys.stdin.readline()
+        try:
+            line = sys.stdin.readline()
+        except OSError:  # a terminal that has closed
+            line = ""
         answer = line.strip().lower()
         if answer == "s" or not line:
             return "stop"
@@ -96,5 +99,5 @@ def ask(message: str, given_up: Callable[[], bool]) -> str | float:
             return "go on"
         try:
             return arguments.positive(answer)
-        except ArgumentTypeError as error:
-            print(error)
+        except ArgumentTypeError:
+            print(f"{answer!a} is none of c, s and a learning rate above 0")

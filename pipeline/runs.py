@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 
 from pipeline import arguments, console
+from pipeline.command import printable
 from pipeline.environment import device, versions
 from pipeline.errors import InputError
 from pipeline.io.atomic import check_folder
@@ -180,6 +181,9 @@ def _command(*words: object) -> str:
 
 def _set_up(run: Run) -> Run:
     """Check where files will go, before time is spent; fix what Keras takes from global state; hand `run` back."""
+    if run.checkpoint is not None:
+        batch = f", batch {run.start[1]}" if run.start[1] else ""
+        print(printable(f"going on from {run.checkpoint.path}, epoch {run.start[0]}{batch}"))
     for path in (run.folder, Path(run.args.output), *([run.model_path.parent] if run.model_path else [])):
         check_folder(path)
     with console.quiet_start():  # Keras imports TensorFlow to seed it too, where it is installed beside JAX.

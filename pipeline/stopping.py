@@ -1,11 +1,11 @@
-"""Ctrl+C and SIGTERM while there is something to save."""
+"""Ctrl+C, SIGTERM and SIGHUP while there is something to save."""
 
 import os
 import signal
 from types import FrameType
 from typing import Self
 
-from pipeline.command import tell
+from pipeline.command import handle_stops, tell
 
 
 class Stopped(Exception):  # noqa: N818  (as KeyboardInterrupt, no error)
@@ -17,25 +17,25 @@ class Stopped(Exception):  # noqa: N818  (as KeyboardInterrupt, no error)
 
 
 class StopRequest:
-    """Turns the first Ctrl+C, and SIGTERM, into a request that the run meets at the end of its batch.
+    """Turns the first Ctrl+C, and SIGTERM and SIGHUP, into a request that the run meets at the end of its batch.
 
     A second Ctrl+C ends the process at once: whatever is being written is written under another name until it is whole.
     A context manager; the handlers that were there come back at its end.
 
     Attributes:
         interrupted: whether Ctrl+C asked.
-        terminated: whether SIGTERM asked, which can't be taken back.
+        terminated: the number of the signal that asked and can't be taken back, SIGTERM or SIGHUP, or 0.
     """
 
     def __init__(self) -> None:
         self.interrupted = False
-        self.terminated = False
+        self.terminated = 0
 
     def __bool__(self) -> bool:
-        return self.interrupted or self.terminated
+        return self.interrupted or bool(self.terminated)
 
     def __enter__(self) -> Self:
-        self._earlier = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._earlier = handle_stops(self._request)
         return self
 
     def __exit__(self, *error) -> None:
@@ -45,16 +45,16 @@ class StopRequest:
     @property
     def exit_code(self) -> int:
         """What a process that stops on request returns."""
-        return 128 + (signal.SIGTERM if self.terminated else signal.SIGINT)
+        return 128 + (self.terminated or signal.SIGINT)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGTERM:
+        if number != signal.SIGINT:
             if not self.terminated:
-                self.terminated = True
-                tell("\nSIGTERM: finishing the batch\n")
+                self.terminated = number
+                tell(f"\n{signal.Signals(number).name}: finishing the batch\n")
         elif not self.interrupted:
             self.interrupted = True
             tell("\nCtrl+C: finishing the batch; Ctrl+C again stops at once\n")
         else:
-            tell("\nstopped at once\n")
+            tell("\nstopped at once; what came after the newest checkpoint is lost\n")
             os._exit(128 + number)

@@ -117,10 +117,12 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
                 checkpoints.save_as(path, model, epochs_of(history))
     if stop:  # too late to be met by a batch
         sys.exit(stop.exit_code)
-    written = (fig_path, json_path, *list_checkpoints(run.folder)[-1:], *models)
-    return Outcome(
-        [path for path in written if path.exists() and _belongs(path, history)], checkpoints.failures + monitor.failures
-    )
+    if last < args.epochs:
+        print(f"{last} of {args.epochs} epochs are done; go on with: {run.command}")
+    written = [fig_path, json_path] if monitor.is_written else []
+    written += [path for path in list_checkpoints(run.folder)[-1:] if progress_in(path) == (epochs_of(history), 0)]
+    written += [path for path in models if path.exists() and _belongs(path, history)]
+    return Outcome(written, checkpoints.failures + monitor.failures)
 
 
 def report(model: keras.Model, batches: Batches, outcome: Outcome) -> None:
@@ -181,9 +183,9 @@ def _train(
             return answer
         if batch < train.steps:
             set_rate(epoch, batch, answer)
-        else:
-            waiting[epoch + 1] = answer
-            print(f"learning rate {answer:g} from epoch {epoch + 2} on")
+            return "save"  # before anything can lose the choice
+        waiting[epoch + 1] = answer
+        print(f"learning rate {answer:g} from epoch {epoch + 2} on")
         return "go on"
 
     callbacks = [

@@ -81,6 +81,7 @@ def stop_at(monkeypatch):
         ("train", 4, signal.SIGTERM, "epoch_0_batch_4.hdf5"),
         ("test", 2, signal.SIGINT, "epoch_0_batch_4.hdf5"),
         ("train", 7, signal.SIGTERM, "epoch_1_batch_3.hdf5"),
+        ("train", 2, signal.SIGHUP, "epoch_0_batch_2.hdf5"),
     ],
 )
 def test_a_signal_saves_at_the_end_of_the_batch_and_the_run_goes_on_exactly(
@@ -177,7 +178,7 @@ def test_ten_times_ctrl_c_in_a_save_or_a_plot_stops_at_once_and_harms_nothing(st
 
 @pytest.mark.parametrize(
     ("seconds", "number"),
-    [(0.1, signal.SIGINT), (0.2, signal.SIGTERM), (1.0, signal.SIGINT), (2.0, signal.SIGTERM), (4.0, signal.SIGINT)],
+    [(0.1, signal.SIGINT), (0.2, signal.SIGTERM), (1.0, signal.SIGINT), (2.0, signal.SIGTERM), (4.0, signal.SIGHUP)],
 )
 def test_a_signal_before_training_ends_without_a_traceback(started, seconds, number):
     process = started(BY_HAND, *SMALL, "--epochs", "1000")
@@ -210,7 +211,7 @@ def test_the_menu_goes_on_changes_the_rate_and_stops(terminal, tmp_path):
     terminal.sendintr()
     terminal.expect_exact("s> ")
     terminal.sendline("nonsense")
-    terminal.expect_exact("'nonsense' is not a number above 0")
+    terminal.expect_exact("'nonsense' is none of c, s and a learning rate above 0")
     terminal.expect_exact("s> ")
     terminal.sendline("c")
     terminal.expect(r"Epoch \d+/")
@@ -234,7 +235,10 @@ def test_the_menu_goes_on_changes_the_rate_and_stops(terminal, tmp_path):
     assert epoch >= 0
 
 
-@pytest.mark.parametrize(("end", "code"), [("end of file", 130), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [("end of file", 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)],
+)
 def test_a_menu_that_nobody_answers_any_more_stops(terminal, tmp_path, end, code):
     terminal.sendintr()
     terminal.expect_exact("s> ")
@@ -405,7 +409,8 @@ def test_a_folder_removed_under_way_is_told_and_the_run_goes_on(command, monkeyp
         done.stderr,
     )
     assert "accuracy: " in done.stdout
-    assert "1 times a file could not be written" in done.stderr
+    assert "/c was gone, with all checkpoints in it; it is made again" in done.stderr
+    assert "2 times a file could not be written" in done.stderr
     assert names(tmp_path / "c") == [".lock", "epoch_3.hdf5"]
     assert len(json.loads((tmp_path / "output" / "resnet_cifar10.json").read_text())["loss"]) == 3
 
@@ -527,6 +532,25 @@ def typed(monkeypatch):
         monkeypatch.setattr(console, "ask", lambda message, given_up: next(answers))
 
     return answer
+
+
+def test_a_chosen_rate_is_safe_at_once(command, stop_at, typed, tmp_path, monkeypatch):
+    stop_at("train", 2)
+    typed(0.02)
+    kept = []
+    monkeypatch.setattr(CheckpointFolder, "_thin_out", lambda self, newest: kept.append(newest))
+    command(BY_HAND, *RUN)
+    assert (0, 2) in kept
+    run = read_checkpoint(tmp_path / "output" / "checkpoints" / "epoch_0_batch_2.hdf5").history["run"]
+    assert run["learning_rate_changes"] == [[0, 2, 0.02]]
+    assert run["arguments"]["lr"] == 0.02
+
+
+def test_a_terminal_that_closes_loses_nothing(terminal, tmp_path):
+    terminal.close(force=False)  # closes the terminal, and sends SIGHUP
+    terminal.wait()
+    assert terminal.exitstatus == 129
+    assert list_checkpoints(tmp_path / "output" / "checkpoints")
 
 
 @pytest.mark.parametrize(("script", "rates"), [(BY_HAND, [0.1, 0.02]), (DECAY, [0.1, 0.02])])

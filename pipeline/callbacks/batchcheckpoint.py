@@ -25,7 +25,7 @@ class BatchCheckpoint(keras.callbacks.Callback):
         metrics: the running loss and accuracy at that point, inside an epoch.
         seconds: between two checkpoints inside an epoch; None saves only on request.
         on_stop: called when the request is met, with (epoch, batch) completed, and whether saving has just failed;
-            returns "go on", "stop", which means to save first, or "give up".
+            returns "go on", "save" to do so first, "stop", which saves too, or "give up".
 
     Raises:
         Stopped: with the signal's exit code, after the state is safe; with 1 if it couldn't be saved.
@@ -94,6 +94,8 @@ class BatchCheckpoint(keras.callbacks.Callback):
         if answer == "give up":
             raise Stopped(1)
         self.stop.interrupted = False
+        if answer == "save":
+            self._save()
 
     def _save(self, **outlook: str) -> bool:
         if not all(np.isfinite(values).all() for values in self._metrics):

@@ -97,6 +97,8 @@ def draw_history(history: dict) -> Figure:
             fontsize="small",
         )
     panels[1].set_xlabel("epoch")
+    if len(epochs) == 1:
+        panels[1].set_xlim(0.5, 1.5)
     panels[1].xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 

@@ -76,7 +76,9 @@ class CheckpointFolder:
         try:
             if self.lock is not None:
                 with suppress(OSError):  # which writing meets too, and tells what it costs
-                    self.folder.mkdir(parents=True, exist_ok=True)
+                    if not self.folder.exists():
+                        self.folder.mkdir(parents=True)
+                        self._fail(f"the folder {self.folder} was gone, with all checkpoints in it", "it is made again")
                     self.lock.hold()
             save_checkpoint(path, model, epoch=epoch, batch=batch, metrics=metrics, **self._state)
         except (OSError, InputError) as error:
@@ -97,7 +99,7 @@ class CheckpointFolder:
             return False
         return True
 
-    def _fail(self, error: Exception, outlook: str) -> None:
+    def _fail(self, error: Exception | str, outlook: str) -> None:
         self.failures += 1
         print(f"{error}; {outlook}", file=sys.stderr, flush=True)
 
