@@ -255,7 +255,9 @@ TYPES: dict[str, Callable[[str], object]] = {
     "workers": threads,
 }
 
+_STORED_AS = {"precision": str, "stages": (list, tuple), "filters": (list, tuple)}
 _SWITCHES = ("nesterov",)
+_OTHERS = (*_SWITCHES, "data", "output")
 
 
 def _with_underscores(word: str) -> str:
@@ -275,12 +277,22 @@ def _as_given(name: str, stored: object) -> object:
         return None
     if name in TYPES:
         try:
+            if not isinstance(stored, _STORED_AS.get(name, (int, float))):
+                raise ArgumentTypeError(f"{stored!a:.100} is of another type")
             return TYPES[name](_text(stored))
         except ArgumentTypeError as error:
             raise InputError(f"the checkpoint's --{name} can't be: {error!s:.200}") from error
-    if not isinstance(stored, bool if name in _SWITCHES else str) or "\0" in str(stored):
+    if not isinstance(stored, bool if name in _SWITCHES else str) or not str(stored).isprintable():
         raise InputError(f"the checkpoint's --{name} can't be {stored!a:.100}")
     return stored
+
+
+def check_saved(values: Mapping[str, object]) -> None:
+    """`InputError` if `values`, flags by their names as a file holds them, has what no flag can be."""
+    for name, value in values.items():
+        if name not in TYPES and name not in _OTHERS:
+            raise InputError(f"there is no --{name!a:.100}")
+        _as_given(name, value)
 
 
 def _text(value) -> str:

@@ -70,9 +70,14 @@ def progress(description: str, total: float, unit: str) -> Iterator[Callable[[fl
             return f"{task.completed:,.0f}/{task.total:,.0f} {unit}, {task.speed or 0:,.0f}/s"
 
     rate = Rate(table_column=Column(no_wrap=True))
-    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(bar_width=20), rate, bars.TimeRemainingColumn())
+    columns = (
+        bars.TextColumn("{task.description}", markup=False),
+        bars.BarColumn(bar_width=20),
+        rate,
+        bars.TimeRemainingColumn(),
+    )
     with bars.Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(description, total=total)
+        task = bar.add_task(command.printable(description), total=total)
         yield lambda amount: bar.advance(task, amount)
 
 

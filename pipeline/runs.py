@@ -19,7 +19,7 @@ from pipeline.io.atomic import check_folder
 from pipeline.io.batches import Batches
 from pipeline.io.checkpoint import Checkpoint
 from pipeline.io.checkpointfolder import find_checkpoint, list_checkpoints
-from pipeline.io.history import new_history
+from pipeline.io.history import CURVES, new_history
 from pipeline.utils.schedules import PolynomialDecay
 
 
@@ -167,6 +167,11 @@ def _resolve(
         saved, options = record["arguments"], checkpoint.options
         if missing := (arguments.RUN_DEFAULTS | dict(defaults)).keys() - saved.keys():
             raise InputError(f"checkpoint {checkpoint.path} lacks the values of {', '.join(sorted(missing))}")
+        if any(len(checkpoint.history[curve]) != checkpoint.epoch for curve in CURVES):
+            raise InputError(f"checkpoint {checkpoint.path} lacks epochs of a curve")
+        for name in ("stages", "filters", "reg"):
+            if saved[name] != checkpoint.network.get(name):
+                raise InputError(f"checkpoint {checkpoint.path} is of another network than its --{name} says")
     args = arguments.resolve(given, defaults, saved, options, {*free, "lr", "data"})
     return args, {name: getattr(args, name) for name in arguments.RUN_DEFAULTS | dict(defaults)}
 

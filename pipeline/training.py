@@ -140,7 +140,7 @@ def report(model: keras.Model, batches: Batches, outcome: Outcome) -> None:
     )
     print(f"accuracy: {100.0 * np.mean(predictions == batches.labels):.2f}%")
     for path in outcome.written:
-        print(f"written: {path}")
+        print(printable(f"written: {path}"))
     if outcome.failures:
         raise OSError(f"{outcome.failures} times a file could not be written, as said above")
 
@@ -251,7 +251,7 @@ def _keep_earlier_runs(run: Run, history: dict, paths: Sequence[Path]) -> None:
     ]
     for target in move_aside(strangers):
         names = ", ".join(path.name for path in strangers if path.parent == target.parent)
-        print(f"moved to {target}, to keep what an earlier run wrote: {names}")
+        print(printable(f"moved to {target}, to keep what was there: {names}"))
 
 
 def _belongs(path: Path, history: dict) -> bool:

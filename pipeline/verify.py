@@ -65,7 +65,11 @@ def findings(path: Path) -> Iterator[Finding]:
         return
     files = sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names)
     images = [file for file in files if file.suffix.lower() in _IMAGE_SUFFIXES]
-    others = [file for file in files if file.suffix in _HDF5_SUFFIXES or (file.suffix == ".json" and _is_ours(file))]
+    others = [
+        file
+        for file in files
+        if file.suffix.lower() in _HDF5_SUFFIXES or (file.suffix.lower() == ".json" and _is_ours(file))
+    ]
     if not images and not others:
         raise InputError(f"folder {path} holds no checkpoint, data file, history or image")
     for file in others:
@@ -82,7 +86,7 @@ def check_file(path: Path) -> Finding:
     from pipeline.io.sealed import read_seal
 
     checks = {"checkpoint": _checkpoint, "data file": _data_file, "mean": _mean, "history": _history}
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         kind = "mean" if path.name == "mean.json" else "history"
     else:
         kind = next((kind.name for kind in (CHECKPOINT, DATA) if read_seal(path, kind)), None)
@@ -155,13 +159,14 @@ def _mean(path: Path) -> str:
 
 def _is_ours(path: Path) -> bool:
     """Whether a JSON file is one that this project reads, or can't be read at all."""
+    from pipeline.io.history import CURVES
     from pipeline.io.strictjson import read_json
 
     try:
         content = read_json(path)
     except (OSError, ValueError):
         return True
-    return path.name == "mean.json" or (isinstance(content, dict) and "run" in content)
+    return path.name == "mean.json" or (isinstance(content, dict) and not content.keys().isdisjoint({*CURVES, "run"}))
 
 
 def _line(finding: Finding) -> str:

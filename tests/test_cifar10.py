@@ -19,6 +19,7 @@ from conftest import ROOT
 
 from pipeline.io import cifar10
 from pipeline.io.cifar10 import load_cifar10
+from pipeline.io.images import read_image
 from pipeline.io.pickledarrays import read_pickled
 
 FILES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
@@ -262,6 +263,8 @@ EVIL = {
     "state for a function": b"cnumpy\nndarray\n(K\x01K\x01K\x01K\x01K\x01tb.",
     "hash that takes for ever": b")" + b"\x94h\x00\x86" * 60 + b"}h\x00K\x01s.",
     "deep": b"(" * 200_000 + b"l" * 200_000 + b".",
+    "operations without end": b"]" * (1 << 25),
+    "a memo without end": b")" + b"\x94" * (1 << 24),
     "nothing": b"",
     "only an end": b".",
     "no end": b"}",
@@ -303,7 +306,9 @@ HOSTILE_MEMBERS = {
     "sparse": (entry(BATCH, b"", type=tarfile.GNUTYPE_SPARSE), "or not so|doesn't unpack|is not a whole"),
     "too large": (entry(BATCH, bytes((1 << 25) + 1)), "of 33,554,433 bytes; expected at most 33,554,432"),
     "escapes": (entry("\x1b[2J"), r"holds '\\x1b\[2J', which"),
-    "long name": (entry("x" * 10_000), "which it should not"),
+    "long name": (entry("x" * 10_000), "which it should not|bytes; expected at most"),
+    "endless long names": (entry("x", bytes(4096), type=tarfile.GNUTYPE_LONGNAME), "which it should not"),
+    "a giant header": (entry("x", bytes(1 << 17), type=tarfile.XHDTYPE), "of 131,072 bytes; expected at most 65,536"),
 }
 
 
@@ -358,7 +363,7 @@ def test_bombs_stop_early(tmp_path):
         words = [sys.executable, "-c", code, str(path)]
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
         message, peak = done.stdout.splitlines()
-        assert "unpacks to far more than it should" in message
+        assert ("of 1,342,177,280 bytes; expected" if name == "header" else "unpacks to far more") in message
         # A good archive takes 180 MB of images, twice while they are joined.
         assert float(peak) < 600
 
@@ -379,10 +384,35 @@ def claiming(width, height, kind):
 def test_an_image_that_claims_to_be_giant_is_refused_by_its_header(image_folder, kind):
     victim = image_folder / "test" / "bee" / "1.png"
     victim.write_bytes(claiming(60_000, 60_000, kind))
+    with pytest.raises(ValueError, match=r"1\.png has 60000x60000 pixels; expected at most 16,777,216"):
+        read_image(victim)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ValueError, match=r"1\.png claims to have more than 33,554,432 pixels"):
+    with pytest.raises(ValueError, match=r"1\.png is 60000x60000 pixels; expected 32x32"):
         load_cifar10(str(image_folder))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100e3
+
+
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+@pytest.mark.parametrize(
+    ("kind", "added", "message"),
+    [
+        ("png", chunk(b"acTL", bytes(8)), "is an animation"),
+        ("png", chunk(b"zTXt", b"a\0\0" + bytes(1 << 20)), "holds more beside its pixels"),
+        ("jpg", b"\xff\xda\0\x08\1\1\0\0\0\0" * 100, "has too many scans"),
+        ("jpg", b"", "is damaged: Corrupt JPEG data"),
+    ],
+)
+def test_an_image_that_would_cost_or_isn_t_what_it_seems_is_refused(image_folder, kind, added, message):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    image = cv2.imencode(f".{kind}", pixels)[1].tobytes()
+    # The coded data of the JPEG end early, but the end mark is there.
+    image = image[:33] + added + image[33:] if kind == "png" else image[:700] + added + image[-2:]
+    (image_folder / "test" / "bee" / "1.png").write_bytes(image)
+    with pytest.raises(ValueError, match=rf"1\.png {message}"):
+        load_cifar10(str(image_folder))
 
 
 def test_what_is_no_plain_file_is_refused(image_folder, tmp_path_factory):

@@ -37,7 +37,7 @@ from pipeline.io.pickledarrays import read_pickled
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "150"))
 READ, REFUSED = 0, 1
-MORE_MEMORY = 1 << 30
+MORE_MEMORY = 300  # MB
 
 INTERESTING = [0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, (1 << 64) - 1]
 
@@ -182,7 +182,8 @@ def outcome(read, path):
         code = 70
         try:
             used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-            resource.setrlimit(resource.RLIMIT_AS, (used + MORE_MEMORY,) * 2)
+            resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 30),) * 2)
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(20)
             read(path)
@@ -192,7 +193,8 @@ def outcome(read, path):
         except OSError:
             code = REFUSED if read is read_tar else 72
         finally:
-            os._exit(code)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+            os._exit(code if peak < MORE_MEMORY * 1000 else 73)
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
 

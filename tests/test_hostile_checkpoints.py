@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import shutil
+import struct
 import subprocess
 import sys
 
@@ -84,6 +85,21 @@ def run(**parts):
     return state(lambda content: content["history"]["run"].update(parts))
 
 
+def arguments(**values):
+    return state(lambda content: content["history"]["run"]["arguments"].update(values))
+
+
+def options(**values):
+    return state(lambda content: content["options"].update(values))
+
+
+def shared(file):
+    """Beta is gamma of the same layer under another name."""
+    layer = file["model_weights/input_bn/input_bn"]
+    del layer["beta"]
+    layer["beta"] = layer["gamma"]
+
+
 def config(change):
     def apply(file):
         content = json.loads(file.attrs["model_config"])
@@ -150,9 +166,24 @@ HOSTILE = {
     "lambda layer": (config(lambda_layer), "other layers than its network"),
     "nested lambda": (config(nested_lambda), "model_config names 'Lambda'"),
     "foreign module": (config(foreign_module), "model_config names"),
-    "no config": (lambda file: file.attrs.pop("model_config"), "lacks the attribute model_config"),
+    "no config": (lambda file: file.attrs.pop("model_config"), "does not have exactly the attributes"),
+    "one attribute more": (
+        lambda file: file.attrs.create("training_config", '{"class_name": "__lambda__"}'),
+        "does not have exactly the attributes",
+    ),
+    "two names for one dataset": (shared, "shares its bytes with another dataset"),
+    "options that no flag can be": (options(output="\x1b[2J"), "--output can't"),
+    "an option that is no flag": (options(evil=1), "there is no --'evil'"),
+    "a rate as text": (arguments(lr="0.1"), "--lr can't be"),
+    "a list of rates": (arguments(lr=[1]), "--lr can't be"),
+    "a surrogate": (arguments(data="\ud800x"), "--data can't be"),
+    "a million empty lists": (options(x=[[]] * 600_000), "values; expected at"),
+    "no rates": (state(lambda content: content["history"].update(learning_rate=[])), "0 epochs of learning_rate and 1"),
+    "a loss that can't be drawn": (state(lambda content: content["history"].update(loss=[1e308])), "can be drawn"),
+    "metrics between epochs": (lambda file: file.create_dataset("run/metrics/0", data=np.float32(0)), "not expected"),
+    "no metrics inside an epoch": (state(lambda content: content.update(batch=2)), "run/metrics is missing"),
     "config of numbers": (lambda file: file.attrs.create("model_config", np.ones(3)), "is not one value"),
-    "long config": (lambda file: file.attrs.create("model_config", "x" * (1 << 25)), "characters; expected at most"),
+    "long config": (lambda file: file.attrs.create("model_config", "x" * (1 << 25)), "claims 33,554,432"),
     "escape in a class": (run(classes=["\x1b[2J"] * 10), "a classes that no run has"),
     "escape in the script": (run(script="../../evil"), "a script that no run has"),
     "data is no digest": (run(data="/etc/passwd"), "a data that no run has"),
@@ -170,6 +201,25 @@ def test_a_stranger_s_checkpoint_is_refused_by_the_check_that_is_meant(good, nam
         read_checkpoint(good)
     assert "epoch_1.hdf5" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_configuration_that_claims_to_be_giant_takes_no_memory(good):
+    content = bytearray(good.read_bytes())
+    name = content.index(b"model_config\0")
+    place = content.index(struct.pack("<I", len(h5py.File(good).attrs["model_config"])), name)
+    content[place : place + 4] = b"\xff" * 4
+    good.write_bytes(content)
+    reseal(good)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="model_config of / claims 4,294,967,295 bytes; expected at most"):
+        read_checkpoint(good)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100e3
+
+
+def test_a_checkpoint_whose_flags_say_another_network_builds_none(command, good):
+    forge(good, arguments(stages=[55], filters=[4, 2048]))
+    done = command("resnet_cifar10.py", "--model", good, "--epochs", "2", code=2)
+    assert "is of another network than its --stages says" in done.stderr
 
 
 def test_a_good_one_that_was_sealed_anew_is_taken(good):

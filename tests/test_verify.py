@@ -118,6 +118,15 @@ def test_what_can_not_be_checked_is_not_sound(tmp_path):
     assert "pipe.hdf5: Not a regular file" in done.stdout
 
 
+def test_endings_are_taken_in_any_case_and_a_history_that_lost_a_part_is_seen(output):
+    (output / "A.HDF5").write_bytes(b"x" * 100)
+    history = json.loads((output / "resnet_cifar10.json").read_text())
+    del history["run"]
+    (output / "resnet_cifar10.json").write_text(json.dumps(history))
+    done = verify(output, code=1)
+    assert done.stdout.count("NOT SOUND") == 2
+
+
 def test_a_wrong_call_is_one_line(tmp_path):
     for arguments, message in (((), "required: PATH"), ((tmp_path / "no",), "there is no"), ((tmp_path,), "holds no")):
         done = verify(*arguments, code=2)

@@ -12,7 +12,7 @@
 no Keras configuration: which arrays there must be, of which shape, follows from the arguments of `ResNet.build`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +20,18 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
+from pipeline import arguments
 from pipeline.errors import InputError
-from pipeline.io.hdf5 import check_members, dataset_of, group_of, text_attribute
+from pipeline.io.hdf5 import (
+    check_attributes,
+    check_disjoint,
+    check_members,
+    dataset_of,
+    group_of,
+    variable_text_attribute,
+)
 from pipeline.io.history import check_history, epochs_of
-from pipeline.io.sealed import Kind, open_sealed, read_seal
+from pipeline.io.sealed import BLOCK, Kind, blocks, open_sealed, read_seal
 from pipeline.io.strictjson import MOST_BYTES, is_count, parse_json
 from pipeline.nn.conv.layout import Layer, check_arguments, layers
 
@@ -32,7 +40,8 @@ if TYPE_CHECKING:  # Checking a file needs no Keras.
 
 CHECKPOINT = Kind(b"ResNet run 1\n", "checkpoint", "take an earlier one")
 
-_MOST_METRICS = 16
+# Total and count of the loss, and of the accuracy.
+_METRICS = ("0", "1", "2", "3")
 # State, configuration, and what HDF5 needs of its own for each array.
 _MOST_BESIDE = 3 * MOST_BYTES
 _STEP_COUNTERS = ("i4", "i8", "u4", "u8")
@@ -150,14 +159,16 @@ def read_checkpoint(path: Path, *, arrays: bool = True) -> Checkpoint:
     """
     if path.suffix == ".hdf" and not path.exists():
         path = path.with_suffix(".hdf5")
-    with open_sealed(path, CHECKPOINT) as (file, _, seal):
+    with open_sealed(path, CHECKPOINT) as (file, source, seal):
         try:
             state = _read_state(file)
             network = list(layers(**state["network"]))
-            stored = dict(_check_arrays(file, network))
+            stored = dict(_check_arrays(file, network, state["batch"]))
             if seal.length > sum(array.nbytes for array in stored.values()) + _MOST_BESIDE:
                 raise InputError(f"it has {seal.length:,} bytes, far more than its arrays")
-            _check_config(file, network)
+            check_disjoint(stored.values())
+            _check_attributes(file, network)
+            _check_config(file, blocks(source.fileno(), 0, BLOCK + seal.length), network)
         except ValueError as error:
             raise InputError(f"{path} is not a checkpoint of this project: {error}") from error
         if seal.numbers != (state["epoch"], state["batch"]):
@@ -181,6 +192,7 @@ def _read_state(file: h5py.File) -> dict:
         raise InputError("its state is not that of a run")
     if not isinstance(state["network"], dict) or not isinstance(state["options"], dict):
         raise InputError("its state is not that of a run")
+    arguments.check_saved(state["options"])
     if not state["network"]:
         raise InputError("ResNet.build did not make its network; stock Keras opens it")
     try:
@@ -193,8 +205,12 @@ def _read_state(file: h5py.File) -> dict:
     return state
 
 
-def _check_arrays(file: h5py.File, network: Sequence[Layer]) -> Iterator[tuple[str, h5py.Dataset]]:
-    """The datasets of weights, optimizer and metrics by their names; there is nothing else in `file`."""
+def _check_arrays(file: h5py.File, network: Sequence[Layer], batch: int) -> Iterator[tuple[str, h5py.Dataset]]:
+    """The datasets of weights, optimizer and, after a `batch` inside an epoch, metrics by their names.
+
+    Raises:
+        InputError: one of them is missing or anything else, or there is more in `file`.
+    """
     run = group_of(file, "run")
     optimizer = group_of(group_of(run, "optimizer"), "sgd")
     slots = {"iteration": (_STEP_COUNTERS, ()), "learning_rate": (["f4"], ())}
@@ -203,9 +219,8 @@ def _check_arrays(file: h5py.File, network: Sequence[Layer]) -> Iterator[tuple[s
             for weight, shape in layer.trainable.items():
                 slots[f"{layer.name}_{weight}_momentum"] = (["f4"], shape)
     members = {"state": None, "optimizer": {"sgd": dict.fromkeys(slots)}}
-    metrics = ()
-    if "metrics" in run:
-        metrics = tuple(map(str, range(min(len(group_of(run, "metrics")), _MOST_METRICS))))
+    metrics = _METRICS if batch else ()
+    if metrics:
         members["metrics"] = dict.fromkeys(metrics)
     weights = {layer.name: {layer.name: dict.fromkeys(layer.weights)} if layer.weights else {} for layer in network}
     check_members(file, {"model_weights": weights | {"top_level_model_weights": {}}, "run": members})
@@ -219,9 +234,21 @@ def _check_arrays(file: h5py.File, network: Sequence[Layer]) -> Iterator[tuple[s
         yield f"run/metrics/{metric}", dataset_of(run["metrics"], metric, ["f4"], ())
 
 
-def _check_config(file: h5py.File, network: Sequence[Layer]) -> None:
+def _check_attributes(file: h5py.File, network: Sequence[Layer]) -> None:
+    """Check that no attribute is there that Keras could take for more than what a network needs."""
+    versions = ("backend", "keras_version")
+    check_attributes(file, (*versions, "model_config"))
+    check_attributes(file["model_weights"], (*versions, "layer_names"))
+    for group in file["model_weights"].values():
+        check_attributes(group, ["weight_names"])
+    for layer in network:
+        if layer.weights:
+            check_attributes(file["model_weights"][layer.name][layer.name])
+
+
+def _check_config(file: h5py.File, content: Iterable[bytes], network: Sequence[Layer]) -> None:
     """Check that the configuration that stock Keras would build from is the network's, and names nothing else."""
-    config = parse_json(text_attribute(file, "model_config", MOST_BYTES).encode())
+    config = parse_json(variable_text_attribute(file, content, "model_config", MOST_BYTES).encode())
     try:
         found = [(layer["name"], layer["class_name"]) for layer in config["config"]["layers"]]
     except (KeyError, TypeError) as error:

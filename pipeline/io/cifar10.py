@@ -8,12 +8,10 @@ import hashlib
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from pipeline.errors import InputError
@@ -22,7 +20,7 @@ from pipeline.io.batches import ArrayBatches
 from pipeline.io.dataset import Dataset
 from pipeline.io.digits import load_digits
 from pipeline.io.files import read_regular
-from pipeline.io.images import read_image
+from pipeline.io.imagereader import ImageReader
 from pipeline.io.pickledarrays import read_pickled
 from pipeline.preprocessing import AffineAugmentation, MeanImagePreprocessor
 
@@ -208,7 +206,8 @@ def _load_folder(path: Path) -> Dataset:
     classes = _class_names(path / "train")
     if classes != _class_names(path / "test"):
         raise InputError(f"{path}/train and {path}/test hold different classes; expected the same folders in both")
-    train, test = (_load_split(path / split, classes) for split in ("train", "test"))
+    with ImageReader((SIZE, SIZE)) as reader:
+        train, test = (_load_split(reader, path / split, classes) for split in ("train", "test"))
     return Dataset(*train, *test, classes)
 
 
@@ -221,22 +220,15 @@ def _class_names(path: Path) -> tuple[str, ...]:
     return names
 
 
-def _load_split(path: Path, classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _load_split(reader: ImageReader, path: Path, classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     files = []
     for label, name in enumerate(classes):
         found = sorted(file for file in (path / name).iterdir() if file.suffix.lower() in _SUFFIXES)
         if not found:
             raise InputError(f"{path / name} holds no PNG or JPEG image")
         files += [(label, file) for file in found]
-    images = np.empty((len(files), SIZE, SIZE, 3), np.uint8)
-
-    def read(row: int) -> None:
-        file = files[row][1]
-        pixels = read_image(file)
-        if pixels.shape[:2] != (SIZE, SIZE):
-            raise InputError(f"image {file} is {pixels.shape[1]}x{pixels.shape[0]} pixels; expected {SIZE}x{SIZE}")
-        images[row] = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(read, range(len(files))))
+    images, done = np.empty((len(files), SIZE, SIZE, 3), np.uint8), 0
+    for decoded in reader.read([str(file) for _, file in files]):
+        images[done : done + len(decoded)] = decoded[..., ::-1]  # RGB
+        done += len(decoded)
     return images, np.array([label for label, _ in files])

@@ -5,7 +5,8 @@ or are put together from several, filters that run while values are read, sizes 
 before a value is read, and a file that has any of it is refused.
 """
 
-from collections.abc import Collection, Mapping
+import struct
+from collections.abc import Collection, Iterable, Mapping
 
 import h5py
 import numpy as np
@@ -74,21 +75,53 @@ def dataset_of(
     return dataset
 
 
+def check_attributes(item: h5py.Group | h5py.Dataset, names: Collection[str] = ()) -> None:
+    """`InputError` if `item` has other attributes than `names`, or one less."""
+    if len(item.attrs) != len(names) or set(item.attrs) != set(names):
+        raise InputError(f"{item.name} does not have exactly the attributes {', '.join(names) or 'none'}")
+
+
+def check_disjoint(datasets: Iterable[h5py.Dataset]) -> None:
+    """`InputError` if two of `datasets` share bytes of the file, which then stand for more than it holds."""
+    end, places = 0, sorted((dataset.id.get_offset(), dataset.nbytes, dataset.name) for dataset in datasets)
+    for offset, size, name in places:
+        if offset < end:
+            raise InputError(f"{name} shares its bytes with another dataset")
+        end = offset + size
+
+
 def text_attribute(item: h5py.Group | h5py.Dataset, name: str, most: int) -> str:
-    """The attribute `name`, a text of at most `most` bytes.
+    """The attribute `name`, a text of a fixed length of at most `most` bytes; `InputError` for anything else."""
+    attribute = _attribute(item, name)
+    if attribute.dtype.kind != "S" or attribute.dtype.itemsize > most:
+        raise InputError(f"the attribute {name} of {item.name} is no text of at most {most:,} bytes")
+    return item.attrs[name].decode()
+
+
+def variable_text_attribute(file: h5py.File, content: Iterable[bytes], name: str, most: int) -> str:
+    """The attribute `name` of the root group, a text of a length of its own, of at most `most` bytes.
+
+    HDF5 allocates what such a text claims to be before it looks whether the file holds it. So the claim is looked up
+    first, in the attribute's message (HDF5 File Format Specification, IV.A.2.m), which its name gives away.
+
+    Args:
+        content: all of the file.
 
     Raises:
         InputError: it is missing, or anything else.
     """
-    attribute = _attribute(item, name)
-    if h5py.check_string_dtype(attribute.dtype) is None or attribute.dtype.itemsize > most:
-        raise InputError(f"the attribute {name} of {item.name} is no text")
-    text = item.attrs[name]
-    if isinstance(text, bytes):
-        text = text.decode()
-    if len(text) > most:
-        raise InputError(f"the attribute {name} of {item.name} has {len(text):,} characters; expected at most {most:,}")
-    return text
+    attribute, content = _attribute(file, name), b"".join(content)
+    kind = h5py.check_string_dtype(attribute.dtype)
+    if kind is None or kind.length is not None:
+        raise InputError(f"the attribute {name} of {file.name} is no text of a length of its own")
+    mark, place = name.encode() + b"\0", -1
+    while (place := content.find(mark, place + 1)) >= 0:
+        version, _, *sizes = struct.unpack_from("<BBHHH", content, place - 8)
+        value = place + sum(-(-size // 8) * 8 for size in sizes)
+        (length,) = struct.unpack_from("<I", content, value)
+        if version != 1 or length > most:
+            raise InputError(f"the attribute {name} of {file.name} claims {length:,} bytes; expected at most {most:,}")
+    return file.attrs[name]
 
 
 def flag_attribute(item: h5py.Group | h5py.Dataset, name: str) -> bool:

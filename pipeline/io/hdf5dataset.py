@@ -22,7 +22,14 @@ import h5py
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.io.hdf5 import check_members, dataset_of, flag_attribute, text_attribute
+from pipeline.io.hdf5 import (
+    check_attributes,
+    check_disjoint,
+    check_members,
+    dataset_of,
+    flag_attribute,
+    text_attribute,
+)
 from pipeline.io.sealed import Kind, Seal, blocks, open_sealed
 
 DATA = Kind(b"ResNet data 1\n", "data file", "build it again")
@@ -115,6 +122,10 @@ def _read(file: h5py.File, images_key: str, seal: Seal) -> dict:
         raise InputError(f"it holds labels from {labels.min()} to {labels.max()}; expected 0 to {most}")
     if seal.length > sum(dataset.nbytes for dataset in file.values()) + _MOST_BESIDE:
         raise InputError(f"it has {seal.length:,} bytes, far more than its datasets")
+    check_disjoint(file.values())
+    check_attributes(file, ["complete"])
+    for dataset in file.values():
+        check_attributes(dataset, ["sha256"] if dataset == images else [])
     images_sha256 = text_attribute(images, "sha256", 64)
     digest = hashlib.sha256(repr((images.shape, images_sha256, texts)).encode())
     digest.update(labels.data)

@@ -106,7 +106,7 @@ class HDF5DatasetWriter:
                 raise InputError(f"{self._added} rows for {self.output_path}; {self.dims[0]} were promised")
             self._write(self._buffer[: self._added - self._written])
             self._file["labels"] = self._labels
-            self._images.attrs["sha256"] = self._digest.hexdigest()
+            self._images.attrs["sha256"] = np.bytes_(self._digest.hexdigest())
             self._file.attrs["complete"] = True
             images = (self._images.id.get_offset(), self._images.size)
             self._close_files()

@@ -12,16 +12,19 @@ A history is a plain dictionary, the same in memory, in the JSON file and in a c
 """
 
 import json
-import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline import arguments
 from pipeline.errors import InputError
 from pipeline.io.atomic import write_atomically
 from pipeline.io.strictjson import is_count, is_number, read_json
 
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+
+
+_LARGEST = 1e30
 
 
 def new_history(run: dict | None = None) -> dict:
@@ -41,7 +44,7 @@ def append_epoch(history: dict, logs: dict[str, float], learning_rate: float) ->
         InputError: a number is not finite: the run has diverged, and nothing of this epoch is worth keeping.
     """
     for curve in CURVES[:-1]:
-        if curve in logs and not math.isfinite(logs[curve]):
+        if curve in logs and not abs(logs[curve]) < _LARGEST:  # NaN is not either
             raise diverged(f"{curve} is {logs[curve]} after epoch {epochs_of(history) + 1}")
     for curve in CURVES[:-1]:
         if curve in logs:
@@ -63,6 +66,7 @@ def is_start_of(earlier: dict, later: dict) -> bool:
 
 def write_history(path: Path, history: dict) -> None:
     """Write `history` to `path` as JSON, atomically."""
+    check_history(history)
     write_atomically(path, (json.dumps(history, indent=1, allow_nan=False) + "\n").encode())
 
 
@@ -82,9 +86,10 @@ def check_history(history: object) -> dict:
         raise InputError(f"a history is an object with {', '.join(CURVES)} and run, and no more")
     for curve in CURVES:
         numbers = history[curve]
-        if not isinstance(numbers, list) or not all(is_number(number) for number in numbers):
-            raise InputError(f"the history's {curve} is not a list of numbers")
-        if len(numbers) not in (len(history["loss"]), 0):
+        if not isinstance(numbers, list) or not all(is_number(n) and abs(n) < _LARGEST for n in numbers):
+            raise InputError(f"the history's {curve} is not a list of numbers that can be drawn")
+        # A run without validation, or accuracy, has none of that.
+        if len(numbers) != len(history["loss"]) and (numbers or curve == "learning_rate"):
             raise InputError(f"the history has {len(numbers)} epochs of {curve} and {len(history['loss'])} of loss")
     for name, value in history["run"].items():
         if name not in _RUN:
@@ -103,8 +108,11 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and value.isprintable()
 
 
-def _is_flag(value: object) -> bool:
-    return value is None or isinstance(value, (bool, int, float, str)) or _all(list, is_count)(value)
+def _are_flags(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    arguments.check_saved(value)
+    return True
 
 
 def _is_change(value: object) -> bool:
@@ -122,7 +130,7 @@ def _is_change(value: object) -> bool:
 _RUN: dict[str, Callable[[object], bool]] = {
     "script": lambda value: isinstance(value, str) and re.fullmatch(r"\w+", value, re.ASCII) is not None,
     "data": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None,
-    "arguments": _all(dict, _is_flag),
+    "arguments": _are_flags,
     "learning_rate_changes": _all(list, _is_change),
     "classes": _all(list, _is_text),
     "steps": lambda value: is_count(value) and value > 0,

@@ -11,15 +11,11 @@ import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.io.files import read_regular
+from pipeline.io.imageheader import read_header
 
-MOST_BYTES = 1 << 26
-# OpenCV reads this when it loads, and refuses larger images by their headers.
+MOST_BYTES = 1 << 25
+# OpenCV reads this when it loads, and holds to it too.
 MOST_PIXELS = int(os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"])
-
-# What a whole file of each format starts and ends with, save for a few bytes that some programs add at the end. OpenCV
-# decodes a truncated one without complaint.
-_JPEG, _PNG = (b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND\xae\x42\x60\x82")
-_TRAILER = 4096
 
 
 def read_image(path: str | PathLike, shape: tuple[int, int] | None = None) -> np.ndarray:
@@ -30,24 +26,28 @@ def read_image(path: str | PathLike, shape: tuple[int, int] | None = None) -> np
         shape: the (height, width) that the image must have, or None for any of at most `MOST_PIXELS`.
 
     Raises:
-        InputError: the file can't be read, is neither JPEG nor PNG, is too large, is cut short, doesn't decode, or has
-            another size.
+        InputError: the file can't be read, is neither JPEG nor PNG, is too large, is cut short, has another size, or
+            doesn't decode. All but the last show before anything is decoded.
     """
     try:
         content = read_regular(path, MOST_BYTES)
     except OSError as error:
         raise InputError(f"can't read image {path}: {error.strerror}") from error
-    if not is_image(content):
-        raise InputError(f"{path} is neither JPEG nor PNG; remove or replace it")
-    if (_JPEG if content.startswith(_JPEG[0]) else _PNG)[1] not in content[-_TRAILER:]:
-        raise InputError(f"image {path} is cut short; replace it")
+    try:
+        header = read_header(content)
+    except ValueError as error:
+        raise InputError(f"image {path} {error}; remove or replace it") from error
+    if shape is not None and {header.height, header.width} != set(shape):
+        raise InputError(f"image {path} is {header.width}x{header.height} pixels; expected {shape[1]}x{shape[0]}")
+    if header.width * header.height > MOST_PIXELS:
+        raise InputError(f"image {path} has {header.width}x{header.height} pixels; expected at most {MOST_PIXELS:,}")
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as error:  # of an image's header alone, before there is room for its pixels
-        raise InputError(f"image {path} claims to have more than {MOST_PIXELS:,} pixels; replace it") from error
+    except cv2.error as error:
+        raise InputError(f"image {path} doesn't decode: {error.err:.100}; replace it") from error
     if pixels is None:
         raise InputError(f"image {path} doesn't decode; replace it")
-    if shape is not None and pixels.shape[:2] != shape:
+    if shape is not None and pixels.shape[:2] != shape:  # turned, as its EXIF data ask for
         raise InputError(f"image {path} is {pixels.shape[1]}x{pixels.shape[0]} pixels; expected {shape[1]}x{shape[0]}")
     return pixels
 
@@ -81,11 +81,6 @@ class StrictDecoder:
         os.ftruncate(2, 0)
         os.lseek(2, 0, os.SEEK_SET)
         return text
-
-
-def is_image(content: bytes) -> bool:
-    """Whether a file that begins with `content` is a JPEG or PNG file."""
-    return content.startswith((_JPEG[0], _PNG[0]))
 
 
 def list_images(folder: Path) -> list[str]:

@@ -95,7 +95,7 @@ def open_sealed(path: Path, kind: Kind, *, spare: bool = False) -> Iterator[tupl
                 yield content, file, seal
         except InputError:
             raise
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise kind.damaged(path, f"{error!s:.200}".partition("\n")[0] or type(error).__name__) from error
 
 

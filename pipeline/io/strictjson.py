@@ -7,6 +7,7 @@ from os import PathLike
 from pipeline.io.files import read_regular
 
 MOST_BYTES = 1 << 24
+_MOST_VALUES = 1 << 19
 _MOST_DIGITS = 18  # what fits into 64 bits
 
 
@@ -19,6 +20,10 @@ def parse_json(content: bytes) -> object:
     """
     if len(content) > MOST_BYTES:
         raise ValueError(f"it has {len(content):,} bytes; expected at most {MOST_BYTES:,}")
+    # Each value takes a hundred times its text in memory.
+    values = sum(map(content.count, (b",", b"[", b"{")))
+    if values > _MOST_VALUES:
+        raise ValueError(f"it holds {values:,} values; expected at most {_MOST_VALUES:,}")
     try:
         return json.loads(
             content, parse_int=_integer, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_object

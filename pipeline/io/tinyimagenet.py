@@ -28,7 +28,8 @@ if TYPE_CHECKING:  # The build of the data set needs neither, nor Keras.
 
 CHANNELS = ("R", "G", "B")
 
-_MOST_TABLE = 1 << 26  # bytes
+_MOST_TABLE = 1 << 23  # bytes; the largest, words.txt, has 2.6 million
+_MOST_CLASSES = 1 << 16
 _TOP = "tiny-imagenet-200"
 MEMBERS = re.compile(
     _TOP + r"/(wnids\.txt|words\.txt|val/val_annotations\.txt|(val|test)/images/(val|test)_\d+\.JPEG"
@@ -73,6 +74,8 @@ def read_wordnet_ids(path: Path) -> tuple[str, ...]:
             raise InputError(f"{path}, line {number}: {wordnet_id!a} is no WordNet id")
     if len(set(ids)) < len(ids):
         raise InputError(f"{path} names a class twice")
+    if len(ids) > _MOST_CLASSES:
+        raise InputError(f"{path} names {len(ids):,} classes; expected at most {_MOST_CLASSES:,}")
     if not ids:
         raise InputError(f"{path} is empty; expected the WordNet ids of the classes, one a line")
     return tuple(sorted(ids))
@@ -84,10 +87,11 @@ def read_words(path: Path, wordnet_ids: Iterable[str]) -> tuple[str, ...]:
     Raises:
         InputError: the table is missing, or lacks an id.
     """
-    words = {}
+    words = dict.fromkeys(wordnet_ids, "")
     for line in _lines(path):
         wordnet_id, _, word = line.partition("\t")
-        words[wordnet_id] = word.strip()
+        if wordnet_id in words:
+            words[wordnet_id] = word.strip()
     missing = [wordnet_id for wordnet_id in wordnet_ids if not words.get(wordnet_id)]
     if missing:
         raise InputError(f"{path} has no words for class {missing[0]}")

@@ -13,7 +13,8 @@ STEM_KERNELS = {"cifar10": 3, "tiny_imagenet": 5, "imagenet": 7}
 # Far beyond any network that this project trains; a file from a stranger can't ask for more.
 LARGEST = {"height": 4096, "width": 4096, "depth": 64, "classes": 1_000_000, "stages": 1000, "filters": 1 << 16}
 MOST_STAGES = 16
-MOST_MODULES = 1024
+# Keras walks along a network by recursion, ten calls a module, of which Python allows a thousand.
+MOST_MODULES = 90
 MOST_WEIGHTS = 1 << 28
 
 
