@@ -43,7 +43,7 @@ def main() -> None:
 
     network = {**config.IMAGES, **config.NETWORK, "classes": config.CLASSES}
     model = ResNet.build(**network)
-    model.compile(keras.optimizers.SGD(0.1, momentum=0.9, name="sgd"), "categorical_crossentropy", ["accuracy"])
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9, name="sgd"), "categorical_crossentropy", metrics=["accuracy"])
     model.optimizer.build(model.trainable_variables)
     for variable in model.optimizer.variables[2:]:
         variable.assign(np.random.default_rng(0).normal(size=variable.shape))
