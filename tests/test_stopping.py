@@ -547,7 +547,7 @@ def test_a_chosen_rate_is_safe_at_once(command, stop_at, typed, tmp_path, monkey
 
 
 def test_a_terminal_that_closes_loses_nothing(terminal, tmp_path):
-    terminal.close(force=False)  # closes the terminal, and sends SIGHUP
+    terminal.ptyproc.fileobj.close()
     terminal.wait()
     assert terminal.exitstatus == 129
     assert list_checkpoints(tmp_path / "output" / "checkpoints")
