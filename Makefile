@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := output/demo
 
-.PHONY: demo test sweep torture fuzz lint clean
+.PHONY: demo test sweep torture fuzz bench lint clean
 
 demo: $(VENV)/installed
 	@echo "--- training on handwritten digits with learning rate 0.1, stopping after 16 of 24 epochs"
@@ -28,6 +28,13 @@ torture: $(VENV)/installed-dev
 # Files mutated at random against every reader, two at a time: ten minutes.
 fuzz: $(VENV)/installed-dev
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-200} $(BIN)/python -m pytest tests/test_fuzz.py -m fuzz --timeout 3600 -n 2 -v -rP
+
+# Speed beside peers, about ten minutes; for peers outside of the project see requirements-bench.txt.
+bench: $(VENV)/installed-dev
+	$(BIN)/python benchmarks/input_pipeline.py
+	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/build_dataset.py
+	$(BIN)/python benchmarks/checkpoint.py --minutes 3
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -8,13 +8,12 @@ checkpoint every 60 seconds, and prints what share of the time all that a checkp
 """
 
 import argparse
-import statistics
-import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import measure  # makes the project importable
 
 from config import cifar10_config as config
 from pipeline import arguments, command, console
@@ -56,14 +55,8 @@ def main() -> None:
             "model.save, .h5": lambda: model.save(folder / "stock.h5"),
             "ours": lambda: checkpoints.save(model, 0, 1),
         }
-        seconds = {way: [] for way in ways}
         with console.quiet_start():  # Keras warns at each .h5 file
-            for repeat in range(args.repeats + 1):
-                for way, save in ways.items():
-                    start = time.perf_counter()
-                    save()
-                    if repeat:  # the first one of each warms up
-                        seconds[way].append(time.perf_counter() - start)
+            results = measure.interleave({way: seconds_of(save) for way, save in ways.items()}, args.repeats)
         size = (folder / "epoch_0_batch_1.hdf5").stat().st_size
 
         rng, batch = np.random.default_rng(0), config.DECAY["batch_size"]
@@ -81,10 +74,19 @@ def main() -> None:
             callback.on_train_batch_end(steps)
             spent += time.perf_counter() - end
             steps += 1
-    for way, values in seconds.items():
-        print(f"{way:20} {statistics.median(values):6.3f} s ({min(values):.3f} to {max(values):.3f})")
+    measure.show("a save of ResNet-56", results, "s", digits=3, more_is_better=False)
     print(f"a checkpoint is {size:,} bytes")
     print(f"{steps} steps in {elapsed:.0f} s, a checkpoint every 60 s: {100 * spent / elapsed:.2f} % of the time")
+    measure.record("checkpoint", {"save": results, "bytes": size, "share of a training": spent / elapsed})
+
+
+def seconds_of(save: Callable[[], object]) -> Callable[[], float]:
+    def run() -> float:
+        start = time.perf_counter()
+        save()
+        return time.perf_counter() - start
+
+    return run
 
 
 if __name__ == "__main__":

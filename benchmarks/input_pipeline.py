@@ -1,89 +1,211 @@
-"""Augmented batches of Tiny ImageNet's images a second, beside Keras' `ImageDataGenerator` over the same file, in turn.
+"""Batches a second out of a data file and out of memory, beside the usual ways, in turn.
 
-    python benchmarks/input_pipeline.py --data datasets/tiny-imagenet-200 [--workers 2] [--repeats 7]
+    python benchmarks/input_pipeline.py [--repeats 5] [--seconds 2] [--growth]
 
-Prints the median images a second, the spread over the repeats, and the ratio. The peer is the usual path: a slice of
-the HDF5 file through h5py, the mean subtracted, and `ImageDataGenerator.flow` with the published ranges. Needs
-TensorFlow, which ships `ImageDataGenerator`.
+The images are random, 64x64 in an HDF5 file as the build writes it, or 32x32 in memory. The peers vary the same images
+by the same ranges: Keras' `ImageDataGenerator` over slices of the file through h5py (needs TensorFlow, which ships it),
+Keras' preprocessing layers in `tf.data`, and albumentations; one that isn't installed is left out. --growth makes a
+second file of 1,000,000 images (12.3 GB in the system's temporary folder) and compares rate and peak memory.
 """
 
-import argparse
-import statistics
+import os
+import resource
+import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Iterator
+from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import measure  # makes the project importable
 
-from config import tiny_imagenet_config as config
+from config import cifar10_config, tiny_imagenet_config
 from pipeline import arguments, command, console
 
+BATCH_SIZE = 64
+MEAN = {"r_mean": 122.0, "g_mean": 114.0, "b_mean": 101.0}
 
-def parse_arguments() -> argparse.Namespace:
+
+def parse_arguments():
     parser = arguments.Parser(__doc__)
-    arguments.add_tiny_imagenet(parser, config.DATA, config.DATA_VARIABLE)
-    parser.add_argument("--workers", type=arguments.count, default=2, metavar="N", help="our threads (default: 2)")
-    parser.add_argument("--batch_size", type=arguments.count, default=64, metavar="N", help="images (default: 64)")
-    parser.add_argument("--repeats", type=arguments.count, default=7, metavar="N", help="repeats (default: 7)")
-    parser.add_argument("--seconds", type=arguments.positive, default=3, metavar="S", help="of each (default: 3)")
+    parser.add_argument("--repeats", type=arguments.count, default=5, metavar="N", help="repeats (default: 5)")
+    parser.add_argument("--seconds", type=arguments.positive, default=2, metavar="S", help="of each (default: 2)")
+    parser.add_argument("--images", type=arguments.count, default=10_000, metavar="N", help="images (default: 10000)")
+    parser.add_argument("--growth", action="store_true", help="compare with a file of 1,000,000 images (12.3 GB)")
+    parser.add_argument("--peak_of", type=Path, metavar="FILE", help="print rate and peak memory over FILE, and end")
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_arguments()
-    places = config.places(args.data)
-    with console.quiet_start():
-        from pipeline.io.tinyimagenet import mean_batches
-        from pipeline.preprocessing import AffineAugmentation
+    if args.peak_of:
+        batches = ours(args.peak_of, varied=False)
+        rate = measure.rate(batches, args.seconds)
+        rate()
+        print(rate(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder) / "images.hdf5", args.images)
+        results = {}
 
-    ours = mean_batches(
-        places.train_hdf5,
-        places.mean,
-        batch_size=args.batch_size,
-        aug=AffineAugmentation(**config.AUGMENTATION),
-        training=True,
-        workers=args.workers,
+        def compare(title: str, sources: dict[str, Iterator]) -> None:
+            ways = {name: measure.rate(batches, args.seconds) for name, batches in sources.items()}
+            results[title] = measure.interleave(ways, args.repeats)
+            measure.show(title, results[title], "images/s", more_is_better=True)
+
+        peers = {"ImageDataGenerator": image_data_generator, "Keras layers in tf.data": keras_layers}
+        if measure.installed("albumentations"):
+            peers["albumentations, one thread"] = albumentations
+        with console.quiet_start():
+            running = {name: make(path) for name, make in peers.items()}
+            for batches in running.values():
+                next(batches)
+        compare(
+            "64x64 out of a file: rotation, zoom, shift, shear, flip",
+            {"ours": ours(path), "ours, two workers": ours(path, workers=2)} | running,
+        )
+        compare("64x64 out of a file: shuffled, less the mean", {"ours": ours(path, varied=False)})
+        compare("32x32 out of memory: shift and flip", {"ours": ours_in_memory()})
+        if args.growth:
+            results["growth"] = growth(Path(folder), args)
+    measure.record("input_pipeline", results)
+
+
+def write(path: Path, count: int) -> Path:
+    """A data file of `count` random images."""
+    import numpy as np
+
+    from pipeline.io import HDF5DatasetWriter
+
+    rng = np.random.default_rng(0)
+    block = rng.integers(0, 256, (10_000, 64, 64, 3), np.uint8)
+    with HDF5DatasetWriter((count, 64, 64, 3), path) as writer:
+        writer.store_class_labels([f"class {number}" for number in range(200)])
+        for start in range(0, count, len(block)):
+            rows = block[: count - start]
+            writer.add(rows, rng.integers(0, 200, len(rows)))
+    return path
+
+
+def ours(path: Path, *, varied: bool = True, workers: int = 1) -> Iterator:
+    from pipeline.io import HDF5DatasetGenerator
+    from pipeline.preprocessing import AffineAugmentation, MeanPreprocessor
+
+    aug = AffineAugmentation(**tiny_imagenet_config.AUGMENTATION) if varied else None
+    batches = HDF5DatasetGenerator(path, BATCH_SIZE, [MeanPreprocessor(**MEAN)], aug, training=True, workers=workers)
+    return batches.generator()
+
+
+def ours_in_memory() -> Iterator:
+    import numpy as np
+
+    from pipeline.io import ArrayBatches
+    from pipeline.preprocessing import AffineAugmentation, MeanImagePreprocessor
+
+    images = np.random.default_rng(0).integers(0, 256, (50_000, 32, 32, 3), np.uint8)
+    aug = AffineAugmentation(**cifar10_config.AUGMENTATION)
+    mean = MeanImagePreprocessor(images.mean(axis=0))
+    labels = np.arange(len(images)) % 10
+    batches = ArrayBatches(
+        images, labels, [str(n) for n in range(10)], 128, preprocessors=[mean], aug=aug, training=True
     )
-    sources = {"ImageDataGenerator": peer(places, args.batch_size), "ours": ours.generator()}
-    rates = {name: [] for name in sources}
-    for batches in sources.values():
-        next(batches)
-    for _ in range(args.repeats):
-        for name, batches in sources.items():
-            rates[name].append(images_a_second(batches, args.seconds))
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    for name, values in rates.items():
-        print(f"{name:20} {medians[name]:8,.0f} images/s ({min(values):,.0f} to {max(values):,.0f})")
-    print(f"ratio: {medians['ours'] / medians['ImageDataGenerator']:.1f}")
+    return batches.generator()
 
 
-def peer(places, batch_size: int) -> Iterator:
-    """The usual path: batches of a shuffled file in order, each image less the mean, then varied one by one."""
+def slices(path: Path) -> Iterator:
+    """The usual way to read: slices of the file in order, less the mean, in float32."""
     import h5py
     import numpy as np
 
-    with console.quiet_start():
-        import tensorflow as tf
-
-    from pipeline.io.tinyimagenet import read_mean
-
-    mean = read_mean(places.mean)
-    bgr = np.array([mean[channel] for channel in "BGR"], np.float32)
-    aug = tf.keras.preprocessing.image.ImageDataGenerator(**config.AUGMENTATION, fill_mode="nearest")
-    with h5py.File(places.train_hdf5) as file:
+    bgr = np.array([MEAN["b_mean"], MEAN["g_mean"], MEAN["r_mean"]], np.float32)
+    with h5py.File(path) as file:
         images, labels = file["images"], file["labels"]
         while True:
-            for start in range(0, len(images) - batch_size + 1, batch_size):
-                batch = images[start : start + batch_size].astype(np.float32) - bgr
-                yield next(aug.flow(batch, labels[start : start + batch_size], batch_size=batch_size))
+            for start in range(0, len(images) - BATCH_SIZE + 1, BATCH_SIZE):
+                stop = start + BATCH_SIZE
+                yield images[start:stop].astype(np.float32) - bgr, labels[start:stop]
 
 
-def images_a_second(batches: Iterator, seconds: float) -> float:
-    count, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        count += len(next(batches)[0])
-    return count / (time.perf_counter() - start)
+def image_data_generator(path: Path) -> Iterator:
+    from tensorflow.keras.preprocessing.image import ImageDataGenerator
+
+    aug = ImageDataGenerator(**tiny_imagenet_config.AUGMENTATION, fill_mode="nearest")
+    for images, labels in slices(path):
+        yield next(aug.flow(images, labels, batch_size=BATCH_SIZE))
+
+
+def keras_layers(path: Path) -> Iterator:
+    """Rotation, zoom, shift and flip by one layer each, on all cores."""
+    import keras
+    import tensorflow as tf
+
+    ranges = tiny_imagenet_config.AUGMENTATION
+    layers = [
+        keras.layers.RandomRotation(ranges["rotation_range"] / 360, fill_mode="nearest"),
+        keras.layers.RandomZoom(ranges["zoom_range"], ranges["zoom_range"], fill_mode="nearest"),
+        keras.layers.RandomTranslation(ranges["height_shift_range"], ranges["width_shift_range"], fill_mode="nearest"),
+        keras.layers.RandomFlip("horizontal"),
+    ]
+
+    def vary(images, labels):
+        for layer in layers:
+            images = layer(images, training=True)
+        return images, labels
+
+    like = (tf.TensorSpec((None, 64, 64, 3)), tf.TensorSpec((None,), tf.int64))
+    dataset = tf.data.Dataset.from_generator(partial(slices, path), output_signature=like)
+    return dataset.map(vary, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2).as_numpy_iterator()
+
+
+def albumentations(path: Path) -> Iterator:
+    import albumentations as library
+    import cv2
+    import h5py
+    import numpy as np
+
+    ranges = tiny_imagenet_config.AUGMENTATION
+    zoom, shift = ranges["zoom_range"], ranges["width_shift_range"]
+    vary = library.Compose(
+        [
+            library.Affine(
+                scale=(1 - zoom, 1 + zoom),
+                translate_percent=(-shift, shift),
+                rotate=(-ranges["rotation_range"], ranges["rotation_range"]),
+                shear=(-ranges["shear_range"], ranges["shear_range"]),
+                border_mode=cv2.BORDER_REPLICATE,
+                p=1.0,
+            ),
+            library.HorizontalFlip(p=0.5),
+        ]
+    )
+    bgr = np.array([MEAN["b_mean"], MEAN["g_mean"], MEAN["r_mean"]], np.float32)
+    with h5py.File(path) as file:
+        while True:
+            for start in range(0, len(file["images"]) - BATCH_SIZE + 1, BATCH_SIZE):
+                images = file["images"][start : start + BATCH_SIZE]
+                yield np.stack([vary(image=image)["image"] for image in images]).astype(np.float32) - bgr, None
+
+
+def growth(folder: Path, args) -> dict:
+    """Rate and peak memory over files of 10,000 and of 1,000,000 images, each in a process of its own."""
+    files = {f"{count:,} images": write(folder / f"{count}.hdf5", count) for count in (10_000, 1_000_000)}
+    rates, peaks = {name: [] for name in files}, {name: [] for name in files}
+    for path in files.values():  # into the cache
+        with open(path, "rb") as file:
+            while file.read(1 << 24):
+                pass
+    for name, path in chain.from_iterable(repeat(list(files.items()), args.repeats)):
+        words = [sys.executable, __file__, "--peak_of", path, "--seconds", str(args.seconds)]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, env=os.environ)
+        rate, peak = map(float, done.stdout.split())
+        rates[name].append(rate)
+        peaks[name].append(peak / 1e6)
+    for title, values, unit in (("rate", rates, "images/s"), ("peak memory", peaks, "MB")):
+        print(f"\ngrowth, {title}")
+        for name, numbers in values.items():
+            print(f"  {name:16}  {sorted(numbers)[len(numbers) // 2]:12,.0f} {unit}")
+    return {"rate": rates, "peak": peaks}
 
 
 if __name__ == "__main__":

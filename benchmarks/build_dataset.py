@@ -1,0 +1,96 @@
+"""The build of Tiny ImageNet's HDF5 files beside the least that such a build can do, in turn.
+
+    python benchmarks/build_dataset.py [--data DIR] [--per_class 500] [--repeats 3]
+
+The peer is a bare loop of two threads that reads the same files with `cv2.imread` and writes the pixels to one file:
+no labels, no split, no mean, no digests, no checks. Both are whole processes. Without --data a data set of 20 classes
+of random JPEG images is made first; --data names one of the official layout, whose hdf5/ is replaced.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import measure  # makes the project importable
+
+from pipeline import arguments, command
+
+BARE_LOOP = """
+import sys, cv2, glob
+from concurrent.futures import ThreadPoolExecutor
+paths = sorted(glob.glob(sys.argv[1] + "/train/*/images/*.JPEG") + glob.glob(sys.argv[1] + "/val/images/*.JPEG"))
+cv2.setNumThreads(1)
+with ThreadPoolExecutor(2) as pool, open(sys.argv[2], "wb") as file:
+    for pixels in pool.map(cv2.imread, paths, chunksize=64):
+        file.write(pixels)
+"""
+
+
+def parse_arguments():
+    parser = arguments.Parser(__doc__)
+    parser.add_argument("--data", type=Path, metavar="DIR", help="a raw data set (default: random images)")
+    parser.add_argument("--per_class", type=arguments.count, default=500, metavar="N", help="images (default: 500)")
+    parser.add_argument("--repeats", type=arguments.count, default=3, metavar="N", help="repeats (default: 3)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        data = args.data or make(Path(folder) / "data", args.per_class)
+        build = [sys.executable, measure.ROOT / "build_tiny_imagenet.py", "--data", data, "--overwrite"]
+        bare = [sys.executable, "-c", BARE_LOOP, data, Path(folder) / "pixels"]
+        ways = {"bare loop, two threads": process(bare), "ours": process(build)}
+        results = {"build": measure.interleave(ways, args.repeats)}
+    measure.show("build of the HDF5 files", results["build"], "s", digits=2, more_is_better=False)
+    measure.record("build_dataset", results)
+
+
+def make(root: Path, per_class: int) -> Path:
+    """A raw data set of 20 classes in the official layout."""
+    import cv2
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    images = [cv2.imencode(".jpg", _random_image(rng))[1].tobytes() for _ in range(100)]
+    ids = [f"n{number:08}" for number in range(20)]
+    for wordnet_id in ids:
+        folder = root / "train" / wordnet_id / "images"
+        folder.mkdir(parents=True)
+        for number in range(per_class):
+            (folder / f"{wordnet_id}_{number}.JPEG").write_bytes(images[number % 100])
+    (root / "val" / "images").mkdir(parents=True)
+    names = [f"val_{number}.JPEG" for number in range(20 * per_class // 10)]
+    for number, name in enumerate(names):
+        (root / "val" / "images" / name).write_bytes(images[number % 100])
+    lines = [f"{name}\t{ids[number % 20]}\n" for number, name in enumerate(names)]
+    (root / "val" / "val_annotations.txt").write_text("".join(lines))
+    (root / "wnids.txt").write_text("\n".join(ids))
+    (root / "words.txt").write_text("".join(f"{wordnet_id}\tthing\n" for wordnet_id in ids))
+    return root
+
+
+def process(words: list) -> Callable[[], float]:
+    """A way to measure the seconds that a process takes."""
+
+    def run() -> float:
+        start = time.perf_counter()
+        subprocess.run(list(map(str, words)), check=True, capture_output=True)
+        return time.perf_counter() - start
+
+    return run
+
+
+def _random_image(rng):
+    """Smooth colours, which compress as photographs do."""
+    import cv2
+    import numpy as np
+
+    return cv2.resize(rng.integers(0, 256, (12, 12, 3), np.uint8), (64, 64), interpolation=cv2.INTER_CUBIC)
+
+
+if __name__ == "__main__":
+    command.run(main)
