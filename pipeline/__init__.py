@@ -12,5 +12,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # off), and OpenCV takes no image of more pixels than this, 50 MB, whatever its header claims.
 os.environ["HDF5_PLUGIN_PRELOAD"] = "::"
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 24))
+# An image is too small to share among threads: batches are what runs side by side.
+os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
 # What is wrong with an image is said in one line, by us.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")

@@ -1,5 +1,6 @@
 """The geometry of augmentation against Keras' and SciPy's."""
 
+import cv2
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -89,6 +90,26 @@ def test_half_of_the_images_are_mirrored_exactly():
 def test_nothing_asked_for_changes_nothing():
     images = smooth_images(20, 24)
     np.testing.assert_array_equal(AffineAugmentation()(images, np.random.default_rng(2).random((12, DRAWS))), images)
+
+
+@pytest.mark.parametrize(
+    "shape", [(900, 64, 64, 3), (1500, 32, 32, 3), (90, 20, 24, 1), (3, 500, 400, 3), (60, 1, 8, 3)]
+)
+def test_an_image_is_varied_the_same_wherever_in_a_batch_it_lies(shape):
+    rng = np.random.default_rng(0)
+    images, draws = rng.integers(0, 256, shape, np.uint8), rng.random((shape[0], DRAWS))
+    aug = AffineAugmentation(18, 0.15, 0.2, 0.2, 10, True)
+    one_by_one = np.concatenate([aug(image[None], draw[None]) for image, draw in zip(images, draws, strict=True)])
+    np.testing.assert_array_equal(aug(images, draws), one_by_one)
+
+
+def test_a_point_is_read_where_one_warp_of_the_image_alone_reads_it():
+    images, draws = smooth_images(64, 64), np.random.default_rng(1).random((12, DRAWS))
+    aug = AffineAugmentation(18, 0.15, 0.2, 0.2, 10, True)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    for image, matrix, result in zip(images, aug.matrices(64, 64, draws), aug(images, draws), strict=True):
+        expected = cv2.warpAffine(image, matrix, (64, 64), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        assert np.abs(result.astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize(

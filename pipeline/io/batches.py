@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.utils import randomness
+from pipeline.utils import memory, randomness
 
 
 class Batches(keras.utils.PyDataset):
@@ -168,4 +168,6 @@ class ArrayBatches(Batches):
         return digest.hexdigest()
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
-        return self.images[rows]
+        images = memory.empty((len(rows), *self.image_shape), self.images.dtype)
+        # Any mode but the default writes straight into `out`.
+        return self.images.take(rows, axis=0, out=images, mode="clip")

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.errors import InputError
 from pipeline.io.batches import Batches
 from pipeline.io.hdf5dataset import read_hdf5_dataset
-from pipeline.utils import randomness
+from pipeline.utils import memory, randomness
 
 
 class HDF5DatasetGenerator(Batches):
@@ -94,7 +94,7 @@ class HDF5DatasetGenerator(Batches):
         self._close_file()
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
-        images = np.empty((len(rows), *self._dataset.shape[1:]), np.uint8)
+        images = memory.empty((len(rows), *self.image_shape), np.uint8)
         places = self._dataset.offset + self._rows[rows] * images[0].size
         for image, place in zip(images, places.tolist(), strict=True):
             if os.preadv(self._dataset.descriptor, [image], place) != image.size:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from pipeline.utils import memory
+
 
 class MeanImagePreprocessor:
     """Subtracts a mean, an array that broadcasts to one image (height, width, channels), in float32."""
@@ -17,7 +19,8 @@ class MeanImagePreprocessor:
         """The same of `images` (n, height, width, channels)."""
         # One long row an image: NumPy's inner loop runs over it without a break, eight times as fast as over channels.
         row = np.broadcast_to(self.mean, images.shape[1:]).reshape(-1)
-        return np.subtract(images.reshape(len(images), -1), row, dtype=np.float32).reshape(images.shape)
+        rows = images.reshape(len(images), -1)
+        return np.subtract(rows, row, out=memory.empty(rows.shape, np.float32), dtype=np.float32).reshape(images.shape)
 
 
 class MeanPreprocessor(MeanImagePreprocessor):
