@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.metrics import classification_report
 
 from pipeline import arguments, console
-from pipeline.callbacks import BatchCheckpoint, EpochCheckpoint, EpochLine, TrainingMonitor
+from pipeline.callbacks import AsyncCallbackList, BatchCheckpoint, EpochCheckpoint, EpochLine, TrainingMonitor
 from pipeline.command import printable
 from pipeline.errors import InputError
 from pipeline.io.atomic import make_folder, move_aside, remove_unfinished
@@ -196,45 +196,57 @@ def _train(
         *([] if on_terminal else [EpochLine()]),
         BatchCheckpoint(checkpoints, stop, train.steps, run.start, metrics, run.args.checkpoint_seconds, ask_or_stop),
     ]
-    fit_to = partial(
-        model.fit,
-        train,
-        validation_data=val,
-        epochs=last,
-        # The batches come shuffled; Keras would shuffle them again, from a random state that no checkpoint holds.
-        shuffle=False,
-        verbose=1 if on_terminal else 0,
-    )
+
+    def called(*first: keras.callbacks.Callback, in_fit: bool = True) -> AsyncCallbackList:
+        return AsyncCallbackList(
+            [*first, *callbacks],
+            add_history=in_fit,
+            add_progbar=in_fit and on_terminal,
+            model=model,
+            verbose=1,
+            epochs=last,
+            steps=len(train),
+        )
+
     if batch:
         # Keras settles the number of batches once per fit: what is left of an epoch takes one of its own.
-        _finish_epoch(run, model, train, val, fit_to, callbacks, last)
+        _finish_epoch(run, model, train, val, called)
         epoch, batch = epoch + 1, 0
         train.set_epoch(epoch)
     if epoch < last:
-        fit_to(initial_epoch=epoch, callbacks=callbacks)
+        _fit(model, train, val, epoch, last, called())
+
+
+def _fit(
+    model: keras.Model, train: Batches, val: Batches, initial_epoch: int, last: int, callbacks: AsyncCallbackList
+) -> None:
+    with callbacks:
+        model.fit(
+            train,
+            validation_data=val,
+            initial_epoch=initial_epoch,
+            epochs=last,
+            callbacks=callbacks,
+            # The batches come shuffled; Keras would shuffle them again, from a random state that no checkpoint holds.
+            shuffle=False,
+            verbose=0,
+        )
 
 
 def _finish_epoch(
-    run: Run,
-    model: keras.Model,
-    train: Batches,
-    val: Batches,
-    fit_to: Callable,
-    callbacks: Sequence[keras.callbacks.Callback],
-    last: int,
+    run: Run, model: keras.Model, train: Batches, val: Batches, called: Callable[..., AsyncCallbackList]
 ) -> None:
-    """Train on what is left of the epoch that `run` goes on in, and validate."""
+    """Train on what is left of the epoch that `run` goes on in, and validate; `called` lists the callbacks."""
     epoch, batch = run.start
     if batch < train.steps:
         train.set_epoch(epoch, batch)
-        one_epoch = keras.callbacks.LambdaCallback(
-            on_epoch_begin=lambda epoch, logs: run.checkpoint.restore_metrics(model),
-            on_epoch_end=lambda epoch, logs: setattr(model, "stop_training", True),
+        restore = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: run.checkpoint.restore_metrics(model)
         )
-        fit_to(initial_epoch=epoch, callbacks=[one_epoch, *callbacks])
+        _fit(model, train, val, epoch, epoch + 1, called(restore))
         return
     # Only validation is left, which Keras has no fit for.
-    everyone = keras.callbacks.CallbackList(callbacks, model=model, epochs=last, steps=train.steps)
+    everyone = called(in_fit=False)
     everyone.on_epoch_begin(epoch)
     val_logs = model.evaluate(val, verbose=0, return_dict=True, callbacks=everyone)
     run.checkpoint.restore_metrics(model)

@@ -64,17 +64,17 @@ def stop_in_saves():
 
 
 def stop_at_batches():
-    import keras
+    from pipeline.callbacks import AsyncCallbackList
 
     for phase in ("train", "test"):
         name = f"on_{phase}_batch_end"
-        original = getattr(keras.callbacks.CallbackList, name)
+        original = getattr(AsyncCallbackList, name)
 
         def ending(self, *args, original=original):
             pass_point(getattr(signal, kind))
             return original(self, *args)
 
-        setattr(keras.callbacks.CallbackList, name, ending)
+        setattr(AsyncCallbackList, name, ending)
 
 
 def storm():

@@ -1,14 +1,18 @@
 """The callbacks in a plain Keras `fit`."""
 
 import json
+import os
+import subprocess
+import sys
 
 import cv2
 import h5py
 import keras
 import numpy as np
 import pytest
+from conftest import ROOT
 
-from pipeline.callbacks import EpochCheckpoint, TrainingMonitor
+from pipeline.callbacks import AsyncCallbackList, EpochCheckpoint, TrainingMonitor
 from pipeline.callbacks.trainingmonitor import draw_history
 from pipeline.io.checkpoint import read_checkpoint
 from pipeline.io.checkpointfolder import list_checkpoints
@@ -78,3 +82,79 @@ def test_curves_start_at_epoch_1_on_axes_of_their_own_with_changes_by_hand_marke
     assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("loss", "accuracy")
     assert [list(panel.lines[2].get_xdata()) for panel in (loss, accuracy)] == [[1.5, 1.5]] * 2
     assert loss.texts[0].get_text() == "learning rate 0.01"
+
+
+class Watcher(keras.callbacks.Callback):
+    """Keeps what it is told."""
+
+    def on_train_begin(self, logs=None):
+        self.batches, self.epochs = [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches.append(logs["loss"])
+        self.held = keras.Sequential([keras.layers.Dense(1)]).layers  # tracked by its model
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append(logs["loss"])
+
+
+def trained(callbacks_of):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, activation="softmax")])
+    model.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy", metrics=["accuracy"])
+    inputs, targets = np.random.default_rng(0).random((12, 2)), np.eye(3)[np.arange(12) % 3]
+    fitted = model.fit(inputs, targets, batch_size=4, epochs=2, shuffle=False, verbose=0, callbacks=callbacks_of(model))
+    return model.get_weights(), fitted.history
+
+
+def test_a_callback_is_told_a_batch_without_waiting_for_its_loss():
+    watcher = Watcher()
+    weights, history = trained(lambda model: AsyncCallbackList([watcher], add_history=True, model=model))
+    assert not any(isinstance(loss, (float, np.ndarray)) for loss in watcher.batches)
+    assert len(watcher.batches) == 6
+    assert watcher.epochs == history["loss"] == [pytest.approx(float(watcher.batches[last])) for last in (2, 5)]
+    assert len(watcher.held) == 1
+    usual_weights, usual_history = trained(lambda model: [])
+    assert history == usual_history
+    for ours, usual in zip(weights, usual_weights, strict=True):
+        np.testing.assert_array_equal(ours, usual)
+
+
+def test_a_batch_that_fails_leaves_keras_as_it_was():
+    callbacks = AsyncCallbackList([Watcher()])
+
+    def train():
+        with callbacks:
+            callbacks.on_train_batch_begin(0)
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        train()
+    assert keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).weights
+
+
+JAX_STATE_IS_NOT_TRACKED = """
+import keras, numpy as np
+from keras.src.utils import tracking
+from pipeline.callbacks import AsyncCallbackList
+
+model = keras.Sequential([keras.Input((2,)), *(keras.layers.Dense(2) for _ in range(20))])
+model.compile(keras.optimizers.SGD(0.1), "mse")
+seen = []
+filed = tracking.TrackedList.__init__
+tracking.TrackedList.__init__ = lambda self, *args, **kw: (seen.append(len(args[0])), filed(self, *args, **kw))[1]
+with AsyncCallbackList(add_history=True, model=model) as callbacks:
+    model.fit(np.zeros((50, 2)), np.zeros((50, 2)), batch_size=1, verbose=0, callbacks=callbacks)
+print(sum(count == 40 for count in seen))
+"""
+
+
+def test_on_jax_the_state_is_not_filed_away_after_each_step(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", JAX_STATE_IS_NOT_TRACKED],
+        env=os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) < 5

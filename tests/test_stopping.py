@@ -21,7 +21,7 @@ from conftest import ROOT, SMALL, assert_identical
 
 from pipeline import command as command_module
 from pipeline import console
-from pipeline.callbacks import BatchCheckpoint, batchcheckpoint
+from pipeline.callbacks import AsyncCallbackList, BatchCheckpoint, batchcheckpoint
 from pipeline.io import atomic, checkpointfolder, lock
 from pipeline.io.checkpoint import read_checkpoint
 from pipeline.io.checkpointfolder import CheckpointFolder, list_checkpoints
@@ -61,7 +61,7 @@ def stop_at(monkeypatch):
 
     def plan(kind, number, which=signal.SIGINT, times=1):
         batches = count(1)
-        original = getattr(keras.callbacks.CallbackList, f"on_{kind}_batch_end")
+        original = getattr(AsyncCallbackList, f"on_{kind}_batch_end")
 
         def with_signal(self, *arguments, **options):
             if next(batches) == number:
@@ -69,7 +69,7 @@ def stop_at(monkeypatch):
                     os.kill(os.getpid(), which)
             return original(self, *arguments, **options)
 
-        monkeypatch.setattr(keras.callbacks.CallbackList, f"on_{kind}_batch_end", with_signal)
+        monkeypatch.setattr(AsyncCallbackList, f"on_{kind}_batch_end", with_signal)
 
     return plan
 
