@@ -72,7 +72,7 @@ def main() -> None:
     model = checkpoint.build_model()
 
     print(f"model: {checkpoint.path}")
-    rank_1, rank_5 = rank5_accuracy(model.predict(batches, verbose=0), batches.labels)
+    rank_1, rank_5 = rank5_accuracy(model.predict(batches.for_keras(), verbose=0), batches.labels)
     print(f"images: {batches.num_images}")
     print(f"rank-1: {100 * rank_1:.2f}%")
     print(f"rank-5: {100 * rank_5:.2f}%")

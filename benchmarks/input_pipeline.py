@@ -40,8 +40,7 @@ def parse_arguments():
 def main() -> None:
     args = parse_arguments()
     if args.peak_of:
-        batches = ours(args.peak_of, varied=False)
-        rate = measure.rate(batches, args.seconds)
+        rate = measure.rate(from_file(args.peak_of, varied=False).generator(), args.seconds)
         rate()
         print(rate(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
         return
@@ -63,10 +62,11 @@ def main() -> None:
                 next(batches)
         compare(
             "64x64 out of a file: rotation, zoom, shift, shear, flip",
-            {"ours": ours(path), "ours, two workers": ours(path, workers=2)} | running,
+            {"ours": from_file(path).generator(), "ours, two workers": from_file(path, workers=2).generator()}
+            | running,
         )
-        compare("64x64 out of a file: shuffled, less the mean", {"ours": ours(path, varied=False)})
-        compare("32x32 out of memory: shift and flip", {"ours": ours_in_memory()})
+        compare("64x64 out of a file: shuffled, less the mean", {"ours": from_file(path, varied=False).generator()})
+        compare("32x32 out of memory: shift and flip", {"ours": in_memory(50_000, 128).generator()})
         if args.growth:
             results["growth"] = growth(Path(folder), args)
     measure.record("input_pipeline", results)
@@ -88,29 +88,33 @@ def write(path: Path, count: int) -> Path:
     return path
 
 
-def ours(path: Path, *, varied: bool = True, workers: int = 1) -> Iterator:
+def from_file(path: Path, batch_size: int = BATCH_SIZE, *, varied: bool = True, workers: int = 1):
+    """This project's batches out of a data file, as the scripts for Tiny ImageNet make them."""
     from pipeline.io import HDF5DatasetGenerator
     from pipeline.preprocessing import AffineAugmentation, MeanPreprocessor
 
     aug = AffineAugmentation(**tiny_imagenet_config.AUGMENTATION) if varied else None
-    batches = HDF5DatasetGenerator(path, BATCH_SIZE, [MeanPreprocessor(**MEAN)], aug, training=True, workers=workers)
-    return batches.generator()
+    return HDF5DatasetGenerator(path, batch_size, [MeanPreprocessor(**MEAN)], aug, training=True, workers=workers)
 
 
-def ours_in_memory() -> Iterator:
+def in_memory(count: int, batch_size: int, *, workers: int = 1):
+    """This project's batches out of memory, as the scripts for CIFAR-10 make them."""
     import numpy as np
 
     from pipeline.io import ArrayBatches
     from pipeline.preprocessing import AffineAugmentation, MeanImagePreprocessor
 
-    images = np.random.default_rng(0).integers(0, 256, (50_000, 32, 32, 3), np.uint8)
-    aug = AffineAugmentation(**cifar10_config.AUGMENTATION)
-    mean = MeanImagePreprocessor(images.mean(axis=0))
-    labels = np.arange(len(images)) % 10
-    batches = ArrayBatches(
-        images, labels, [str(n) for n in range(10)], 128, preprocessors=[mean], aug=aug, training=True
+    images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
+    return ArrayBatches(
+        images,
+        np.arange(count) % cifar10_config.CLASSES,
+        [str(number) for number in range(cifar10_config.CLASSES)],
+        batch_size,
+        preprocessors=[MeanImagePreprocessor(images.mean(axis=0))],
+        aug=AffineAugmentation(**cifar10_config.AUGMENTATION),
+        training=True,
+        workers=workers,
     )
-    return batches.generator()
 
 
 def slices(path: Path) -> Iterator:

@@ -54,7 +54,7 @@ def train_step(model: nn.Module, images, labels, reg: float) -> Callable[[], flo
         loss = functional.cross_entropy(model(inputs), targets)
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return loss.item()
 
     return step
 

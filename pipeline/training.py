@@ -131,7 +131,7 @@ def report(model: keras.Model, batches: Batches, outcome: Outcome) -> None:
     Raises:
         OSError: something could not be written on the way.
     """
-    predictions = model.predict(batches, verbose=0).argmax(axis=1)
+    predictions = model.predict(batches.for_keras(), verbose=0).argmax(axis=1)
     names = batches.class_names
     print(
         classification_report(
@@ -222,8 +222,8 @@ def _fit(
 ) -> None:
     with callbacks:
         model.fit(
-            train,
-            validation_data=val,
+            train.for_keras(),
+            validation_data=val.for_keras(),
             initial_epoch=initial_epoch,
             epochs=last,
             callbacks=callbacks,
@@ -248,7 +248,7 @@ def _finish_epoch(
     # Only validation is left, which Keras has no fit for.
     everyone = called(in_fit=False)
     everyone.on_epoch_begin(epoch)
-    val_logs = model.evaluate(val, verbose=0, return_dict=True, callbacks=everyone)
+    val_logs = model.evaluate(val.for_keras(), verbose=0, return_dict=True, callbacks=everyone)
     run.checkpoint.restore_metrics(model)
     logs = model.get_metrics_result()
     everyone.on_epoch_end(epoch, logs | {f"val_{name}": value for name, value in val_logs.items()})

@@ -18,6 +18,7 @@ class Batches(keras.utils.PyDataset):
     With `training`, the order of the samples is a function of (seed, epoch), the augmentation of each one of
     (seed, epoch, index), and the tail of an epoch shorter than a batch is left out. Without it, every sample comes
     once, in order. Tell a training set its epoch with `set_epoch` before that epoch's first batch; it never counts.
+    Keras takes it as it is, on TensorFlow better as `for_keras()`.
 
     Args:
         labels: integer array (n,), 0 to classes - 1.
@@ -114,6 +115,26 @@ class Batches(keras.utils.PyDataset):
                 rows = self._order[following * self.batch_size : (following + 1) * self.batch_size]
                 self._ahead[following] = self._pool.submit(self._make, self.epoch, rows)
         return self._ahead.pop(index).result()
+
+    def for_keras(self):
+        """What `fit`, `evaluate` and `predict` are to be given: themselves, on TensorFlow a `tf.data.Dataset` of them.
+
+        The dataset that Keras makes of a `PyDataset` there tunes itself in a thread. At the end of an epoch it is, now
+        and then, only found asleep, and waited for: as long again as the epoch took, or a minute.
+        """
+        if keras.backend.backend() != "tensorflow":
+            return self
+        import tensorflow as tf
+
+        images = tf.TensorSpec((None, *self.image_shape), tf.float32)
+        one_hot, whole = ((None, self.classes), tf.float32), ((None,), self.labels.dtype)
+        labels = tf.TensorSpec(*(one_hot if self.binarize else whole))
+        dataset = tf.data.Dataset.from_generator(
+            lambda: (self[index] for index in range(len(self))), output_signature=(images, labels)
+        )
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        return dataset.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(1).with_options(options)
 
     def preprocess(self, images: np.ndarray) -> np.ndarray:
         """What the network is given for `images` (n, height, width, channels), in float32."""
