@@ -29,10 +29,11 @@ torture: $(VENV)/installed-dev
 fuzz: $(VENV)/installed-dev
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-200} $(BIN)/python -m pytest tests/test_fuzz.py -m fuzz --timeout 3600 -n 2 -v -rP
 
-# Speed beside peers, about ten minutes; for peers outside of the project see requirements-bench.txt.
+# Speed beside peers, about a quarter of an hour; for peers outside of the project see requirements-bench.txt.
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/input_pipeline.py
-	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/train_step.py --repeats 5
+	$(BIN)/python benchmarks/floor.py
 	$(BIN)/python benchmarks/build_dataset.py
 	$(BIN)/python benchmarks/checkpoint.py --minutes 3
 

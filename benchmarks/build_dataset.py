@@ -1,6 +1,6 @@
 """The build of Tiny ImageNet's HDF5 files beside the least that such a build can do, in turn.
 
-    python benchmarks/build_dataset.py [--data DIR] [--per_class 500] [--repeats 3]
+    python benchmarks/build_dataset.py [--data DIR] [--per_class 2000] [--repeats 3]
 
 The peer is a bare loop of two threads that reads the same files with `cv2.imread` and writes the pixels to one file:
 no labels, no split, no mean, no digests, no checks. Both are whole processes. Without --data a data set of 20 classes
@@ -32,7 +32,7 @@ with ThreadPoolExecutor(2) as pool, open(sys.argv[2], "wb") as file:
 def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--data", type=Path, metavar="DIR", help="a raw data set (default: random images)")
-    parser.add_argument("--per_class", type=arguments.count, default=500, metavar="N", help="images (default: 500)")
+    parser.add_argument("--per_class", type=arguments.count, default=2000, metavar="N", help="images (default: 2000)")
     parser.add_argument("--repeats", type=arguments.count, default=3, metavar="N", help="repeats (default: 3)")
     return parser.parse_args()
 

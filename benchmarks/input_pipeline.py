@@ -65,8 +65,13 @@ def main() -> None:
             {"ours": from_file(path).generator(), "ours, two workers": from_file(path, workers=2).generator()}
             | running,
         )
-        compare("64x64 out of a file: shuffled, less the mean", {"ours": from_file(path, varied=False).generator()})
-        compare("32x32 out of memory: shift and flip", {"ours": in_memory(50_000, 128).generator()})
+        compare(
+            "64x64 out of a file: shuffled, less the mean",
+            {"ours": from_file(path, varied=False).generator(), "memory map": memory_map(path)},
+        )
+        small = in_memory(50_000, 128)
+        flow = image_data_generator_in_memory(small.images, small.labels)
+        compare("32x32 out of memory: shift and flip", {"ours": small.generator(), "ImageDataGenerator": flow})
         if args.growth:
             results["growth"] = growth(Path(folder), args)
     measure.record("input_pipeline", results)
@@ -129,6 +134,29 @@ def slices(path: Path) -> Iterator:
             for start in range(0, len(images) - BATCH_SIZE + 1, BATCH_SIZE):
                 stop = start + BATCH_SIZE
                 yield images[start:stop].astype(np.float32) - bgr, labels[start:stop]
+
+
+def memory_map(path: Path) -> Iterator:
+    """Shuffled rows of the mapped file, less the mean, in float32."""
+    import h5py
+    import numpy as np
+
+    bgr = np.array([MEAN["b_mean"], MEAN["g_mean"], MEAN["r_mean"]], np.float32)
+    with h5py.File(path) as file:
+        labels = file["labels"][()]
+        shape, place = file["images"].shape, file["images"].id.get_offset()
+    images, rng = np.memmap(path, np.uint8, "r", place, shape), np.random.default_rng(0)
+    while True:
+        for rows in rng.permutation(len(images))[: len(images) // BATCH_SIZE * BATCH_SIZE].reshape(-1, BATCH_SIZE):
+            yield images[rows].astype(np.float32) - bgr, labels[rows]
+
+
+def image_data_generator_in_memory(images, labels) -> Iterator:
+    from tensorflow.keras.preprocessing.image import ImageDataGenerator
+
+    aug = ImageDataGenerator(**cifar10_config.AUGMENTATION, fill_mode="nearest", featurewise_center=True)
+    aug.fit(images[:1000])
+    return aug.flow(images, labels, batch_size=128)
 
 
 def image_data_generator(path: Path) -> Iterator:

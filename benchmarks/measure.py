@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -70,7 +71,7 @@ def record(name: str, results: Mapping[str, object]) -> None:
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "commit": commit(),
         "command": sys.argv,
-        "machine": {"processor": processor(), "cores": len(os.sched_getaffinity(0)), "system": platform.platform()},
+        "machine": machine(),
         "versions": {"python": platform.python_version()} | {p: version for p in packages if (version := _version(p))},
         "results": results,
     }
@@ -79,8 +80,14 @@ def record(name: str, results: Mapping[str, object]) -> None:
     print(f"\nrecorded: {path.relative_to(ROOT)}")
 
 
+def machine() -> dict[str, str | int]:
+    return {"processor": processor(), "cores": len(os.sched_getaffinity(0)), "system": platform.platform()}
+
+
 def commit() -> str:
     """The commit that is checked out, with a + if files differ from it."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        return "unknown"
     git = ["git", "-C", str(ROOT)]
     head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout

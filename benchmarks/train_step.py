@@ -37,19 +37,28 @@ def main() -> None:
         import keras  # noqa: F401
     results = {f"a step of ResNet-56, batch {args.batch_size}": beside_peers(args)}
     with tempfile.TemporaryDirectory() as folder:
-        for name, source in {"CIFAR-10": cifar10, "Tiny ImageNet": tiny_imagenet}.items():
-            results[f"{name}, waiting for data"] = fed_and_repeated(name, *source(Path(folder), args), args)
+        for name, (config, batches_of, batch_size) in {
+            "CIFAR-10": (cifar10_config, in_memory, args.batch_size),
+            "Tiny ImageNet": (tiny_imagenet_config, from_file, tiny_imagenet_config.SGD["batch_size"]),
+        }.items():
+            batches = batches_of(Path(folder), batch_size, args.steps)
+            results[f"{name}, fed"] = seconds = fed_and_repeated(compiled(config), batches, args.repeats)
+            new, same = map(statistics.median, seconds.values())
+            print(
+                f"\n{name}, batch {batch_size}: {100 * share_of_waiting(seconds):.1f} % of a step is waiting for data"
+            )
+            print(f"  a step on augmented batches {new:.3f} s, on one and the same {same:.3f} s")
     measure.record("train_step", results)
 
 
-def compiled(config: ModuleType, jit_compile: bool | str = "auto"):
-    """The network of a data set, from always the same weights."""
+def compiled(config: ModuleType, jit_compile: bool | str = "auto", **network: object):
+    """The network of a data set, or a variant with other `network` arguments, from always the same weights."""
     import keras
 
     from pipeline.nn.conv import ResNet
 
     keras.utils.set_random_seed(0)
-    model = ResNet.build(**config.IMAGES, **config.NETWORK, classes=config.CLASSES)
+    model = ResNet.build(**config.IMAGES, **config.NETWORK | network, classes=config.CLASSES)
     optimizer = keras.optimizers.SGD(1e-3, momentum=0.9)
     model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"], jit_compile=jit_compile)
     return model
@@ -91,19 +100,18 @@ def beside_peers(args) -> dict[str, list[float]]:
     return results
 
 
-def cifar10(folder: Path, args) -> tuple:
-    """The network, and augmented batches out of memory."""
-    return compiled(cifar10_config), input_pipeline.in_memory(args.batch_size * args.steps, args.batch_size, workers=2)
+def in_memory(folder: Path, batch_size: int, steps: int):
+    """As many augmented batches as `steps`, as the scripts for CIFAR-10 make them."""
+    return input_pipeline.in_memory(batch_size * steps, batch_size, workers=2)
 
 
-def tiny_imagenet(folder: Path, args) -> tuple:
-    """The network, and augmented batches out of a file."""
-    batch_size = tiny_imagenet_config.SGD["batch_size"]
-    path = input_pipeline.write(folder / "images.hdf5", batch_size * args.steps)
-    return compiled(tiny_imagenet_config), input_pipeline.from_file(path, batch_size, workers=2)
+def from_file(folder: Path, batch_size: int, steps: int):
+    """As many augmented batches as `steps` out of a file in `folder`, as the scripts for Tiny ImageNet make them."""
+    path = input_pipeline.write(folder / "images.hdf5", batch_size * steps)
+    return input_pipeline.from_file(path, batch_size, workers=2)
 
 
-def fed_and_repeated(name: str, model, batches, args) -> dict[str, list[float]]:
+def fed_and_repeated(model, batches, repeats: int) -> dict[str, list[float]]:
     """Seconds of a step of `fit` over `batches`, and over the first of them again and again."""
     from pipeline.callbacks import AsyncCallbackList
     from pipeline.io import Batches
@@ -123,19 +131,22 @@ def fed_and_repeated(name: str, model, batches, args) -> dict[str, list[float]]:
 
         return fit
 
-    ways = {source: seconds_of(fit_to(source), 1) for source in (batches, repeated)}
-    seconds = measure.interleave(dict(zip(("augmented", "repeated"), ways.values(), strict=True)), args.repeats)
-    results = {name: [value / len(batches) for value in values] for name, values in seconds.items()}
-    new, same = (statistics.median(values) for values in results.values())
-    print(f"\n{name}, batch {batches.batch_size}: {100 * (new - same) / new:.1f} % of a step is waiting for data")
-    print(f"  a step on augmented batches {new:.3f} s, on one and the same {same:.3f} s")
-    return results
+    ways = {"augmented": seconds_of(fit_to(batches), 1), "repeated": seconds_of(fit_to(repeated), 1)}
+    seconds = measure.interleave(ways, repeats)
+    return {name: [value / len(batches) for value in values] for name, values in seconds.items()}
+
+
+def share_of_waiting(seconds: dict[str, list[float]]) -> float:
+    """The share of a step that waits for data, of the medians that `fed_and_repeated` measured."""
+    new, same = map(statistics.median, seconds.values())
+    return 1.0 - same / new
 
 
 def seconds_of(step: Callable[[], object], count: int) -> Callable[[], float]:
-    """A way to measure the seconds of `step`, run `count` times."""
+    """A way to measure the seconds of `step`, run `count` times after once unmeasured, in another's wake."""
 
     def measure_steps() -> float:
+        step()
         start = time.perf_counter()
         for _ in range(count):
             step()

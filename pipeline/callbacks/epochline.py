@@ -16,6 +16,6 @@ class EpochLine(keras.callbacks.Callback):
         learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         values = "".join(f"  {name} {value:.4f}" for name, value in (logs or {}).items() if name != "learning_rate")
         print(
-            f"epoch {epoch + 1}/{self.params['epochs']}{values}  learning rate {learning_rate:g}  {seconds:.0f} s",
+            f"epoch {epoch + 1}/{self.params['epochs']}{values}  learning rate {learning_rate:g}  {seconds:.1f} s",
             flush=True,
         )

@@ -1,0 +1,254 @@
+"""Run a published experiment through the scripts themselves, and set what it reaches beside what was published.
+
+    python benchmarks/reproduce.py cifar10-4 --data datasets/cifar-10-batches-py --output output/cifar10-4
+    python benchmarks/reproduce.py tiny-1 --data datasets/tiny-imagenet-200 --output output/tiny-1 --max_minutes 8
+
+cifar10-1 and cifar10-2 set the learning rate by hand (0.1 to epoch 50, 0.01 to 75, 0.001 to 85), cifar10-3 and
+cifar10-4 let it decay over 120 and 150 epochs, tiny-1 sets it by hand (0.1 to epoch 30, 0.01 to 50, 0.001 to 70),
+tiny-2 lets it decay over 75. With --max_minutes the run stops cleanly then, and the same command goes on; so it does
+after Ctrl+C. Any other flag is handed to the script, as --precision, --seed, --workers, --keep or --checkpoint_seconds.
+The table at the end goes to OUTPUT/EXPERIMENT.md too.
+"""
+
+import json
+import re
+import resource
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import measure  # makes the project importable
+import train_step
+
+from config import cifar10_config, tiny_imagenet_config
+from pipeline import arguments, command, console
+from pipeline.errors import InputError
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A script and its flags, what was published, and by hand each learning rate with its last epoch."""
+
+    script: str
+    epochs: int
+    published: dict[str, float]
+    flags: tuple[str, ...] = ()
+    rates: tuple[tuple[float, int], ...] = ()
+
+    @property
+    def is_tiny(self) -> bool:
+        return self.script.startswith("train")
+
+    def commands(self, data: str | None, output: Path, done: int) -> Iterator[list[str]]:
+        """What is to be run one after the other, `done` epochs being done."""
+        words = [self.script + ".py", "--epochs", self.epochs, *self.flags, "--output", output]
+        words += ["--data", data] if data else []
+        if not self.rates:
+            yield [*words, "--model", output / "model.hdf5", "--resume"]
+        for rate, last in self.rates:
+            if done < last:
+                by_hand = ["--checkpoints", output / "model", "--model", "latest", "--lr", rate]
+                yield [*words, *by_hand, "--stop_after", last]
+
+
+CIFAR10_RATES = ((0.1, 50), (0.01, 75), (0.001, 85))
+TINY_RATES = ((0.1, 30), (0.01, 50), (0.001, 70))
+EXPERIMENTS = {
+    "cifar10-1": Experiment(
+        "resnet_cifar10", 85, {"accuracy": 0.8818}, ("--filters", "16,16,32,64"), rates=CIFAR10_RATES
+    ),
+    "cifar10-2": Experiment("resnet_cifar10", 85, {"accuracy": 0.9324}, rates=CIFAR10_RATES),
+    "cifar10-3": Experiment("resnet_cifar10_decay", 120, {"accuracy": 0.9339}),
+    "cifar10-4": Experiment("resnet_cifar10_decay", 150, {"accuracy": 0.9377}),
+    "tiny-1": Experiment("train", 70, {"rank-1": 0.5727, "rank-5": 0.8134}, rates=TINY_RATES),
+    "tiny-2": Experiment("train_decay", 75, {"rank-1": 0.5793, "rank-5": 0.8103}),
+}
+
+EPOCH_LINE = re.compile(r"epoch (\d+)/.* ([\d.]+) s$")
+MILESTONES = (1, 2, 5, 10, 20, 30, 50, 75, 100, 125)
+
+
+def parse_arguments():
+    parser = arguments.Parser(__doc__)
+    parser.add_argument("experiment", choices=EXPERIMENTS, help="which to run")
+    parser.add_argument("--data", metavar="PATH", help="the data set, as the script takes it")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of all that the run writes")
+    parser.add_argument("--max_minutes", type=arguments.positive, metavar="M", help="stop cleanly after M minutes")
+    return parser.parse_known_args()
+
+
+def main() -> None:
+    args, others = parse_arguments()
+    experiment = EXPERIMENTS[args.experiment]
+    deadline = None if args.max_minutes is None else time.monotonic() + 60 * args.max_minutes
+    started = epochs_done(args.output)
+    for words in experiment.commands(args.data, args.output, started):
+        code, times = run(words + others, deadline)
+        note(args.output, times)
+        if code == 128 + signal.SIGTERM and deadline is not None and time.monotonic() >= deadline:
+            break
+        if code:
+            sys.exit(code)
+    history = read_history(args.output / f"{experiment.script}.json")
+    finished = len(history["loss"]) >= history["run"]["arguments"]["epochs"]
+    reached, waits = {}, None
+    if finished:
+        reached = ranks(args) if experiment.is_tiny else {"accuracy": history["val_accuracy"][-1]}
+        waits = waiting(experiment, history, args.output)
+    table = report(args.experiment, history, args.output, reached, waits)
+    print(table)
+    path = args.output / f"{args.experiment}.md"
+    path.write_text(table)
+    print(f"written: {path}")
+    if not finished:
+        print("not done yet; go on with the same command")
+
+
+def epochs_done(output: Path) -> int:
+    """The completed epochs of the newest checkpoint."""
+    with console.quiet_start():
+        from pipeline.io.checkpoint import progress_in
+        from pipeline.io.checkpointfolder import list_checkpoints
+
+    return max((progress_in(path)[0] for path in list_checkpoints(output / "model")), default=0)
+
+
+def run(words: Sequence, deadline: float | None) -> tuple[int, dict[int, float]]:
+    """Run a script until it ends, or is told to at `deadline`; its exit code, and the seconds of each epoch."""
+    script, *flags = map(str, words)
+    print("$", "python", script, *flags, flush=True)
+    # In a session of its own: Ctrl+C at the terminal reaches this process, which hands it on, once.
+    child = subprocess.Popen(
+        [sys.executable, measure.ROOT / script, *flags],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    before = command.handle_stops(lambda number, frame: child.send_signal(number))
+    timer = threading.Timer(max(0.0, (deadline or 0) - time.monotonic()), child.terminate)
+    if deadline is not None:
+        timer.start()
+    times = {}
+    for line in child.stdout:
+        print(line, end="", flush=True)
+        if found := EPOCH_LINE.match(line):
+            times[int(found[1])] = float(found[2])
+    code = child.wait()
+    timer.cancel()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    return code, times
+
+
+def note(output: Path, times: dict[int, float]) -> None:
+    """Keep for the table what no history holds."""
+    if not output.is_dir():
+        return
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    line = {"commit": measure.commit(), "machine": measure.machine(), "peak_memory": peak, "seconds": times}
+    with open(output / "reproduce.jsonl", "a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def read_history(path: Path) -> dict:
+    if not path.exists():
+        raise InputError(f"no epoch is done yet: {path} is missing; go on with the same command")
+    return json.loads(path.read_text())
+
+
+def ranks(args: Namespace) -> dict[str, float]:
+    """Rank-1 and rank-5 accuracy on the test set."""
+    from pipeline.io.checkpointfolder import list_checkpoints
+
+    model = args.output / "model.hdf5"
+    if not model.exists():
+        model = list_checkpoints(args.output / "model")[-1]
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "ranks.json"
+        words = ["rank_accuracy.py", "--model", model, "--json", result, *(["--data", args.data] if args.data else [])]
+        code, _ = run(words, None)
+        if code:
+            sys.exit(code)
+        values = json.loads(result.read_text())
+    return {name: values[name] for name in ("rank-1", "rank-5")}
+
+
+def epoch_seconds(output: Path) -> dict[int, float]:
+    """The seconds of each epoch that one process trained from its beginning to its end."""
+    return {int(epoch): value for line in notes(output) for epoch, value in line["seconds"].items()}
+
+
+def notes(output: Path) -> list[dict]:
+    path = output / "reproduce.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def waiting(experiment: Experiment, history: dict, output: Path) -> float:
+    """The share of a step that waits for data, on random images of the same size."""
+    settings, steps = history["run"]["arguments"], history["run"]["steps"]
+    # As many steps as take some ten seconds.
+    if seconds := epoch_seconds(output):
+        steps = min(steps, max(3, round(10 * steps / statistics.median(seconds.values()))))
+    with tempfile.TemporaryDirectory() as folder:
+        with console.quiet_start():
+            import keras
+
+            keras.config.set_dtype_policy(settings["precision"])
+            config, batches_of = cifar10_config, train_step.in_memory
+            if experiment.is_tiny:
+                config, batches_of = tiny_imagenet_config, train_step.from_file
+            batches = batches_of(Path(folder), settings["batch_size"], steps)
+            model = train_step.compiled(config, **{name: settings[name] for name in ("stages", "filters", "reg")})
+        return train_step.share_of_waiting(train_step.fed_and_repeated(model, batches, repeats=3))
+
+
+def report(name: str, history: dict, output: Path, reached: dict[str, float], waits: float | None) -> str:
+    """The table, in Markdown."""
+    experiment, published = EXPERIMENTS[name], json.loads((Path(__file__).parent / "published.json").read_text())[name]
+    run, done = history["run"], len(history["loss"])
+    settings = run["arguments"]
+    lines = [f"# {name}: {done} of {settings['epochs']} epochs", ""]
+    curves = ("loss", "accuracy", "val_loss", "val_accuracy")
+    lines.append("| epoch | " + " | ".join(f"{curve} published | here" for curve in curves) + " |")
+    lines.append("| --- |" + " --- | --- |" * len(curves))
+    for epoch in sorted({*MILESTONES, *(last for _, last in experiment.rates), done}):
+        if epoch <= min(done, len(published["loss"])):
+            cells = [f"{curve[epoch - 1]:.4f}" for name in curves for curve in (published[name], history[name])]
+            lines.append(f"| {epoch} | {' | '.join(cells)} |")
+    lines += ["", "| | published | here |", "| --- | --- | --- |"]
+    for what, value in experiment.published.items():
+        here = f"{100 * reached[what]:.2f} %" if what in reached else "not yet"
+        lines.append(f"| {what} on the test set, last epoch | {100 * value:.2f} % | {here} |")
+    pieces = notes(output)
+    facts = {}
+    if seconds := epoch_seconds(output).values():
+        middle = statistics.median(seconds)
+        facts["seconds an epoch, validation included"] = f"{middle:.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
+        facts["all epochs"] = f"{settings['epochs'] * middle / 60:.1f} minutes at this pace"
+        facts["training images a second"] = f"{run['steps'] * settings['batch_size'] / middle:,.0f}"
+    if waits is not None:
+        facts["waiting for data, of a step"] = f"{100 * waits:.1f} %"
+    facts |= {
+        "peak memory of the process": f"{max(piece['peak_memory'] for piece in pieces) / 1e9:.2f} GB",
+        "device": run["device"],
+        "machine": ", ".join(f"{name} {value}" for name, value in pieces[-1]["machine"].items()),
+        "versions": ", ".join(f"{name} {version}" for name, version in run["versions"].items()),
+        "arguments": ", ".join(f"{name} {value}" for name, value in settings.items()),
+        "commit": ", ".join(dict.fromkeys(piece["commit"] for piece in pieces)),
+        "command": " ".join(sys.argv),
+    }
+    lines += ["", "| | |", "| --- | --- |", *(f"| {what} | {value} |" for what, value in facts.items())]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    command.run(main)
