@@ -9,7 +9,6 @@ second file of 1,000,000 images (12.3 GB in the system's temporary folder) and c
 """
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -42,7 +41,7 @@ def main() -> None:
     if args.peak_of:
         rate = measure.rate(from_file(args.peak_of, varied=False).generator(), args.seconds)
         rate()
-        print(rate(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        print(rate(), measure.peak_memory())
         return
     with tempfile.TemporaryDirectory() as folder:
         path = write(Path(folder) / "images.hdf5", args.images)

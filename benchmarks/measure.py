@@ -80,6 +80,12 @@ def record(name: str, results: Mapping[str, object]) -> None:
     print(f"\nrecorded: {path.relative_to(ROOT)}")
 
 
+def peak_memory() -> int:
+    """The most bytes that this process has held at once; not `ru_maxrss`, which counts what its parent held too."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+
+
 def machine() -> dict[str, str | int]:
     return {"processor": processor(), "cores": len(os.sched_getaffinity(0)), "system": platform.platform()}
 
@@ -91,7 +97,7 @@ def commit() -> str:
     git = ["git", "-C", str(ROOT)]
     head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout
-    return head + ("+" if changed else "")
+    return head + ("+" if changed else "") if head else "unknown"
 
 
 def processor() -> str:

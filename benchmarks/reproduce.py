@@ -6,13 +6,15 @@
 cifar10-1 and cifar10-2 set the learning rate by hand (0.1 to epoch 50, 0.01 to 75, 0.001 to 85), cifar10-3 and
 cifar10-4 let it decay over 120 and 150 epochs, tiny-1 sets it by hand (0.1 to epoch 30, 0.01 to 50, 0.001 to 70),
 tiny-2 lets it decay over 75. With --max_minutes the run stops cleanly then, and the same command goes on; so it does
-after Ctrl+C. Any other flag is handed to the script, as --precision, --seed, --workers, --keep or --checkpoint_seconds.
-The table at the end goes to OUTPUT/EXPERIMENT.md too.
+after Ctrl+C. Any other flag that follows EXPERIMENT is handed to the script, as --precision, --seed, --workers or
+--checkpoint_seconds. The table at the end goes to OUTPUT/EXPERIMENT.md too.
 """
 
 import json
+import math
 import re
 import resource
+import shlex
 import signal
 import statistics
 import subprocess
@@ -22,8 +24,10 @@ import threading
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import measure  # makes the project importable
 import train_step
@@ -45,7 +49,8 @@ class Experiment:
 
     @property
     def is_tiny(self) -> bool:
-        return self.script.startswith("train")
+        """Whether it is of Tiny ImageNet, and not of CIFAR-10."""
+        return "rank-1" in self.published
 
     def commands(self, data: str | None, output: Path, done: int) -> Iterator[list[str]]:
         """What is to be run one after the other, `done` epochs being done."""
@@ -59,15 +64,28 @@ class Experiment:
                 yield [*words, *by_hand, "--stop_after", last]
 
 
+# What the experiments set, and nobody else.
+OWN_FLAGS = (
+    "--epochs",
+    "--lr",
+    "--stop_after",
+    "--checkpoints",
+    "-c",
+    "--model",
+    "-m",
+    "--start_epoch",
+    "-s",
+    "--resume",
+)
+
 CIFAR10_RATES = ((0.1, 50), (0.01, 75), (0.001, 85))
 TINY_RATES = ((0.1, 30), (0.01, 50), (0.001, 70))
+NARROW, WIDE = ("--filters", "16,16,32,64"), ("--filters", "64,64,128,256")
 EXPERIMENTS = {
-    "cifar10-1": Experiment(
-        "resnet_cifar10", 85, {"accuracy": 0.8818}, ("--filters", "16,16,32,64"), rates=CIFAR10_RATES
-    ),
-    "cifar10-2": Experiment("resnet_cifar10", 85, {"accuracy": 0.9324}, rates=CIFAR10_RATES),
-    "cifar10-3": Experiment("resnet_cifar10_decay", 120, {"accuracy": 0.9339}),
-    "cifar10-4": Experiment("resnet_cifar10_decay", 150, {"accuracy": 0.9377}),
+    "cifar10-1": Experiment("resnet_cifar10", 85, {"accuracy": 0.8818}, NARROW, CIFAR10_RATES),
+    "cifar10-2": Experiment("resnet_cifar10", 85, {"accuracy": 0.9324}, WIDE, CIFAR10_RATES),
+    "cifar10-3": Experiment("resnet_cifar10_decay", 120, {"accuracy": 0.9339}, WIDE),
+    "cifar10-4": Experiment("resnet_cifar10_decay", 150, {"accuracy": 0.9377}, WIDE),
     "tiny-1": Experiment("train", 70, {"rank-1": 0.5727, "rank-5": 0.8134}, rates=TINY_RATES),
     "tiny-2": Experiment("train_decay", 75, {"rank-1": 0.5793, "rank-5": 0.8103}),
 }
@@ -76,106 +94,128 @@ EPOCH_LINE = re.compile(r"epoch (\d+)/.* ([\d.]+) s$")
 MILESTONES = (1, 2, 5, 10, 20, 30, 50, 75, 100, 125)
 
 
-def parse_arguments():
+def parse_arguments() -> tuple[Namespace, list[str]]:
+    """The arguments, and those that are the script's."""
     parser = arguments.Parser(__doc__)
     parser.add_argument("experiment", choices=EXPERIMENTS, help="which to run")
     parser.add_argument("--data", metavar="PATH", help="the data set, as the script takes it")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of all that the run writes")
     parser.add_argument("--max_minutes", type=arguments.positive, metavar="M", help="stop cleanly after M minutes")
-    return parser.parse_known_args()
+    args, others = parser.parse_known_args()
+    for word in others:
+        if word.partition("=")[0] in OWN_FLAGS:
+            parser.error(f"{word} is the experiment's to set; leave it out")
+    return args, others
 
 
 def main() -> None:
     args, others = parse_arguments()
     experiment = EXPERIMENTS[args.experiment]
-    deadline = None if args.max_minutes is None else time.monotonic() + 60 * args.max_minutes
-    started = epochs_done(args.output)
-    for words in experiment.commands(args.data, args.output, started):
-        code, times = run(words + others, deadline)
-        note(args.output, times)
-        if code == 128 + signal.SIGTERM and deadline is not None and time.monotonic() >= deadline:
+    deadline = math.inf if args.max_minutes is None else time.monotonic() + 60 * args.max_minutes
+    with console.quiet_start():
+        before = newest_checkpoint(args.output)
+    for words in experiment.commands(args.data, args.output, before.epoch if before else 0):
+        if time.monotonic() >= deadline:
+            break
+        before = newest_checkpoint(args.output)
+        code, seconds = run(words + others, deadline)
+        if before is not None and before.batch:
+            seconds.pop(before.epoch + 1, None)  # the process has done a part of it
+        note(args.output, seconds)
+        if code == 128 + signal.SIGTERM and time.monotonic() >= deadline:
             break
         if code:
             sys.exit(code)
-    history = read_history(args.output / f"{experiment.script}.json")
-    finished = len(history["loss"]) >= history["run"]["arguments"]["epochs"]
-    reached, waits = {}, None
-    if finished:
-        reached = ranks(args) if experiment.is_tiny else {"accuracy": history["val_accuracy"][-1]}
-        waits = waiting(experiment, history, args.output)
-    table = report(args.experiment, history, args.output, reached, waits)
-    print(table)
-    path = args.output / f"{args.experiment}.md"
-    path.write_text(table)
-    print(f"written: {path}")
+    checkpoint = newest_checkpoint(args.output)
+    finished = checkpoint is not None and checkpoint.epoch >= experiment.epochs
+    if checkpoint is not None and checkpoint.epoch:
+        reached, waits = {}, None
+        if finished:
+            ours = ranks(args) if experiment.is_tiny else {"accuracy": checkpoint.history["val_accuracy"][-1]}
+            reached, waits = ours, waiting(experiment, checkpoint, args.output)
+        table = report(args.experiment, checkpoint.history, args.output, reached, waits)
+        print(f"\n{table}")
+        path = args.output / f"{args.experiment}.md"
+        path.write_text(table)
+        print(f"written: {path}")
     if not finished:
         print("not done yet; go on with the same command")
 
 
-def epochs_done(output: Path) -> int:
-    """The completed epochs of the newest checkpoint."""
-    with console.quiet_start():
-        from pipeline.io.checkpoint import progress_in
-        from pipeline.io.checkpointfolder import list_checkpoints
+def newest_checkpoint(output: Path):
+    """What the script will go on from: the newest sound checkpoint, or None."""
+    from pipeline.io.checkpoint import read_checkpoint
+    from pipeline.io.checkpointfolder import list_checkpoints
 
-    return max((progress_in(path)[0] for path in list_checkpoints(output / "model")), default=0)
+    for path in reversed(list_checkpoints(output / "model")):
+        with suppress(InputError):
+            return read_checkpoint(path, arrays=False)
+    return None
 
 
-def run(words: Sequence, deadline: float | None) -> tuple[int, dict[int, float]]:
+def run(words: Sequence, deadline: float = math.inf) -> tuple[int, dict[int, float]]:
     """Run a script until it ends, or is told to at `deadline`; its exit code, and the seconds of each epoch."""
     script, *flags = map(str, words)
-    print("$", "python", script, *flags, flush=True)
-    # In a session of its own: Ctrl+C at the terminal reaches this process, which hands it on, once.
-    child = subprocess.Popen(
-        [sys.executable, measure.ROOT / script, *flags],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    before = command.handle_stops(lambda number, frame: child.send_signal(number))
-    timer = threading.Timer(max(0.0, (deadline or 0) - time.monotonic()), child.terminate)
-    if deadline is not None:
+    print("$", shlex.join(["python", script, *flags]), flush=True)
+    children, asked, seconds = [], [], {}
+
+    def hand_on(number: int, frame: FrameType | None = None) -> None:
+        asked.append(number)
+        for child in children:
+            child.send_signal(number)
+
+    before = command.handle_stops(hand_on)
+    timer = threading.Timer(min(threading.TIMEOUT_MAX, deadline - time.monotonic()), hand_on, [signal.SIGTERM])
+    timer.daemon = True
+    try:
+        # In a session of its own: Ctrl+C at the terminal reaches this process alone, which hands it on, once.
+        child = subprocess.Popen(
+            [sys.executable, measure.ROOT / script, *flags],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        children.append(child)
+        for number in asked:  # meanwhile
+            child.send_signal(number)
         timer.start()
-    times = {}
-    for line in child.stdout:
-        print(line, end="", flush=True)
-        if found := EPOCH_LINE.match(line):
-            times[int(found[1])] = float(found[2])
-    code = child.wait()
-    timer.cancel()
-    for number, handler in before.items():
-        signal.signal(number, handler)
-    return code, times
+        for line in child.stdout:
+            print(line, end="", flush=True)
+            if found := EPOCH_LINE.match(line):
+                seconds[int(found[1])] = float(found[2])
+        code = child.wait()
+    finally:
+        timer.cancel()
+        for child in children:
+            child.terminate()  # nothing if it has ended
+            child.wait()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if code < 0:  # a signal that the script could not answer, or not yet
+        code = 128 - code
+        print(f"{script} was ended by {signal.Signals(code - 128).name}", file=sys.stderr)
+    return code, seconds
 
 
-def note(output: Path, times: dict[int, float]) -> None:
-    """Keep for the table what no history holds."""
-    if not output.is_dir():
-        return
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    line = {"commit": measure.commit(), "machine": measure.machine(), "peak_memory": peak, "seconds": times}
-    with open(output / "reproduce.jsonl", "a") as file:
-        file.write(json.dumps(line) + "\n")
-
-
-def read_history(path: Path) -> dict:
-    if not path.exists():
-        raise InputError(f"no epoch is done yet: {path} is missing; go on with the same command")
-    return json.loads(path.read_text())
+def note(output: Path, seconds: dict[int, float]) -> None:
+    """Keep for the table what no history holds: who trained which epochs, and how fast."""
+    if seconds:
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+        line = {"commit": measure.commit(), "machine": measure.machine(), "peak_memory": peak, "seconds": seconds}
+        with open(output / "reproduce.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 def ranks(args: Namespace) -> dict[str, float]:
     """Rank-1 and rank-5 accuracy on the test set."""
     from pipeline.io.checkpointfolder import list_checkpoints
 
-    model = args.output / "model.hdf5"
-    if not model.exists():
-        model = list_checkpoints(args.output / "model")[-1]
+    model = list_checkpoints(args.output / "model")[-1]
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "ranks.json"
         words = ["rank_accuracy.py", "--model", model, "--json", result, *(["--data", args.data] if args.data else [])]
-        code, _ = run(words, None)
+        code, _ = run(words)
         if code:
             sys.exit(code)
         values = json.loads(result.read_text())
@@ -188,13 +228,19 @@ def epoch_seconds(output: Path) -> dict[int, float]:
 
 
 def notes(output: Path) -> list[dict]:
+    """What `note` has kept."""
     path = output / "reproduce.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    if not path.exists():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except ValueError as error:
+        raise InputError(f"{path} is damaged; remove it, and the table tells no times") from error
 
 
-def waiting(experiment: Experiment, history: dict, output: Path) -> float:
+def waiting(experiment: Experiment, checkpoint, output: Path) -> float:
     """The share of a step that waits for data, on random images of the same size."""
-    settings, steps = history["run"]["arguments"], history["run"]["steps"]
+    settings, steps = checkpoint.history["run"]["arguments"], checkpoint.history["run"]["steps"]
     # As many steps as take some ten seconds.
     if seconds := epoch_seconds(output):
         steps = min(steps, max(3, round(10 * steps / statistics.median(seconds.values()))))
@@ -206,7 +252,7 @@ def waiting(experiment: Experiment, history: dict, output: Path) -> float:
             config, batches_of = cifar10_config, train_step.in_memory
             if experiment.is_tiny:
                 config, batches_of = tiny_imagenet_config, train_step.from_file
-            batches = batches_of(Path(folder), settings["batch_size"], steps)
+            batches = batches_of(Path(folder), settings["batch_size"], steps, checkpoint.options["workers"])
             model = train_step.compiled(config, **{name: settings[name] for name in ("stages", "filters", "reg")})
         return train_step.share_of_waiting(train_step.fed_and_repeated(model, batches, repeats=3))
 
@@ -234,17 +280,20 @@ def report(name: str, history: dict, output: Path, reached: dict[str, float], wa
         middle = statistics.median(seconds)
         facts["seconds an epoch, validation included"] = f"{middle:.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
         facts["all epochs"] = f"{settings['epochs'] * middle / 60:.1f} minutes at this pace"
-        facts["training images a second"] = f"{run['steps'] * settings['batch_size'] / middle:,.0f}"
+        facts["training images a second, validation included"] = (
+            f"{run['steps'] * settings['batch_size'] / middle:,.0f}"
+        )
     if waits is not None:
         facts["waiting for data, of a step"] = f"{100 * waits:.1f} %"
+    if pieces:
+        facts["peak memory of the process"] = f"{max(piece['peak_memory'] for piece in pieces) / 1e9:.2f} GB"
+        facts["machine"] = ", ".join(f"{name} {value}" for name, value in pieces[-1]["machine"].items())
     facts |= {
-        "peak memory of the process": f"{max(piece['peak_memory'] for piece in pieces) / 1e9:.2f} GB",
         "device": run["device"],
-        "machine": ", ".join(f"{name} {value}" for name, value in pieces[-1]["machine"].items()),
         "versions": ", ".join(f"{name} {version}" for name, version in run["versions"].items()),
         "arguments": ", ".join(f"{name} {value}" for name, value in settings.items()),
         "commit": ", ".join(dict.fromkeys(piece["commit"] for piece in pieces)),
-        "command": " ".join(sys.argv),
+        "command": shlex.join(["python", *sys.argv]),
     }
     lines += ["", "| | |", "| --- | --- |", *(f"| {what} | {value} |" for what, value in facts.items())]
     return "\n".join(lines) + "\n"

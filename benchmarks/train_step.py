@@ -100,15 +100,15 @@ def beside_peers(args) -> dict[str, list[float]]:
     return results
 
 
-def in_memory(folder: Path, batch_size: int, steps: int):
+def in_memory(folder: Path, batch_size: int, steps: int, workers: int = 2):
     """As many augmented batches as `steps`, as the scripts for CIFAR-10 make them."""
-    return input_pipeline.in_memory(batch_size * steps, batch_size, workers=2)
+    return input_pipeline.in_memory(batch_size * steps, batch_size, workers=workers)
 
 
-def from_file(folder: Path, batch_size: int, steps: int):
+def from_file(folder: Path, batch_size: int, steps: int, workers: int = 2):
     """As many augmented batches as `steps` out of a file in `folder`, as the scripts for Tiny ImageNet make them."""
     path = input_pipeline.write(folder / "images.hdf5", batch_size * steps)
-    return input_pipeline.from_file(path, batch_size, workers=2)
+    return input_pipeline.from_file(path, batch_size, workers=workers)
 
 
 def fed_and_repeated(model, batches, repeats: int) -> dict[str, list[float]]:

@@ -93,7 +93,7 @@ def test_nothing_asked_for_changes_nothing():
 
 
 @pytest.mark.parametrize(
-    "shape", [(900, 64, 64, 3), (1500, 32, 32, 3), (90, 20, 24, 1), (3, 500, 400, 3), (60, 1, 8, 3)]
+    "shape", [(900, 64, 64, 3), (1500, 32, 32, 3), (90, 20, 24, 1), (3, 500, 400, 3), (60, 1, 8, 3), (9000, 8, 4, 3)]
 )
 def test_an_image_is_varied_the_same_wherever_in_a_batch_it_lies(shape):
     rng = np.random.default_rng(0)

@@ -15,7 +15,8 @@ class AsyncCallbackList(keras.callbacks.CallbackList):
     progress bar does each time it draws itself. The logs of an epoch are numbers.
 
     On JAX, Keras also hands its tracker the state after each step, 680 arrays of ResNet-56, to look for variables among
-    them. There are none, and looking takes as long as starting a step: the tracker rests while a batch is trained.
+    them. There are none, and looking takes as long as starting a step: the tracker rests while a batch is computed.
+    Steps may be started well before they are done then; whoever needs the state (`jax_state_sync`) waits for them.
 
     A context manager: `fit` runs inside, so that the tracker works again whatever happens to a batch.
     """
@@ -33,13 +34,23 @@ class AsyncCallbackList(keras.callbacks.CallbackList):
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         for callback in self.callbacks:
             callback.on_train_batch_begin(batch, logs)
-        self._batch.enter_context(DotNotTrackScope())
+        self._begin()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self._batch.close()
         for callback in self.callbacks:
             callback.on_train_batch_end(batch, logs)
 
+    def on_test_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        for callback in self.callbacks:
+            callback.on_test_batch_begin(batch, logs)
+        self._begin()
+
     def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self._batch.close()
         for callback in self.callbacks:
             callback.on_test_batch_end(batch, logs)
+
+    def _begin(self) -> None:
+        if keras.backend.backend() == "jax":
+            self._batch.enter_context(DotNotTrackScope())

@@ -119,8 +119,8 @@ class Batches(keras.utils.PyDataset):
     def for_keras(self):
         """What `fit`, `evaluate` and `predict` are to be given: themselves, on TensorFlow a `tf.data.Dataset` of them.
 
-        The dataset that Keras makes of a `PyDataset` there tunes itself in a thread. At the end of an epoch it is, now
-        and then, only found asleep, and waited for: as long again as the epoch took, or a minute.
+        The dataset that Keras makes of a `PyDataset` there tunes itself in a thread, which sleeps longer and longer.
+        The end of an epoch waits now and then until it wakes, as long again as the epoch took or a minute.
         """
         if keras.backend.backend() != "tensorflow":
             return self

@@ -14,10 +14,12 @@ import numpy as np
 from pipeline.errors import InputError
 from pipeline.utils import memory
 
-# The points that a call of OpenCV reads from, in pixels: what a processor's nearest caches hold.
+# How many points a call of OpenCV reads from at most, so that they stay in a processor's caches: about 2 MB in all; and
+# in how many rows, which it counts in 16 bits.
 _POINTS = 1 << 17
-# Fractions of a pixel in which a point is told. Interpolation knows 32; sums of these are exact in float32, wherever in
-# a batch an image lies.
+_ROWS = 32766
+# Points are told in these fractions of a pixel, sums of which float32 holds exactly up to so many rows: an image comes
+# out the same wherever in a batch it lies.
 _FRACTIONS = 256.0
 
 
@@ -65,7 +67,7 @@ class AffineAugmentation:
         count, height, width = images.shape[:3]
         matrices = self.matrices(height, width, uniforms)
         varied = memory.empty(images.shape, images.dtype)
-        at_once = max(1, _POINTS // (height * width))
+        at_once = max(1, min(_POINTS // width, _ROWS) // height)
         for start in range(0, count, at_once):
             part = slice(start, start + at_once)
             _warp(images[part], matrices[part], varied[part])
