@@ -220,17 +220,22 @@ def _train(
 def _fit(
     model: keras.Model, train: Batches, val: Batches, initial_epoch: int, last: int, callbacks: AsyncCallbackList
 ) -> None:
-    with callbacks:
-        model.fit(
-            train.for_keras(),
-            validation_data=val.for_keras(),
-            initial_epoch=initial_epoch,
-            epochs=last,
-            callbacks=callbacks,
-            # The batches come shuffled; Keras would shuffle them again, from a random state that no checkpoint holds.
-            shuffle=False,
-            verbose=0,
-        )
+    try:
+        with callbacks:
+            model.fit(
+                train.for_keras(),
+                validation_data=val.for_keras(),
+                initial_epoch=initial_epoch,
+                epochs=last,
+                callbacks=callbacks,
+                # The batches come shuffled; Keras would do it again, from a random state that no checkpoint holds.
+                shuffle=False,
+                verbose=0,
+            )
+    except Exception:
+        if failure := train.failure or val.failure:
+            raise failure from None
+        raise
 
 
 def _finish_epoch(

@@ -4,10 +4,13 @@ import os
 import shutil
 
 import h5py
+import keras
 import numpy as np
 import pytest
 from forge import forge
 
+from pipeline import training
+from pipeline.callbacks import AsyncCallbackList
 from pipeline.io import HDF5DatasetGenerator, HDF5DatasetWriter
 from pipeline.io.hdf5dataset import read_hdf5_dataset
 from pipeline.preprocessing import AffineAugmentation, MeanPreprocessor
@@ -304,3 +307,13 @@ def test_a_file_cut_short_under_a_reader_is_named(tmp_path, data):
     os.truncate(victim, 3000)
     with pytest.raises(ValueError, match=r"victim\.hdf5 was cut short"):
         everything(batches)
+
+
+def test_a_file_cut_short_under_a_training_is_named(tmp_path, data):
+    victim = shutil.copy(data, tmp_path / "victim.hdf5")
+    batches = HDF5DatasetGenerator(victim, 4)
+    model = keras.Sequential([keras.Input(batches.image_shape), keras.layers.Flatten(), keras.layers.Dense(3)])
+    model.compile("sgd", "mse")
+    os.truncate(victim, 3000)
+    with pytest.raises(ValueError, match=r"^data file .*victim\.hdf5 was cut short; build it again$"):
+        training._fit(model, batches, batches, 0, 1, AsyncCallbackList(add_history=True, model=model))

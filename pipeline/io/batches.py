@@ -36,6 +36,7 @@ class Batches(keras.utils.PyDataset):
     Attributes:
         num_images: number of samples.
         epoch: number of completed epochs, as it was told; 0 at first.
+        failure: why a batch could not be made, which reaches the caller of `fit` as another exception on TensorFlow.
 
     Raises:
         InputError: (a `ValueError`) no batch can be made.
@@ -71,6 +72,7 @@ class Batches(keras.utils.PyDataset):
         self.seed = seed
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
         self._ahead: dict[int, Future] = {}
+        self.failure: InputError | None = None
         self._depth = 2 * workers
         self.set_epoch(0)
 
@@ -114,7 +116,11 @@ class Batches(keras.utils.PyDataset):
             if following not in self._ahead:
                 rows = self._order[following * self.batch_size : (following + 1) * self.batch_size]
                 self._ahead[following] = self._pool.submit(self._make, self.epoch, rows)
-        return self._ahead.pop(index).result()
+        try:
+            return self._ahead.pop(index).result()
+        except InputError as error:
+            self.failure = error
+            raise
 
     def for_keras(self):
         """What `fit`, `evaluate` and `predict` are to be given: themselves, on TensorFlow a `tf.data.Dataset` of them.
