@@ -76,6 +76,7 @@ OWN_FLAGS = (
     "--start_epoch",
     "-s",
     "--resume",
+    "-o",
 )
 
 CIFAR10_RATES = ((0.1, 50), (0.01, 75), (0.001, 85))

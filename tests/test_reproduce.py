@@ -67,6 +67,7 @@ def test_an_experiment_stops_goes_on_and_ends_in_a_table(process, started, tmp_p
         (("cifar10-4", "--output", "out", "--max_minutes", "0"), "'0' is not a number above 0"),
         (("cifar10-4", "--output", "out", "--no_such_flag"), "resnet_cifar10_decay.py: error: unrecognized arguments"),
         (("cifar10-1", "--output", "out", "--lr", "0.1"), "--lr is the experiment's to set; leave it out"),
+        (("cifar10-1", "--output", "out", "-o", "elsewhere"), "-o is the experiment's to set; leave it out"),
         (("tiny-1", "--output", "out", "--data", "nowhere"), "nowhere"),
     ],
 )
