@@ -18,11 +18,12 @@ def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
     """
     dtype = np.dtype(dtype)
     count = math.prod(shape)
-    free = _free(max(count * dtype.itemsize, 1))
+    size = max(count * dtype.itemsize, 1)
+    free = _free(size)
     try:
         memory = free.pop()
     except IndexError:
-        memory = mmap.mmap(-1, max(count * dtype.itemsize, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     # Every view of this array refers to it, however it was made, and to nothing below it.
     owner = np.frombuffer(memory, dtype, count)
     weakref.finalize(owner, free.append, memory).atexit = False
