@@ -15,7 +15,7 @@ def main() -> None:
     from config import cifar10_config as config
     from pipeline import arguments, console
 
-    parser = arguments.training_parser(__doc__, config.BY_HAND)
+    parser = arguments.training_parser(__doc__, config.BY_HAND, config.RECIPES)
     arguments.add_by_hand(parser, config.CHECKPOINTS)
     arguments.add_cifar10(parser)
     given = parser.parse_args()
@@ -23,16 +23,14 @@ def main() -> None:
         from pipeline import runs, training
         from pipeline.io import cifar10_batches
         from pipeline.nn.conv import ResNet
-        from pipeline.preprocessing import AffineAugmentation
 
-    run = runs.start_by_hand(given, "resnet_cifar10", config.BY_HAND, config.CHECKPOINTS)
-    aug = AffineAugmentation(**config.AUGMENTATION)
-    train, test = cifar10_batches(run.args.data, run.args.limit, aug, **run.batching)
+    run = runs.start_by_hand(given, "resnet_cifar10", config.BY_HAND, config.RECIPES, config.CHECKPOINTS)
+    train, test = cifar10_batches(run.args.data, run.recipe, **run.batching)
     network = run.network(config.IMAGES, train.classes)
     model = ResNet.build(**network)
-    training.compile_model(run, model)
+    training.compile_model(run, model, train.steps)
     written = training.fit(run, model, network, train, test)
-    training.report(model, test, written)
+    training.report(run, model, test, written)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ def main() -> None:
     from config import cifar10_config as config
     from pipeline import arguments, console
 
-    parser = arguments.training_parser(__doc__, config.DECAY)
+    parser = arguments.training_parser(__doc__, config.DECAY, config.RECIPES)
     arguments.add_decay(parser, config.MODEL)
     arguments.add_cifar10(parser)
     given = parser.parse_args()
@@ -22,16 +22,14 @@ def main() -> None:
         from pipeline import runs, training
         from pipeline.io import cifar10_batches
         from pipeline.nn.conv import ResNet
-        from pipeline.preprocessing import AffineAugmentation
 
-    run = runs.start_decay(given, "resnet_cifar10_decay", config.DECAY)
-    aug = AffineAugmentation(**config.AUGMENTATION)
-    train, test = cifar10_batches(run.args.data, run.args.limit, aug, **run.batching)
+    run = runs.start_decay(given, "resnet_cifar10_decay", config.DECAY, config.RECIPES)
+    train, test = cifar10_batches(run.args.data, run.recipe, **run.batching)
     network = run.network(config.IMAGES, train.classes)
     model = ResNet.build(**network)
-    training.compile_model(run, model)
+    training.compile_model(run, model, train.steps)
     written = training.fit(run, model, network, train, test)
-    training.report(model, test, written)
+    training.report(run, model, test, written)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def main() -> None:
     from config import tiny_imagenet_config as config
     from pipeline import arguments, console
 
-    parser = arguments.training_parser(__doc__, config.BY_HAND)
+    parser = arguments.training_parser(__doc__, config.BY_HAND, config.RECIPES)
     arguments.add_by_hand(parser, config.CHECKPOINTS)
     arguments.add_tiny_imagenet(parser, config.DATA, config.DATA_VARIABLE)
     given = parser.parse_args()
@@ -24,19 +24,15 @@ def main() -> None:
         from pipeline import runs, training
         from pipeline.io import tiny_imagenet_batches
         from pipeline.nn.conv import ResNet
-        from pipeline.preprocessing import AffineAugmentation
 
-    run = runs.start_by_hand(given, "train", config.BY_HAND, config.CHECKPOINTS)
+    run = runs.start_by_hand(given, "train", config.BY_HAND, config.RECIPES, config.CHECKPOINTS)
     places = config.places(run.args.data)
-    aug = AffineAugmentation(**config.AUGMENTATION)
-    train, val = tiny_imagenet_batches(
-        places.train_hdf5, places.val_hdf5, places.mean, run.args.limit, aug, **run.batching
-    )
+    train, val = tiny_imagenet_batches(places.train_hdf5, places.val_hdf5, places.mean, run.recipe, **run.batching)
     network = run.network(config.IMAGES, train.classes)
     model = ResNet.build(**network)
-    training.compile_model(run, model)
+    training.compile_model(run, model, train.steps)
     written = training.fit(run, model, network, train, val)
-    training.report(model, val, written)
+    training.report(run, model, val, written)
 
 
 if __name__ == "__main__":

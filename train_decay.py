@@ -15,7 +15,7 @@ def main() -> None:
     from config import tiny_imagenet_config as config
     from pipeline import arguments, console
 
-    parser = arguments.training_parser(__doc__, config.DECAY)
+    parser = arguments.training_parser(__doc__, config.DECAY, config.RECIPES)
     arguments.add_decay(parser, config.MODEL)
     arguments.add_tiny_imagenet(parser, config.DATA, config.DATA_VARIABLE)
     given = parser.parse_args()
@@ -23,19 +23,15 @@ def main() -> None:
         from pipeline import runs, training
         from pipeline.io import tiny_imagenet_batches
         from pipeline.nn.conv import ResNet
-        from pipeline.preprocessing import AffineAugmentation
 
-    run = runs.start_decay(given, "train_decay", config.DECAY)
+    run = runs.start_decay(given, "train_decay", config.DECAY, config.RECIPES)
     places = config.places(run.args.data)
-    aug = AffineAugmentation(**config.AUGMENTATION)
-    train, val = tiny_imagenet_batches(
-        places.train_hdf5, places.val_hdf5, places.mean, run.args.limit, aug, **run.batching
-    )
+    train, val = tiny_imagenet_batches(places.train_hdf5, places.val_hdf5, places.mean, run.recipe, **run.batching)
     network = run.network(config.IMAGES, train.classes)
     model = ResNet.build(**network)
-    training.compile_model(run, model)
+    training.compile_model(run, model, train.steps)
     written = training.fit(run, model, network, train, val)
-    training.report(model, val, written)
+    training.report(run, model, val, written)
 
 
 if __name__ == "__main__":

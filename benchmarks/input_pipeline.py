@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
@@ -21,9 +22,20 @@ import measure  # makes the project importable
 
 from config import cifar10_config, tiny_imagenet_config
 from pipeline import arguments, command, console
+from pipeline.recipe import Recipe
 
 BATCH_SIZE = 64
 MEAN = {"r_mean": 122.0, "g_mean": 114.0, "b_mean": 101.0}
+CIFAR10_PUBLISHED, TINY_PUBLISHED = Recipe(**cifar10_config.PUBLISHED), Recipe(**tiny_imagenet_config.PUBLISHED)
+CIFAR10_MODERN, TINY_MODERN = Recipe(**cifar10_config.MODERN), Recipe(**tiny_imagenet_config.MODERN)
+# Every piece of a recipe that acts on batches, one by one and all at once, beside the modern recipe.
+PIECES = {
+    "modern": {},
+    "modern, Cutout": {"cutout": 8},
+    "modern, Mixup": {"mixup": 0.2},
+    "modern, CutMix": {"cutmix": 1.0},
+    "all, with label smoothing": {"cutout": 8, "mixup": 0.2, "cutmix": 1.0, "label_smoothing": 0.1},
+}
 
 
 def parse_arguments():
@@ -39,7 +51,7 @@ def parse_arguments():
 def main() -> None:
     args = parse_arguments()
     if args.peak_of:
-        rate = measure.rate(from_file(args.peak_of, varied=False).generator(), args.seconds)
+        rate = measure.rate(from_file(args.peak_of, recipe=Recipe()).generator(), args.seconds)
         rate()
         print(rate(), measure.peak_memory())
         return
@@ -66,11 +78,17 @@ def main() -> None:
         )
         compare(
             "64x64 out of a file: shuffled, less the mean",
-            {"ours": from_file(path, varied=False).generator(), "memory map": memory_map(path)},
+            {"ours": from_file(path, recipe=Recipe()).generator(), "memory map": memory_map(path)},
         )
         small = in_memory(50_000, 128)
         flow = image_data_generator_in_memory(small.images, small.labels)
         compare("32x32 out of memory: shift and flip", {"ours": small.generator(), "ImageDataGenerator": flow})
+        for title, make, recipe in (
+            ("64x64 out of a file, by recipe", partial(from_file, path), TINY_MODERN),
+            ("32x32 out of memory, by recipe", partial(in_memory, 50_000, 128), CIFAR10_MODERN),
+        ):
+            pieces = {name: make(recipe=replace(recipe, **changes)).generator() for name, changes in PIECES.items()}
+            compare(title, {"published": make().generator()} | pieces)
         if args.growth:
             results["growth"] = growth(Path(folder), args)
     measure.record("input_pipeline", results)
@@ -92,21 +110,21 @@ def write(path: Path, count: int) -> Path:
     return path
 
 
-def from_file(path: Path, batch_size: int = BATCH_SIZE, *, varied: bool = True, workers: int = 1):
-    """This project's batches out of a data file, as the scripts for Tiny ImageNet make them."""
+def from_file(path: Path, batch_size: int = BATCH_SIZE, recipe: Recipe = TINY_PUBLISHED, *, workers: int = 1):
+    """This project's batches out of a data file, as the scripts for Tiny ImageNet make them by `recipe`."""
     from pipeline.io import HDF5DatasetGenerator
-    from pipeline.preprocessing import AffineAugmentation, MeanPreprocessor
+    from pipeline.preprocessing import MeanPreprocessor
 
-    aug = AffineAugmentation(**tiny_imagenet_config.AUGMENTATION) if varied else None
-    return HDF5DatasetGenerator(path, batch_size, [MeanPreprocessor(**MEAN)], aug, training=True, workers=workers)
+    varied = {"aug": recipe.augmentation(), "mixing": recipe.mixing(), "training": True}
+    return HDF5DatasetGenerator(path, batch_size, [MeanPreprocessor(**MEAN)], workers=workers, **varied)
 
 
-def in_memory(count: int, batch_size: int, *, workers: int = 1):
-    """This project's batches out of memory, as the scripts for CIFAR-10 make them."""
+def in_memory(count: int, batch_size: int, recipe: Recipe = CIFAR10_PUBLISHED, *, workers: int = 1):
+    """This project's batches out of memory, as the scripts for CIFAR-10 make them by `recipe`."""
     import numpy as np
 
     from pipeline.io import ArrayBatches
-    from pipeline.preprocessing import AffineAugmentation, MeanImagePreprocessor
+    from pipeline.preprocessing import MeanImagePreprocessor
 
     images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
     return ArrayBatches(
@@ -115,7 +133,8 @@ def in_memory(count: int, batch_size: int, *, workers: int = 1):
         [str(number) for number in range(cifar10_config.CLASSES)],
         batch_size,
         preprocessors=[MeanImagePreprocessor(images.mean(axis=0))],
-        aug=AffineAugmentation(**cifar10_config.AUGMENTATION),
+        aug=recipe.augmentation(),
+        mixing=recipe.mixing(),
         training=True,
         workers=workers,
     )
@@ -150,10 +169,16 @@ def memory_map(path: Path) -> Iterator:
             yield images[rows].astype(np.float32) - bgr, labels[rows]
 
 
+def ranges(recipe: Recipe) -> dict:
+    """What `ImageDataGenerator` calls the variations of `recipe`."""
+    names = ("rotation_range", "zoom_range", "width_shift_range", "height_shift_range", "shear_range")
+    return {name: getattr(recipe, name) for name in names} | {"horizontal_flip": recipe.flip != "none"}
+
+
 def image_data_generator_in_memory(images, labels) -> Iterator:
     from tensorflow.keras.preprocessing.image import ImageDataGenerator
 
-    aug = ImageDataGenerator(**cifar10_config.AUGMENTATION, fill_mode="nearest", featurewise_center=True)
+    aug = ImageDataGenerator(**ranges(CIFAR10_PUBLISHED), fill_mode="nearest", featurewise_center=True)
     aug.fit(images[:1000])
     return aug.flow(images, labels, batch_size=128)
 
@@ -161,7 +186,7 @@ def image_data_generator_in_memory(images, labels) -> Iterator:
 def image_data_generator(path: Path) -> Iterator:
     from tensorflow.keras.preprocessing.image import ImageDataGenerator
 
-    aug = ImageDataGenerator(**tiny_imagenet_config.AUGMENTATION, fill_mode="nearest")
+    aug = ImageDataGenerator(**ranges(TINY_PUBLISHED), fill_mode="nearest")
     for images, labels in slices(path):
         yield next(aug.flow(images, labels, batch_size=BATCH_SIZE))
 
@@ -171,11 +196,11 @@ def keras_layers(path: Path) -> Iterator:
     import keras
     import tensorflow as tf
 
-    ranges = tiny_imagenet_config.AUGMENTATION
+    recipe = TINY_PUBLISHED
     layers = [
-        keras.layers.RandomRotation(ranges["rotation_range"] / 360, fill_mode="nearest"),
-        keras.layers.RandomZoom(ranges["zoom_range"], ranges["zoom_range"], fill_mode="nearest"),
-        keras.layers.RandomTranslation(ranges["height_shift_range"], ranges["width_shift_range"], fill_mode="nearest"),
+        keras.layers.RandomRotation(recipe.rotation_range / 360, fill_mode="nearest"),
+        keras.layers.RandomZoom(recipe.zoom_range, recipe.zoom_range, fill_mode="nearest"),
+        keras.layers.RandomTranslation(recipe.height_shift_range, recipe.width_shift_range, fill_mode="nearest"),
         keras.layers.RandomFlip("horizontal"),
     ]
 
@@ -195,15 +220,15 @@ def albumentations(path: Path) -> Iterator:
     import h5py
     import numpy as np
 
-    ranges = tiny_imagenet_config.AUGMENTATION
-    zoom, shift = ranges["zoom_range"], ranges["width_shift_range"]
+    recipe = TINY_PUBLISHED
+    zoom, shift = recipe.zoom_range, recipe.width_shift_range
     vary = library.Compose(
         [
             library.Affine(
                 scale=(1 - zoom, 1 + zoom),
                 translate_percent=(-shift, shift),
-                rotate=(-ranges["rotation_range"], ranges["rotation_range"]),
-                shear=(-ranges["shear_range"], ranges["shear_range"]),
+                rotate=(-recipe.rotation_range, recipe.rotation_range),
+                shear=(-recipe.shear_range, recipe.shear_range),
                 border_mode=cv2.BORDER_REPLICATE,
                 p=1.0,
             ),

@@ -39,7 +39,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, (config, batches_of, batch_size) in {
             "CIFAR-10": (cifar10_config, in_memory, args.batch_size),
-            "Tiny ImageNet": (tiny_imagenet_config, from_file, tiny_imagenet_config.SGD["batch_size"]),
+            "Tiny ImageNet": (tiny_imagenet_config, from_file, tiny_imagenet_config.DECAY["batch_size"]),
         }.items():
             batches = batches_of(Path(folder), batch_size, args.steps)
             results[f"{name}, fed"] = seconds = fed_and_repeated(compiled(config), batches, args.repeats)
@@ -93,7 +93,7 @@ def beside_peers(args) -> dict[str, list[float]]:
         count = sum(weight.numel() for weight in model.parameters())
         trainable = sum(int(np.prod(weight.shape)) for weight in stock.trainable_weights)
         assert count == trainable, f"{count:,} weights in PyTorch, {trainable:,} in Keras"  # noqa: S101
-        steps["PyTorch"] = torch_resnet.train_step(model, images, classes, config.NETWORK["reg"])
+        steps["PyTorch"] = torch_resnet.train_step(model, images, classes, config.PUBLISHED["reg"])
     ways = {name: seconds_of(step, args.steps) for name, step in steps.items()}
     results = measure.interleave(ways, args.repeats)
     measure.show(f"a step of ResNet-56, batch {args.batch_size}", results, "s", digits=3, more_is_better=False)

@@ -11,13 +11,16 @@ import os
 import sys
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 from pipeline.errors import InputError
 
 # What a run is: stored with it, and on a resume the same again.
-RUN_DEFAULTS = {"data": None, "limit": None, "seed": 42, "precision": "float32", "nesterov": False}
+RUN_DEFAULTS = {
+    "data": None, "limit": None, "holdout": None, "seed": 42, "precision": "float32", "recipe": "published"
+}  # fmt: skip
 # How a process goes about it: stored too, and free to change. When to stop, `stop_after`, holds for one process.
 OPTION_DEFAULTS = {"workers": 2, "every": 5, "keep": None, "checkpoint_seconds": None, "output": "output"}
 
@@ -41,37 +44,47 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
 
 
-def training_parser(description: str, defaults: Mapping) -> Parser:
-    """The parser of a training script, `defaults` being what its `--help` states."""
+def training_parser(description: str, defaults: Mapping, recipes: Mapping[str, Mapping]) -> Parser:
+    """The parser of a training script.
+
+    Args:
+        description: what `--help` says first.
+        defaults: the script's own, which `--help` states, and which win over a recipe's.
+        recipes: a table of values for each name that `--recipe` takes (see `pipeline.recipe`), the default one first.
+    """
     parser = Parser(description)
     parser.epilog = (
         "Ctrl+C finishes the batch and saves; on a terminal it asks first, and takes another learning rate. SIGTERM\n"
         "and SIGHUP save. Exit codes: 0 done, 1 the disk failed, 2 bad input, 130 Ctrl+C, 143 SIGTERM, 129 SIGHUP."
     )
-    stated = RUN_DEFAULTS | OPTION_DEFAULTS | dict(defaults)
+    tables = [RUN_DEFAULTS | OPTION_DEFAULTS | dict(recipe) | dict(defaults) for recipe in recipes.values()]
 
-    def add(*names: str, **options) -> None:
+    def stated(name: str) -> str:
+        """What the help says of the defaults."""
+        values = [_text(table[name]) for table in tables]
+        others = zip(list(recipes)[1:], values[1:], strict=True)
+        return "; ".join([f"default: {values[0]}", *(f"{recipe}: {own}" for recipe, own in others if own != values[0])])
+
+    def add(*names: str, to: argparse._ActionsContainer = parser, **options) -> None:
         name = names[-1].removeprefix("--")
-        if stated.get(name) is not None:
-            options["help"] += f" (default: {_text(stated[name])})"
-        parser.add_argument(*names, type=TYPES.get(name), **options)
+        if tables[0].get(name) is not None:
+            options["help"] += f" ({stated(name)})"
+        to.add_argument(*names, type=TYPES.get(name), **options)
 
     add("--epochs", metavar="N", help="number of the last epoch")
     add("--batch_size", metavar="N", help="images a step")
     add("--lr", metavar="RATE", help="learning rate of SGD, of a decay at its start; on a resume, a change of it")
     add("--momentum", metavar="M", help="momentum of SGD, 0 up to 1")
-    nesterov = parser.add_mutually_exclusive_group()
-    on, off = (" (default)" if stated["nesterov"] is value else "" for value in (True, False))
-    nesterov.add_argument(
-        "--nesterov", action="store_true", default=None, help=f"look ahead along the momentum (Nesterov, 1983){on}"
-    )
-    nesterov.add_argument("--no_nesterov", action="store_false", dest="nesterov", default=None, help=f"don't{off}")
     add("--stages", metavar="N,N,...", help="bottleneck modules in each stage")
     add("--filters", metavar="N,N,...", help="channels out of the stem and of each stage")
-    add("--reg", metavar="L2", help="L2 coefficient of every kernel")
     add("--seed", metavar="N", help="of the first weights, the order of data and the augmentation")
     add("--precision", metavar="{float32,mixed_bfloat16}", help="what a step computes in")
     add("--limit", metavar="N", help="train and test on N images each, a fixed choice, for a quick look")
+    add(
+        "--holdout",
+        metavar="N",
+        help="hold N training images out, a fixed choice, and validate on them: the test set stays untouched",
+    )
     add("--stop_after", metavar="N", help="end cleanly after epoch N of a longer run")
     add("--every", metavar="N", help="epochs between two checkpoints; the last epoch always has one")
     add("--keep", metavar="N", help="keep the N newest epochs' checkpoints and the best (default: all)")
@@ -82,7 +95,46 @@ def training_parser(description: str, defaults: Mapping) -> Parser:
     )
     add("--workers", metavar="N", help="threads that prepare batches; the batches are the same for any N")
     add("-o", "--output", metavar="DIR", help="folder of the plot and the history")
+    _add_recipe(parser.add_argument_group("the recipe, and each of its values"), add, stated, recipes)
     return parser
+
+
+def _add_recipe(
+    group: argparse._ArgumentGroup,
+    add: Callable[..., None],
+    stated: Callable[[str], str],
+    recipes: Mapping[str, Mapping],
+) -> None:
+    """The flag that names a recipe, and those of its values, which win over it."""
+    add = partial(add, to=group)
+    group.add_argument(
+        "--recipe", choices=recipes, help=f"what the flags below are worth where they aren't given ({stated('recipe')})"
+    )
+    add("--schedule", metavar="{constant,poly,cosine}", help="how the learning rate falls from epoch to epoch")
+    add("--warmup_epochs", metavar="N", help="first epochs, in which the rate rises step by step")
+    nesterov = group.add_mutually_exclusive_group()
+    nesterov.add_argument(
+        "--nesterov",
+        action="store_true",
+        default=None,
+        help=f"look ahead along the momentum (Nesterov, 1983) ({stated('nesterov')})",
+    )
+    nesterov.add_argument("--no_nesterov", action="store_false", dest="nesterov", default=None, help="don't")
+    add("--reg", metavar="L2", help="L2 coefficient of every kernel")
+    add("--rotation_range", metavar="DEGREES", help="largest rotation of a training image, either way")
+    add("--zoom_range", metavar="Z", help="factors from 1 - Z to 1 + Z, of width and height each")
+    add("--width_shift_range", metavar="W", help="largest shift, as a fraction of the width if below 1, else in pixels")
+    add("--height_shift_range", metavar="H", help="the same of the height")
+    add("--shear_range", metavar="DEGREES", help="largest shear angle, either way")
+    add("--pad_crop", metavar="N", help="pad by N mirrored pixels on each side, and crop")
+    add(
+        "--flip", metavar="{none,random,alternate}", help="mirror half of the images: a new half each epoch, or in turn"
+    )
+    add("--cutout", metavar="N", help="erase a square of N pixels a side")
+    add("--mixup", metavar="ALPHA", help="blend pairs of images and labels, at a ratio from Beta(ALPHA, ALPHA)")
+    add("--cutmix", metavar="ALPHA", help="paste a box of one image into another, its area from Beta(ALPHA, ALPHA)")
+    add("--label_smoothing", metavar="E", help="spread E of a training label over all classes")
+    add("--ema", metavar="DECAY", help="keep a moving average of all weights too, 0 for none")
 
 
 def add_by_hand(parser: Parser, checkpoints: str) -> None:
@@ -94,7 +146,7 @@ def add_by_hand(parser: Parser, checkpoints: str) -> None:
         help=f"folder of the checkpoints (default: that of --model, else {checkpoints})",
     )
     parser.add_argument("-m", "--model", metavar="FILE", help="checkpoint to go on from, or the word latest")
-    parser.add_argument("-s", "--start_epoch", type=epoch, metavar="N", help="epoch of --model, as a check")
+    parser.add_argument("-s", "--start_epoch", type=whole, metavar="N", help="epoch of --model, as a check")
 
 
 def add_decay(parser: Parser, model: str) -> None:
@@ -181,8 +233,8 @@ def counts(text: str) -> tuple[int, ...]:
         raise ArgumentTypeError(f"{text!r} is not whole numbers of at least 1 with commas between, as 9,9,9") from error
 
 
-def epoch(text: str) -> int:
-    """A number of completed epochs."""
+def whole(text: str) -> int:
+    """A number of completed epochs, of pixels."""
     return _number(text, int, lambda value: value >= 0, "a whole number of at least 0")
 
 
@@ -194,13 +246,6 @@ def threads(text: str) -> int:
 def seed(text: str) -> int:
     """A seed that NumPy and Keras take."""
     return _number(text, int, lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295")
-
-
-def precision(text: str) -> str:
-    """What a step computes in, by Keras' name."""
-    if text not in ("float32", "mixed_bfloat16"):
-        raise ArgumentTypeError(f"{text!r} is not float32 or mixed_bfloat16")
-    return text
 
 
 def model_file(text: str) -> Path:
@@ -226,6 +271,27 @@ def fraction(text: str) -> float:
     return _number(text, float, lambda value: 0 <= value < 1, "a number from 0 up to but not 1")
 
 
+def angle(text: str) -> float:
+    """Degrees, up to what is left of an image."""
+    return _number(text, float, lambda value: 0 <= value <= 180, "degrees from 0 to 180")
+
+
+def beta_parameter(text: str) -> float:
+    """What Beta(alpha, alpha) is defined and can be drawn for, or 0."""
+    return _number(text, float, lambda value: value == 0 or 1e-3 <= value <= 1e3, "0, or a number from 0.001 to 1000")
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """The type of a flag that is one of `words`."""
+
+    def word(text: str) -> str:
+        if text not in words:
+            raise ArgumentTypeError(f"{text!r} is not {', '.join(words[:-1])} or {words[-1]}")
+        return text
+
+    return word
+
+
 def _number(text: str, kind: type, fits: Callable[[float], bool], expected: str):
     try:
         value = kind(text)
@@ -244,20 +310,35 @@ TYPES: dict[str, Callable[[str], object]] = {
     "momentum": fraction,
     "stages": counts,
     "filters": counts,
-    "reg": non_negative,
     "seed": seed,
-    "precision": precision,
+    "precision": one_of("float32", "mixed_bfloat16"),
     "limit": count,
+    "holdout": count,
     "stop_after": count,
     "every": count,
     "keep": count,
     "checkpoint_seconds": positive,
     "workers": threads,
+    "schedule": one_of("constant", "poly", "cosine"),
+    "warmup_epochs": whole,
+    "reg": non_negative,
+    "rotation_range": angle,
+    "zoom_range": fraction,
+    "width_shift_range": non_negative,
+    "height_shift_range": non_negative,
+    "shear_range": angle,
+    "pad_crop": whole,
+    "flip": one_of("none", "random", "alternate"),
+    "cutout": whole,
+    "mixup": beta_parameter,
+    "cutmix": beta_parameter,
+    "label_smoothing": fraction,
+    "ema": fraction,
 }
 
-_STORED_AS = {"precision": str, "stages": (list, tuple), "filters": (list, tuple)}
+_STORED_AS = dict.fromkeys(("stages", "filters"), (list, tuple)) | dict.fromkeys(("precision", "schedule", "flip"), str)
 _SWITCHES = ("nesterov",)
-_OTHERS = (*_SWITCHES, "data", "output")
+_OTHERS = (*_SWITCHES, "data", "output", "recipe")
 
 
 def _with_underscores(word: str) -> str:

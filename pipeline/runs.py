@@ -5,7 +5,7 @@ import shlex
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from pipeline.io.batches import Batches
 from pipeline.io.checkpoint import Checkpoint
 from pipeline.io.checkpointfolder import find_checkpoint, list_checkpoints
 from pipeline.io.history import CURVES, new_history
-from pipeline.utils.schedules import PolynomialDecay
+from pipeline.recipe import NAMES, Recipe
+from pipeline.utils.schedules import decay_after_warmup
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,6 @@ class Run:
 
     `args` holds the value of every flag, `arguments` those of them that are stored and the same again on a resume.
     Checkpoints go to `folder`, the trained model to `model_path` if there is one. `command` goes on with the run.
-    `decay` gives the share of the learning rate that is left after so many epochs; None where it is set by hand.
     `found` are the checkpoints that `checkpoint` was chosen from as the newest, if it was.
     """
 
@@ -40,7 +40,6 @@ class Run:
     folder: Path
     command: str
     model_path: Path | None = None
-    decay: Callable[[int], float] | None = None
     found: Sequence[Path] | None = None
 
     @property
@@ -54,15 +53,27 @@ class Run:
         return self.checkpoint is not None and 0 < self.checkpoint.batch == self.checkpoint.history["run"]["steps"]
 
     @property
+    def recipe(self) -> Recipe:
+        """How the network is trained."""
+        return Recipe(**{name: getattr(self.args, name) for name in NAMES})
+
+    @property
     def batching(self) -> dict:
-        """What the flags say of batches."""
-        return {name: getattr(self.args, name) for name in ("batch_size", "seed", "workers")}
+        """What the flags say of the choice of images, and of batches."""
+        return {name: getattr(self.args, name) for name in ("limit", "holdout", "batch_size", "seed", "workers")}
 
     def network(self, images: Mapping, classes: int) -> dict:
         """The arguments of `ResNet.build` for `images`, their size and stem, and `classes`."""
         return {**images, "classes": classes} | {
             name: getattr(self.args, name) for name in ("stages", "filters", "reg")
         }
+
+    @property
+    def decay(self) -> Callable[[int], float] | None:
+        """The share of the learning rate that is left after so many epochs; None where it is set by hand alone."""
+        if self.args.schedule == "constant":
+            return None
+        return decay_after_warmup(self.args.schedule, self.args.epochs, self.args.warmup_epochs)
 
     def rate(self, history: dict, epoch: int) -> float:
         """The learning rate of the epoch after `epoch` ones."""
@@ -82,13 +93,16 @@ class Run:
         return rate
 
 
-def start_by_hand(given: Namespace, script: str, defaults: Mapping, checkpoints: str) -> Run:
+def start_by_hand(
+    given: Namespace, script: str, defaults: Mapping, recipes: Mapping[str, Mapping], checkpoints: str
+) -> Run:
     """The run of a script in which the learning rate is set by hand.
 
     Args:
         given: what the parser returned, None for a flag that wasn't given.
         script: name of the script, without its ending.
         defaults: the script's own values of what a run is.
+        recipes: the values of each recipe, the default one first.
         checkpoints: folder of the checkpoints unless the flags say otherwise.
 
     Raises:
@@ -101,19 +115,19 @@ def start_by_hand(given: Namespace, script: str, defaults: Mapping, checkpoints:
         hint = "" if checkpoint else "; name the checkpoint with --model"
         raise InputError(f"--start_epoch {given.start_epoch} differs from the epoch to go on from, {start_epoch}{hint}")
     folder = Path(given.checkpoints or (checkpoint.path.parent if checkpoint else checkpoints))
-    args, values = _resolve(given, script, defaults, checkpoint, free={"epochs"})
+    args, values = _resolve(given, script, defaults, recipes, checkpoint)
     command = _command("--checkpoints", folder, "--model", "latest")
     return _set_up(Run(script, args, values, checkpoint, folder, command, found=found))
 
 
-def start_decay(given: Namespace, script: str, defaults: Mapping) -> Run:
-    """The run of a script in which the learning rate decays to 0; arguments and errors as in `start_by_hand`."""
+def start_decay(given: Namespace, script: str, defaults: Mapping, recipes: Mapping[str, Mapping]) -> Run:
+    """The run of a script in which the learning rate decays; arguments and errors as in `start_by_hand`."""
     folder = given.model.with_suffix("")
     found = list_checkpoints(folder) if given.resume else None
     checkpoint = find_checkpoint("latest" if given.resume else None, folder)
-    args, values = _resolve(given, script, defaults, checkpoint)
-    command, decay = _command("--model", given.model, "--resume"), PolynomialDecay(1.0, args.epochs)
-    return _set_up(Run(script, args, values, checkpoint, folder, command, given.model, decay, found))
+    args, values = _resolve(given, script, defaults, recipes, checkpoint)
+    command = _command("--model", given.model, "--resume")
+    return _set_up(Run(script, args, values, checkpoint, folder, command, given.model, found))
 
 
 def open_history(run: Run, train: Batches, val: Batches) -> dict:
@@ -153,10 +167,10 @@ def open_history(run: Run, train: Batches, val: Batches) -> dict:
 
 
 def _resolve(
-    given: Namespace, script: str, defaults: Mapping, checkpoint: Checkpoint | None, free: Collection[str] = ()
+    given: Namespace, script: str, defaults: Mapping, recipes: Mapping[str, Mapping], checkpoint: Checkpoint | None
 ) -> tuple[Namespace, dict]:
-    """The value of every flag, and those that are stored. lr, data and `free` may differ from the checkpoint's."""
-    saved = options = None
+    """The value of every flag, and those that are stored."""
+    saved, options, recipe = None, None, given.recipe or arguments.RUN_DEFAULTS["recipe"]
     if checkpoint is not None:
         record = checkpoint.history["run"]
         if record.get("script") != script:
@@ -164,7 +178,10 @@ def _resolve(
             raise InputError(f"checkpoint {checkpoint.path} was written by {writer}")
         if missing := {"arguments", "data", "learning_rate_changes", "steps"} - record.keys():
             raise InputError(f"checkpoint {checkpoint.path} lacks {', '.join(sorted(missing))} of its run")
-        saved, options = record["arguments"], checkpoint.options
+        saved, options = _before_recipes(defaults, recipes) | record["arguments"], checkpoint.options
+        recipe = saved["recipe"]
+        if recipe not in recipes:
+            raise InputError(f"checkpoint {checkpoint.path} has --recipe {recipe!a:.100}; there is no such recipe")
         if missing := (arguments.RUN_DEFAULTS | dict(defaults)).keys() - saved.keys():
             raise InputError(f"checkpoint {checkpoint.path} lacks the values of {', '.join(sorted(missing))}")
         if any(len(checkpoint.history[curve]) != checkpoint.epoch for curve in CURVES):
@@ -172,8 +189,20 @@ def _resolve(
         for name in ("stages", "filters", "reg"):
             if saved[name] != checkpoint.network.get(name):
                 raise InputError(f"checkpoint {checkpoint.path} is of another network than its --{name} says")
-    args = arguments.resolve(given, defaults, saved, options, {*free, "lr", "data"})
-    return args, {name: getattr(args, name) for name in arguments.RUN_DEFAULTS | dict(defaults)}
+    defaults = {**recipes[recipe], **defaults}
+    free = {"lr", "data"}
+    if saved is not None and saved["schedule"] == "constant":
+        free.add("epochs")
+    args = arguments.resolve(given, defaults, saved, options, free)
+    if args.warmup_epochs >= args.epochs:
+        raise InputError(f"--warmup_epochs {args.warmup_epochs}: expected fewer than --epochs {args.epochs}")
+    return args, {name: getattr(args, name) for name in arguments.RUN_DEFAULTS | defaults}
+
+
+def _before_recipes(defaults: Mapping, recipes: Mapping[str, Mapping]) -> dict:
+    """What a checkpoint goes by that says nothing of recipes, because there were none yet."""
+    first = arguments.RUN_DEFAULTS["recipe"]
+    return {"recipe": first, "holdout": None} | {name: {**recipes[first], **defaults}[name] for name in NAMES}
 
 
 def _command(*words: object) -> str:
@@ -194,4 +223,5 @@ def _set_up(run: Run) -> Run:
     with console.quiet_start():  # Keras imports TensorFlow to seed it too, where it is installed beside JAX.
         keras.utils.set_random_seed(run.args.seed)  # the first weights; nothing else draws from it
     keras.config.set_dtype_policy(run.args.precision)
+    print(f"recipe {run.args.recipe}: {run.recipe}")
     return run

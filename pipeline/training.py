@@ -13,7 +13,14 @@ import numpy as np
 from sklearn.metrics import classification_report
 
 from pipeline import arguments, console
-from pipeline.callbacks import AsyncCallbackList, BatchCheckpoint, EpochCheckpoint, EpochLine, TrainingMonitor
+from pipeline.callbacks import (
+    AsyncCallbackList,
+    BatchCheckpoint,
+    EpochCheckpoint,
+    EpochLine,
+    TrainingMonitor,
+    WeightAverage,
+)
 from pipeline.command import printable
 from pipeline.errors import InputError
 from pipeline.io.atomic import make_folder, move_aside, remove_unfinished
@@ -22,6 +29,8 @@ from pipeline.io.checkpoint import progress_in, read_checkpoint
 from pipeline.io.checkpointfolder import NAMES, CheckpointFolder, list_checkpoints
 from pipeline.io.history import epochs_of, is_start_of, read_history
 from pipeline.io.lock import Lock
+from pipeline.nn.average import MovingAverage
+from pipeline.nn.optimizer import WarmupSGD, last_learning_rate
 from pipeline.runs import Run, open_history
 from pipeline.stopping import Stopped, StopRequest
 
@@ -34,11 +43,20 @@ class Outcome:
     failures: int
 
 
-def compile_model(run: Run, model: keras.Model) -> None:
-    """Compile `model` with SGD and cross-entropy, and give it and its optimizer the checkpoint's state."""
+def compile_model(run: Run, model: keras.Model, steps: int) -> None:
+    """Compile `model` with SGD and cross-entropy, and give it and its optimizer the checkpoint's state.
+
+    `steps` is the number of batches in an epoch.
+    """
+    recipe = run.recipe
     model.compile(
-        # A fixed name, because the optimizer's variables are found by it in a checkpoint.
-        keras.optimizers.SGD(run.args.lr, momentum=run.args.momentum, nesterov=run.args.nesterov, name="sgd"),
+        WarmupSGD(
+            run.args.lr,
+            momentum=run.args.momentum,
+            nesterov=recipe.nesterov,
+            warmup_steps=recipe.warmup_epochs * steps,
+            name="sgd",  # fixed, because the optimizer's variables are found by it in a checkpoint
+        ),
         loss="categorical_crossentropy",
         metrics=["accuracy"],
     )
@@ -50,6 +68,8 @@ def compile_model(run: Run, model: keras.Model) -> None:
 
 def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batches) -> Outcome:
     """Train to the last epoch, or to `stop_after`, or until someone asks to stop.
+
+    Where the run averages its weights, `model` has the averages in the end.
 
     What lies in the folders of the checkpoints and the output of another run, or of this one beyond the point where
     it goes on, is moved into `earlier-1`, `earlier-2`, ... beside. A disk that fails doesn't stop the run.
@@ -67,12 +87,14 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
     for batches in (train, val):
         if batches.image_shape != shape:
             raise InputError(f"--data {run.args.data} holds images of shape {batches.image_shape}; expected {shape}")
+    run.recipe.check(*shape[:2])
     args, history = run.args, open_history(run, train, val)
     fig_path, json_path = (Path(args.output) / f"{run.script}.{ending}" for ending in ("png", "json"))
     models = [] if run.model_path is None else [run.model_path]
     for path in (run.folder, fig_path.parent, *(path.parent for path in models)):
         make_folder(path)
     options = {name: getattr(args, name) for name in arguments.OPTION_DEFAULTS}
+    average = _average(run, model, train.steps)
     monitor = TrainingMonitor(fig_path, json_path, history=history)
     done, last = run.start[0], min(args.epochs, args.stop_after or args.epochs)
     if run.start > (last, 0) and run.start[1]:
@@ -85,7 +107,7 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
     with Lock(run.folder) as lock, output_lock, StopRequest() as stop:
         if run.found not in (None, list_checkpoints(run.folder)):
             raise InputError(f"another process has gone on with the run in {run.folder} just now; start this one again")
-        checkpoints = CheckpointFolder(run.folder, network, history, options, args.keep, lock)
+        checkpoints = CheckpointFolder(run.folder, network, history, options, args.keep, average, lock)
         remove_unfinished(run.folder, NAMES)
         for path in (fig_path, json_path, *models):
             remove_unfinished(path.parent, re.compile(re.escape(path.name)))
@@ -97,7 +119,7 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
             )
             exit_code = None
             try:
-                _train(run, model, train, val, last, stop, checkpoints, monitor)
+                _train(run, model, train, val, last, stop, checkpoints, monitor, average)
             except Stopped as stopped:
                 exit_code = stopped.exit_code
             if exit_code is not None:
@@ -117,6 +139,8 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
                 checkpoints.save_as(path, model, epochs_of(history))
     if stop:  # too late to be met by a batch
         sys.exit(stop.exit_code)
+    if average is not None:
+        average.put_in()
     if last < args.epochs:
         print(f"{last} of {args.epochs} epochs are done; go on with: {run.command}")
     written = [fig_path, json_path] if monitor.is_written else []
@@ -125,12 +149,16 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
     return Outcome(written, checkpoints.failures + monitor.failures)
 
 
-def report(model: keras.Model, batches: Batches, outcome: Outcome) -> None:
+def report(run: Run, model: keras.Model, batches: Batches, outcome: Outcome) -> None:
     """Print precision and recall per class, the accuracy over every image, and where the run's files lie.
 
     Raises:
         OSError: something could not be written on the way.
     """
+    if run.recipe.ema:
+        print("of the averaged weights:")
+    if run.args.holdout is not None:
+        print(f"on the {batches.num_images:,} training images that were held out:")
     predictions = model.predict(batches.for_keras(), verbose=0).argmax(axis=1)
     names = batches.class_names
     print(
@@ -145,6 +173,17 @@ def report(model: keras.Model, batches: Batches, outcome: Outcome) -> None:
         raise OSError(f"{outcome.failures} times a file could not be written, as said above")
 
 
+def _average(run: Run, model: keras.Model, steps: int) -> MovingAverage | None:
+    """The average of the weights as far as the run has come, if it keeps one."""
+    if not run.recipe.ema:
+        return None
+    epoch, batch = run.start
+    average = MovingAverage(model, run.recipe.ema, epoch * steps + batch)
+    if run.checkpoint is not None:
+        average.restore(run.checkpoint.averages)
+    return average
+
+
 def _train(
     run: Run,
     model: keras.Model,
@@ -154,6 +193,7 @@ def _train(
     stop: StopRequest,
     checkpoints: CheckpointFolder,
     monitor: TrainingMonitor,
+    average: MovingAverage | None,
 ) -> None:
     """Everything between the run's start and epoch `last`."""
     history, on_terminal = checkpoints.history, sys.stdout.isatty()
@@ -176,8 +216,7 @@ def _train(
         """What to do after so many epochs and batches; sees to another learning rate if that is the answer."""
         if stop.terminated or not (on_terminal and sys.stdin.isatty()) or epoch == last:
             return "give up" if failed else "stop"
-        rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
-        message = f"after epoch {epoch}, batch {batch}, learning rate {rate:g}:"
+        message = f"after epoch {epoch}, batch {batch}, learning rate {last_learning_rate(model.optimizer):g}:"
         answer = console.ask(message, given_up=lambda: stop.terminated)
         if answer in ("stop", "go on"):
             return answer
@@ -188,13 +227,17 @@ def _train(
         print(f"learning rate {answer:g} from epoch {epoch + 2} on")
         return "go on"
 
+    batch_checkpoint = BatchCheckpoint(
+        checkpoints, stop, train.steps, run.start, metrics, run.args.checkpoint_seconds, ask_or_stop
+    )
     callbacks = [
         keras.callbacks.LambdaCallback(on_epoch_begin=begin_epoch),
         *([keras.callbacks.LearningRateScheduler(partial(run.rate, history))] if run.decay else []),
+        *([WeightAverage(average, val, AsyncCallbackList([batch_checkpoint], model=model))] if average else []),
         monitor,
         EpochCheckpoint(run.folder, run.args.every, checkpoints),
         *([] if on_terminal else [EpochLine()]),
-        BatchCheckpoint(checkpoints, stop, train.steps, run.start, metrics, run.args.checkpoint_seconds, ask_or_stop),
+        batch_checkpoint,
     ]
 
     def called(*first: keras.callbacks.Callback, in_fit: bool = True) -> AsyncCallbackList:

@@ -1,10 +1,12 @@
 """Flags, and what they are worth on a resume."""
 
 from argparse import Namespace
+from dataclasses import asdict
 
 import pytest
 
 from pipeline import arguments
+from pipeline.recipe import Recipe
 
 DEFAULTS = {
     "lr": 0.1,
@@ -13,12 +15,13 @@ DEFAULTS = {
     "momentum": 0.9,
     "stages": (9, 9),
     "filters": (8, 8, 8),
-    "reg": 0,
 }
+PUBLISHED = asdict(Recipe(schedule="poly", flip="random"))
+RECIPES = {"published": PUBLISHED, "modern": PUBLISHED | {"schedule": "cosine", "pad_crop": 4}}
 
 
 def parse(*words):
-    return arguments.training_parser("", DEFAULTS).parse_args(words)
+    return arguments.training_parser("", DEFAULTS, RECIPES).parse_args(words)
 
 
 def test_flags_take_a_dash_for_an_underscore():
@@ -27,8 +30,15 @@ def test_flags_take_a_dash_for_an_underscore():
 
 
 def test_help_states_the_defaults():
-    text = arguments.training_parser("", DEFAULTS).format_help()
-    for default in ("(default: 85)", "(default: 9,9)", "(default: 0.1)", "(default: float32)", "(default: 5)"):
+    text = arguments.training_parser("", DEFAULTS, RECIPES).format_help()
+    for default in (
+        "(default: 85)",
+        "(default: 9,9)",
+        "(default: 0.1)",
+        "(default: float32)",
+        "(default: 5)",
+        "(default: 0; modern: 4)",
+    ):
         assert default in text
 
 
@@ -38,6 +48,9 @@ def test_help_states_the_defaults():
         ("--epochs", "0"), ("--epochs", "1.5"), ("--batch_size", "-1"), ("--lr", "0"), ("--lr", "nan"), ("--lr", "inf"),
         ("--momentum", "1"), ("--stages", "1,,2"), ("--filters", "a"), ("--reg", "-1"), ("--seed", "4294967296"),
         ("--workers", "0"), ("--every", "0"), ("--limit", "0"), ("--stop_after", "x"), ("--precision", "float16"),
+        ("--recipe", "best"), ("--schedule", "step"), ("--warmup_epochs", "-1"), ("--pad_crop", "1.5"), ("--ema", "1"),
+        ("--flip", "yes"), ("--cutout", "-1"), ("--mixup", "1e-9"), ("--cutmix", "nan"), ("--label_smoothing", "1"),
+        ("--holdout", "0"), ("--rotation_range", "181"), ("--zoom_range", "1"), ("--width_shift_range", "inf"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_ends_in_one_line_that_names_it(flag, value, capsys):

@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from pipeline.preprocessing import AffineAugmentation
 
-DRAWS = AffineAugmentation.DRAWS
+DRAWS = 9
 MIDDLE = np.full(DRAWS, 0.5)  # no shift, rotation or shear, not mirrored
 
 
@@ -21,7 +21,7 @@ def test_all_at_once_equals_keras_own_transform():
 
     images, draws = smooth_images(32, 32), np.random.default_rng(1).random((12, DRAWS))
     aug = AffineAugmentation(18, 0.15, 0.2, 0.1, 10, True)
-    for image, (x, y, flip, rotation, shear, zoom_x, zoom_y), result in zip(
+    for image, (x, y, flip, rotation, shear, zoom_x, zoom_y, *_), result in zip(
         images, draws, aug(images, draws), strict=True
     ):
         # In Keras 3, tx moves along the columns, though its generator draws it from height_shift_range.
@@ -65,7 +65,7 @@ def test_shifts_equal_an_independent_bilinear_shift_with_repeated_edges():
 @pytest.mark.parametrize(("width_range", "height_range", "x", "y"), [(0.25, 0.25, 6.0, 5.0), (3, 2, 3.0, 2.0)])
 def test_largest_shift_is_the_range_either_way_as_a_fraction_or_in_pixels(width_range, height_range, x, y):
     aug = AffineAugmentation(width_shift_range=width_range, height_shift_range=height_range)
-    extremes = [MIDDLE * [0, 0, 1, 1, 1, 1, 1], MIDDLE * [2, 2, 1, 1, 1, 1, 1]]
+    extremes = [MIDDLE * ([end] * 2 + [1] * (DRAWS - 2)) for end in (0, 2)]
     lowest, highest = aug.matrices(20, 24, np.array(extremes))
     np.testing.assert_allclose([lowest[0, 2], lowest[1, 2]], [-x, -y])
     np.testing.assert_allclose([highest[0, 2], highest[1, 2]], [x, y])
@@ -98,7 +98,7 @@ def test_nothing_asked_for_changes_nothing():
 def test_an_image_is_varied_the_same_wherever_in_a_batch_it_lies(shape):
     rng = np.random.default_rng(0)
     images, draws = rng.integers(0, 256, shape, np.uint8), rng.random((shape[0], DRAWS))
-    aug = AffineAugmentation(18, 0.15, 0.2, 0.2, 10, True)
+    aug = AffineAugmentation(18, 0.15, 0.2, 0.2, 10, True, pad_crop=min(2, min(shape[1:3]) - 1))
     one_by_one = np.concatenate([aug(image[None], draw[None]) for image, draw in zip(images, draws, strict=True)])
     np.testing.assert_array_equal(aug(images, draws), one_by_one)
 
@@ -125,3 +125,42 @@ def test_a_point_is_read_where_one_warp_of_the_image_alone_reads_it():
 def test_ranges_that_mean_nothing_are_refused(ranges):
     with pytest.raises(ValueError, match=f"{next(iter(ranges))} is"):
         AffineAugmentation(**ranges)
+
+
+def test_pad_and_crop_equals_numpy_padding_and_a_slice_at_every_offset():
+    images = np.random.default_rng(0).integers(0, 256, (81, 12, 20, 3), np.uint8)
+    # A draw in the middle of each ninth gives offset -4 to 4; the same images serve every pair of offsets.
+    draws = np.tile(MIDDLE, (81, 1))
+    draws[:, 7:] = (np.stack(np.divmod(np.arange(81), 9), axis=1) + 0.5) / 9
+    varied = AffineAugmentation(pad_crop=4)(images, draws)
+    for image, (x, y), result in zip(images, np.stack(np.divmod(np.arange(81), 9), axis=1), varied, strict=True):
+        padded = np.pad(image, ((4, 4), (4, 4), (0, 0)), mode="reflect")
+        np.testing.assert_array_equal(result, padded[y : y + 12, x : x + 20])
+
+
+def test_every_offset_of_a_crop_is_as_likely_as_any_other():
+    draws = AffineAugmentation(pad_crop=4).draws(0, 0, np.arange(20_000))
+    for column in (7, 8):
+        counts = np.bincount(np.floor(draws[:, column] * 9).astype(int), minlength=9)
+        # Five standard deviations of a count.
+        assert np.abs(counts - 20_000 / 9).max() < 5 * np.sqrt(20_000 / 9 * 8 / 9)
+
+
+def test_a_flip_that_alternates_shows_each_image_both_ways_in_two_epochs():
+    images, samples = smooth_images(20, 24), np.arange(50, 62)
+    aug = AffineAugmentation(horizontal_flip=True, alternate_flip=True)
+    epochs = [aug(images, aug.draws(1, epoch, samples)) for epoch in range(4)]
+    for even, odd in zip(epochs[0], epochs[1], strict=True):
+        np.testing.assert_array_equal(odd, even[:, ::-1])
+    for one, other in zip(epochs[:2], epochs[2:], strict=True):
+        np.testing.assert_array_equal(one, other)
+    mirrored = (aug.draws(1, 0, np.arange(10_000))[:, 2] < 0.5).mean()
+    assert abs(mirrored - 0.5) < 5 * np.sqrt(0.25 / 10_000)
+    anew = AffineAugmentation(horizontal_flip=True)
+    halves = [anew.draws(1, epoch, np.arange(10_000))[:, 2] < 0.5 for epoch in (0, 1)]
+    assert abs((halves[0] == halves[1]).mean() - 0.5) < 5 * np.sqrt(0.25 / 10_000)
+
+
+def test_a_crop_needs_an_image_that_is_larger_than_its_padding():
+    with pytest.raises(ValueError, match="pad_crop is 20; expected less than the 20x24 pixels"):
+        AffineAugmentation(pad_crop=20)(smooth_images(20, 24), np.tile(MIDDLE, (12, 1)))

@@ -6,6 +6,7 @@ import pytest
 from pipeline.io.batches import ArrayBatches
 from pipeline.io.cifar10 import cifar10_batches
 from pipeline.preprocessing import AffineAugmentation, MeanImagePreprocessor
+from pipeline.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +80,8 @@ def test_a_preprocessor_may_know_single_images_only(images):
 
 
 def test_digits_are_never_mirrored():
-    aug = AffineAugmentation(width_shift_range=0.1, horizontal_flip=True)
-    train, test = cifar10_batches("digits", None, aug, batch_size=16, seed=0, workers=1)
+    recipe = Recipe(width_shift_range=0.1, flip="random")
+    train, test = cifar10_batches("digits", recipe, limit=None, holdout=None, batch_size=16, seed=0, workers=1)
     assert train.aug == AffineAugmentation(width_shift_range=0.1)
     assert test.aug is None
 

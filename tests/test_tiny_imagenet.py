@@ -27,7 +27,7 @@ from forge import forge
 from config import tiny_imagenet_config as config
 from pipeline.io import HDF5DatasetGenerator, HDF5DatasetWriter, archives, tinyimagenet
 from pipeline.io.imagereader import ImageReader
-from pipeline.preprocessing import AffineAugmentation
+from pipeline.recipe import Recipe
 
 IDS = ("n03", "n01", "n02")
 TRAIN_PER_CLASS, VAL_PER_CLASS = 62, 5
@@ -416,14 +416,33 @@ def test_the_accuracy_is_that_of_the_predictions(command, built, tmp_path):
     assert lines == [f"{path.name} {sorted(IDS)[label]}" for path, label in zip(paths, predicted, strict=True)]
 
 
-def test_the_first_batches_of_an_epoch_are_the_same_after_a_resume(built):
-    places, aug = config.places(str(built)), AffineAugmentation(**config.AUGMENTATION)
-    straight, resumed = (
-        tinyimagenet.tiny_imagenet_batches(
-            places.train_hdf5, places.val_hdf5, places.mean, None, aug, batch_size=5, seed=42, workers=workers
-        )[0]
-        for workers in (1, 4)
-    )
+def batches_of(folder, recipe, workers=1, **options):
+    places, options = config.places(str(folder)), {"limit": None, "holdout": None} | options
+    files = places.train_hdf5, places.val_hdf5, places.mean
+    return tinyimagenet.tiny_imagenet_batches(*files, recipe, batch_size=5, seed=42, workers=workers, **options)
+
+
+def test_images_held_out_of_training_are_validated_on_and_no_others(built):
+    everything = batches_of(built, Recipe())[0]
+    train, val = batches_of(built, Recipe(), holdout=7)
+    assert (train.num_images, val.num_images) == (everything.num_images - 7, 7)
+    rows = {path.tobytes() for batches in (train, val) for images, _ in batches for path in images}
+    whole = {image.tobytes() for images, _ in batches_of(built, Recipe(), holdout=1)[0] for image in images}
+    assert len(rows & whole) > 1
+    assert sorted(np.concatenate([train._rows, val._rows]).tolist()) == list(range(everything.num_images))
+    limited, same = batches_of(built, Recipe(), holdout=7, limit=10)
+    assert (limited.num_images, same.num_images) == (10, 7)
+    np.testing.assert_array_equal(val._rows, same._rows)
+    with pytest.raises(ValueError, match="can't be left out, expected fewer"):
+        batches_of(built, Recipe(), holdout=everything.num_images)
+
+
+MIXED = {"cutout": 16, "mixup": 0.2, "cutmix": 1.0, "label_smoothing": 0.1}
+
+
+@pytest.mark.parametrize("recipe", [config.PUBLISHED, config.MODERN, config.MODERN | MIXED])
+def test_the_first_batches_of_an_epoch_are_the_same_after_a_resume(built, recipe):
+    straight, resumed = (batches_of(built, Recipe(**recipe), workers)[0] for workers in (1, 4))
     for epoch in range(4):
         straight.set_epoch(epoch)
         batches = list(straight)

@@ -5,5 +5,6 @@ from pipeline.callbacks.batchcheckpoint import BatchCheckpoint
 from pipeline.callbacks.epochcheckpoint import EpochCheckpoint
 from pipeline.callbacks.epochline import EpochLine
 from pipeline.callbacks.trainingmonitor import TrainingMonitor
+from pipeline.callbacks.weightaverage import WeightAverage
 
-__all__ = ["AsyncCallbackList", "BatchCheckpoint", "EpochCheckpoint", "EpochLine", "TrainingMonitor"]
+__all__ = ["AsyncCallbackList", "BatchCheckpoint", "EpochCheckpoint", "EpochLine", "TrainingMonitor", "WeightAverage"]

@@ -4,6 +4,8 @@ import time
 
 import keras
 
+from pipeline.nn.optimizer import last_learning_rate
+
 
 class EpochLine(keras.callbacks.Callback):
     """Prints one plain line an epoch."""
@@ -13,7 +15,7 @@ class EpochLine(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         seconds = time.perf_counter() - self._start
-        learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        learning_rate = last_learning_rate(self.model.optimizer)
         values = "".join(f"  {name} {value:.4f}" for name, value in (logs or {}).items() if name != "learning_rate")
         print(
             f"epoch {epoch + 1}/{self.params['epochs']}{values}  learning rate {learning_rate:g}  {seconds:.1f} s",

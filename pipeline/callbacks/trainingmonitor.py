@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pipeline.io.atomic import make_folder, write_atomically
 from pipeline.io.history import append_epoch, epochs_of, new_history, write_history
+from pipeline.nn.optimizer import last_learning_rate
 
 
 class TrainingMonitor(keras.callbacks.Callback):
@@ -65,9 +66,7 @@ class TrainingMonitor(keras.callbacks.Callback):
 
 def record_epoch(history: dict, model: keras.Model, logs: dict | None) -> None:
     """Add the epoch that ends now to `history`, with the learning rate that `model` trained it at."""
-    # A float32 variable: the shortest decimal that names it, 0.1 and not 0.10000000149.
-    learning_rate = np.float32(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
-    append_epoch(history, logs or {}, float(str(learning_rate)))
+    append_epoch(history, logs or {}, last_learning_rate(model.optimizer))
 
 
 def draw_history(history: dict) -> Figure:
@@ -77,8 +76,9 @@ def draw_history(history: dict) -> Figure:
     epochs = np.arange(1, epochs_of(history) + 1)
     changes = history["run"].get("learning_rate_changes", ())
     for panel, name in zip(panels, ("loss", "accuracy"), strict=True):
-        for curve, label in ((name, "train"), (f"val_{name}", "validation")):
-            if history[curve]:
+        labels = {name: "train", f"val_{name}": "validation", f"ema_val_{name}": "validation, averaged weights"}
+        for curve, label in labels.items():
+            if history.get(curve):
                 panel.plot(epochs, history[curve], label=label, marker="." if len(epochs) < 20 else None)
         panel.set_ylabel(name)
         panel.grid(alpha=0.3)

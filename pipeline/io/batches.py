@@ -16,8 +16,9 @@ class Batches(keras.utils.PyDataset):
     """Labelled images as batches of (float32 images, labels); where the images come from is a subclass's `_read`.
 
     With `training`, the order of the samples is a function of (seed, epoch), the augmentation of each one of
-    (seed, epoch, index), and the tail of an epoch shorter than a batch is left out. Without it, every sample comes
-    once, in order. Tell a training set its epoch with `set_epoch` before that epoch's first batch; it never counts.
+    (seed, epoch, index), the mixing of a batch one of (seed, epoch, number of the batch), and the tail of an epoch
+    shorter than a batch is left out. Without it, every sample comes once, in order. Tell a training set its epoch with
+    `set_epoch` before that epoch's first batch; it never counts.
     Keras takes it as it is, on TensorFlow better as `for_keras()`.
 
     Args:
@@ -26,8 +27,10 @@ class Batches(keras.utils.PyDataset):
         batch_size: images a batch, at least 1.
         preprocessors: what is done to every image, in this order: objects with `preprocess(image)`, called for each
             image, or with `preprocess_batch(images)`, which is faster.
-        aug: varies the images as they were read, before the preprocessors: called with images and `aug.DRAWS` numbers
-            in [0, 1) for each (see `pipeline.preprocessing.AffineAugmentation`). None varies nothing.
+        aug: varies the images as they were read, before the preprocessors: called with images and what
+            `aug.draws(seed, epoch, indices)` gives (see `pipeline.preprocessing.AffineAugmentation`). None varies
+            nothing.
+        mixing: what is done to a batch at last, images and one-hot labels (see `pipeline.preprocessing.Mixing`).
         binarize: labels as float32 one-hot rows (batch, classes); False gives the integers.
         training: whether to shuffle.
         seed: of the order and the augmentation.
@@ -50,6 +53,7 @@ class Batches(keras.utils.PyDataset):
         *,
         preprocessors: Sequence = (),
         aug: Callable | None = None,
+        mixing: Callable | None = None,
         binarize: bool = True,
         training: bool = False,
         seed: int = 0,
@@ -62,11 +66,14 @@ class Batches(keras.utils.PyDataset):
                 raise InputError(f"{name} is {value}; expected a number of at least 1")
         if training and len(labels) < batch_size:
             raise InputError(f"{len(labels)} training images are fewer than one batch of {batch_size}")
+        if mixing is not None and not binarize:
+            raise InputError("mixing takes one-hot labels; expected binarize")
         self.labels = labels
         self.classes = classes
         self.batch_size = batch_size
         self.preprocessors = preprocessors
         self.aug = aug
+        self.mixing = mixing
         self.binarize = binarize
         self.training = training
         self.seed = seed
@@ -115,7 +122,7 @@ class Batches(keras.utils.PyDataset):
         for following in range(index, min(index + self._depth, self.steps)):
             if following not in self._ahead:
                 rows = self._order[following * self.batch_size : (following + 1) * self.batch_size]
-                self._ahead[following] = self._pool.submit(self._make, self.epoch, rows)
+                self._ahead[following] = self._pool.submit(self._make, self.epoch, following, rows)
         try:
             return self._ahead.pop(index).result()
         except InputError as error:
@@ -165,14 +172,16 @@ class Batches(keras.utils.PyDataset):
         """Let go of threads and files; no batch can be made afterwards."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _make(self, epoch: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _make(self, epoch: int, batch: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images = self._read(rows)
         if self.aug is not None:
-            images = self.aug(images, randomness.uniforms(self.seed, epoch, rows, self.aug.DRAWS))
-        labels = self.labels[rows]
+            images = self.aug(images, self.aug.draws(self.seed, epoch, rows))
+        images, labels = self.preprocess(images), self.labels[rows]
         if self.binarize:
             labels = np.equal(labels[:, None], np.arange(self.classes)).astype(np.float32)
-        return self.preprocess(images), labels
+        if self.mixing is not None:
+            images, labels = self.mixing(images, labels, self.seed, epoch, batch, rows)
+        return images, labels
 
 
 class ArrayBatches(Batches):

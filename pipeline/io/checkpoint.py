@@ -3,7 +3,8 @@
     bytes 0-511      the seal (see `pipeline.io.sealed`), so that damage shows before any HDF5 code touches the file;
                      its two numbers are epoch and batch, so that the newest of many is found without reading all
     /                attributes backend, keras_version, model_config as Keras writes them, stock layers only
-    /model_weights   as Keras lays them out
+    /model_weights   as Keras lays them out; the averaged weights if the run keeps them, which are those to evaluate
+    /run/raw         only then: the weights that training goes on with, by their paths, as conv1/kernel
     /run/state       JSON: epoch, batch, network, history, options
     /run/optimizer   the optimizer's variables by their paths: iteration, learning rate, momentum
     /run/metrics     inside an epoch the running loss and accuracy, variables by their number
@@ -30,7 +31,7 @@ from pipeline.io.hdf5 import (
     group_of,
     variable_text_attribute,
 )
-from pipeline.io.history import check_history, epochs_of
+from pipeline.io.history import check_history, epochs_of, is_averaged
 from pipeline.io.sealed import BLOCK, Kind, blocks, open_sealed, read_seal
 from pipeline.io.strictjson import MOST_BYTES, is_count, parse_json
 from pipeline.nn.conv.layout import Layer, check_arguments, layers
@@ -75,30 +76,35 @@ class Checkpoint:
         return [values for name, values in self.arrays.items() if name.startswith("run/metrics/")]
 
     @property
+    def averages(self) -> dict[str, np.ndarray]:
+        """The averaged weights by the paths of their variables; empty if the run keeps none."""
+        if not is_averaged(self.history["run"]):
+            return {}
+        of_model = {name: values for name, values in self.arrays.items() if name.startswith("model_weights/")}
+        return {name.split("/", 2)[2]: values for name, values in of_model.items()}
+
+    @property
     def backend(self) -> str:
         """The Keras backend that the run ran on last."""
         return "jax" if "jax" in self.history["run"].get("versions", ()) else "tensorflow"
 
     def build_model(self) -> "keras.Model":
-        """The network with its weights, uncompiled, for evaluation."""
+        """The network with its weights, averaged if the run averages them, uncompiled, for evaluation."""
         from pipeline.nn.conv import ResNet
 
         model = ResNet.build(**self.network)
-        self.restore(model)
+        self._assign(weights_by_name(model))
         return model
 
     def restore(self, model: "keras.Model") -> None:
-        """Give `model`, and its optimizer if it is compiled, the checkpoint's values to the bit.
+        """Give the compiled `model` and its optimizer the values to go on training with, to the bit.
 
         Raises:
             InputError: an array that the model needs is missing or has another shape or dtype.
         """
-        variables = weights_by_name(model)
-        optimizer = getattr(model, "optimizer", None)
-        if optimizer is not None:
-            optimizer.build(model.trainable_variables)
-            variables |= optimizer_by_name(optimizer)
-        self._assign(variables)
+        model.optimizer.build(model.trainable_variables)
+        weights = raw_by_name(model) if is_averaged(self.history["run"]) else weights_by_name(model)
+        self._assign(weights | optimizer_by_name(model.optimizer))
 
     def restore_metrics(self, model: "keras.Model") -> None:
         """Put the running loss and accuracy of a checkpoint inside an epoch back into the metrics of `model`.
@@ -137,6 +143,11 @@ def weights_by_name(model: "keras.Model") -> "dict[str, keras.Variable]":
     return {f"model_weights/{layer.name}/{weight.path}": weight for layer in model.layers for weight in layer.weights}
 
 
+def raw_by_name(model: "keras.Model") -> "dict[str, keras.Variable]":
+    """The weights of `model` by the names of the arrays that training goes on with where averages take their place."""
+    return {f"run/raw/{weight.path}": weight for weight in model.weights}
+
+
 def optimizer_by_name(optimizer: "keras.optimizers.Optimizer") -> "dict[str, keras.Variable]":
     """The variables of `optimizer` by the names of their arrays in a checkpoint."""
     return {f"run/optimizer/{variable.path}": variable for variable in optimizer.variables}
@@ -163,7 +174,7 @@ def read_checkpoint(path: Path, *, arrays: bool = True) -> Checkpoint:
         try:
             state = _read_state(file)
             network = list(layers(**state["network"]))
-            stored = dict(_check_arrays(file, network, state["batch"]))
+            stored = dict(_check_arrays(file, network, state["batch"], is_averaged(state["history"]["run"])))
             if seal.length > sum(array.nbytes for array in stored.values()) + _MOST_BESIDE:
                 raise InputError(f"it has {seal.length:,} bytes, far more than its arrays")
             check_disjoint(stored.values())
@@ -205,7 +216,9 @@ def _read_state(file: h5py.File) -> dict:
     return state
 
 
-def _check_arrays(file: h5py.File, network: Sequence[Layer], batch: int) -> Iterator[tuple[str, h5py.Dataset]]:
+def _check_arrays(
+    file: h5py.File, network: Sequence[Layer], batch: int, averaged: bool
+) -> Iterator[tuple[str, h5py.Dataset]]:
     """The datasets of weights, optimizer and, after a `batch` inside an epoch, metrics by their names.
 
     Raises:
@@ -222,12 +235,16 @@ def _check_arrays(file: h5py.File, network: Sequence[Layer], batch: int) -> Iter
     metrics = _METRICS if batch else ()
     if metrics:
         members["metrics"] = dict.fromkeys(metrics)
+    if averaged:
+        members["raw"] = {layer.name: dict.fromkeys(layer.weights) for layer in network if layer.weights}
     weights = {layer.name: {layer.name: dict.fromkeys(layer.weights)} if layer.weights else {} for layer in network}
     check_members(file, {"model_weights": weights | {"top_level_model_weights": {}}, "run": members})
     for layer in network:
         for weight, shape in layer.weights.items():
             group = file["model_weights"][layer.name][layer.name]
             yield f"model_weights/{layer.name}/{layer.name}/{weight}", dataset_of(group, weight, ["f4"], shape)
+            if averaged:
+                yield f"run/raw/{layer.name}/{weight}", dataset_of(run["raw"][layer.name], weight, ["f4"], shape)
     for slot, (dtypes, shape) in slots.items():
         yield f"run/optimizer/sgd/{slot}", dataset_of(optimizer, slot, dtypes, shape)
     for metric in metrics:

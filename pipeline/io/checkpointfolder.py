@@ -14,8 +14,9 @@ from pipeline.command import printable
 from pipeline.errors import InputError
 from pipeline.io.checkpoint import Checkpoint, progress_in, read_checkpoint
 from pipeline.io.checkpointwriter import save_checkpoint
-from pipeline.io.history import new_history
+from pipeline.io.history import best_measured, new_history
 from pipeline.io.lock import Lock
+from pipeline.nn.average import MovingAverage
 
 NAMES = re.compile(r"epoch_(\d+)(?:_batch_(\d+))?\.hdf5")
 """What the checkpoints of a folder are called."""
@@ -33,6 +34,7 @@ class CheckpointFolder:
         history: the run so far (see `pipeline.io.history`), kept up to date by others.
         options: how this process goes about the run, which a resume goes by unless told otherwise.
         keep: number of newest epoch checkpoints that stay, beside the one of the best validation accuracy; all if None.
+        average: the average of the weights that the run keeps, if it does.
         lock: what keeps other processes out of `folder`, taken again where someone has removed the folder.
 
     Attributes:
@@ -47,6 +49,7 @@ class CheckpointFolder:
         history: dict | None = None,
         options: dict | None = None,
         keep: int | None = None,
+        average: MovingAverage | None = None,
         lock: Lock | None = None,
     ) -> None:
         self.folder = folder
@@ -55,7 +58,9 @@ class CheckpointFolder:
         self.lock = lock
         self.failures = 0
         self.saved_at = time.monotonic()
-        self._state = {"network": network or {}, "history": self.history, "options": options or {}}
+        self._state = {
+            "network": network or {}, "history": self.history, "options": options or {}, "average": average
+        }  # fmt: skip
 
     def save(
         self,
@@ -108,7 +113,7 @@ class CheckpointFolder:
         superfluous = {progress for progress in named if progress[1] and progress < newest}
         if self.keep is not None:
             epochs = sorted(progress for progress in named if not progress[1] and progress <= newest)
-            accuracy = self.history["val_accuracy"]
+            accuracy = best_measured(self.history)
             best = max(epochs, key=lambda progress: accuracy[progress[0] - 1 : progress[0]], default=None)
             superfluous |= {progress for progress in epochs[: -self.keep] if progress != best}
         for progress in superfluous:

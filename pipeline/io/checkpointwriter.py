@@ -10,8 +10,9 @@ import keras
 import numpy as np
 
 from pipeline.io.atomic import write_atomically
-from pipeline.io.checkpoint import CHECKPOINT, metrics_by_name, optimizer_by_name, weights_by_name
+from pipeline.io.checkpoint import CHECKPOINT, metrics_by_name, optimizer_by_name, raw_by_name, weights_by_name
 from pipeline.io.sealed import BLOCK, Seal
+from pipeline.nn.average import MovingAverage
 from pipeline.nn.normalization import stock_config
 
 
@@ -30,10 +31,12 @@ def save_checkpoint(
     history: dict,
     options: dict,
     metrics: Sequence[np.ndarray] = (),
+    average: MovingAverage | None = None,
 ) -> None:
     """Write the state of a compiled `model` after `epoch` epochs and `batch` batches of the next, atomically.
 
-    `metrics` is the `metric_state` of the model inside an epoch.
+    `metrics` is the `metric_state` of the model inside an epoch. With an `average`, the weights that Keras finds are
+    the averaged ones, and those that training goes on with stand beside.
 
     Raises:
         WriteError: the file could not be written whole; the one that was there is untouched.
@@ -49,14 +52,25 @@ def save_checkpoint(
             weights.create_group(layer.name).attrs["weight_names"] = _names(weight.path for weight in layer.weights)
         weights.create_group("top_level_model_weights").attrs["weight_names"] = _names(())
         file["run/state"] = np.frombuffer(json.dumps(state, allow_nan=False).encode(), np.uint8)
-        for name, variable in (weights_by_name(model) | optimizer_by_name(model.optimizer)).items():
-            file[name] = keras.ops.convert_to_numpy(variable)
+        for name, values in _arrays(model, average).items():
+            file[name] = keras.ops.convert_to_numpy(values)
         for number, values in enumerate(metrics):
             file[f"run/metrics/{number}"] = values
         file.flush()
         content = file.id.get_file_image()
     seal = Seal(CHECKPOINT.magic, len(content), hashlib.sha256(content).digest(), (epoch, batch))
     write_atomically(path, seal.pack(), content)
+
+
+def _arrays(model: keras.Model, average: MovingAverage | None) -> "dict[str, keras.Variable | np.ndarray]":
+    """What is saved of weights and optimizer, by the names of their arrays."""
+    weights = weights_by_name(model)
+    arrays = weights | optimizer_by_name(model.optimizer)
+    if average is not None:
+        averages, raw = average.arrays(), average.raw_arrays()
+        arrays |= {name: averages[variable.path] for name, variable in weights.items()}
+        arrays |= {name: raw[variable.path] for name, variable in raw_by_name(model).items()}
+    return arrays
 
 
 def _names(names: Iterable[str]) -> np.ndarray:

@@ -22,7 +22,8 @@ from pipeline.io.digits import load_digits
 from pipeline.io.files import read_regular
 from pipeline.io.imagereader import ImageReader
 from pipeline.io.pickledarrays import read_pickled
-from pipeline.preprocessing import AffineAugmentation, MeanImagePreprocessor
+from pipeline.preprocessing import MeanImagePreprocessor
+from pipeline.recipe import Recipe
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
@@ -44,15 +45,24 @@ _BINARY = {f"{name}.bin": IMAGES_PER_FILE * _RECORD for name in (*_TRAIN, _TEST)
 
 
 def cifar10_batches(
-    data: str | None, limit: int | None, aug: AffineAugmentation, *, batch_size: int, seed: int, workers: int
+    data: str | None,
+    recipe: Recipe,
+    *,
+    limit: int | None,
+    holdout: int | None,
+    batch_size: int,
+    seed: int,
+    workers: int,
 ) -> tuple[ArrayBatches, ArrayBatches]:
-    """The training batches of what `data` names, varied by `aug`, and its test batches, both less the mean image.
+    """The training batches of what `data` names, varied as `recipe` says, and its test batches, less the mean image.
 
-    `data` and `limit` are those of `load_cifar10`; the mean is the training images'. Digits are never mirrored.
+    `data`, `limit` and `holdout` are those of `load_cifar10`; the mean is the training images'. Digits are never
+    mirrored.
     """
-    dataset = load_cifar10(data, limit)
+    dataset = load_cifar10(data, limit, holdout)
     if not dataset.mirrors:
-        aug = replace(aug, horizontal_flip=False)
+        recipe = replace(recipe, flip="none")
+    varied = {"aug": recipe.augmentation(), "mixing": recipe.mixing()}
     make = partial(
         ArrayBatches,
         class_names=dataset.classes,
@@ -61,13 +71,13 @@ def cifar10_batches(
         workers=workers,
     )
     return (
-        make(dataset.train_images, dataset.train_labels, training=True, seed=seed, aug=aug),
+        make(dataset.train_images, dataset.train_labels, training=True, seed=seed, **varied),
         make(dataset.test_images, dataset.test_labels),
     )
 
 
-def load_cifar10(data: str | None = None, limit: int | None = None) -> Dataset:
-    """The data set that `data` names, or `limit` training and test images of it (see `Dataset.limit`).
+def load_cifar10(data: str | None = None, limit: int | None = None, holdout: int | None = None) -> Dataset:
+    """The data set that `data` names, or that part of it which `limit` and `holdout` choose (see `Dataset.choose`).
 
     Args:
         data: None for the official archive, out of Keras' cache or downloaded; "digits" for scikit-learn's digits;
@@ -78,7 +88,7 @@ def load_cifar10(data: str | None = None, limit: int | None = None) -> Dataset:
         InputError: nothing of this kind is there, it can't be downloaded, or what is there isn't whole.
     """
     dataset = load_digits() if data == "digits" else _load(data)
-    return dataset if limit is None else dataset.limit(limit)
+    return dataset if limit is None and holdout is None else dataset.choose(limit, holdout)
 
 
 def _load(data: str | None) -> Dataset:

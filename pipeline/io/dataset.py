@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipeline.errors import InputError
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -17,16 +19,29 @@ class Dataset:
     # Whether a mirrored image still shows its class: true of things, not of digits.
     mirrors: bool = True
 
-    def limit(self, count: int) -> "Dataset":
-        """The first `count` training and `count` test images after a fixed shuffle; all where there are fewer."""
-        train = np.random.default_rng(0).permutation(len(self.train_labels))[:count]
-        test = np.random.default_rng(0).permutation(len(self.test_labels))[:count]
+    def choose(self, limit: int | None, holdout: int | None) -> "Dataset":
+        """A part of the data, by a fixed shuffle.
+
+        Args:
+            limit: this many training and test images; all if None or where there are fewer.
+            holdout: the first so many training images take the place of the test images, and are not trained on.
+
+        Raises:
+            InputError: nothing would be left to train on.
+        """
+        train, test = (np.random.default_rng(0).permutation(len(y)) for y in (self.train_labels, self.test_labels))
+        if holdout is not None and holdout >= len(train):
+            raise InputError(f"--holdout {holdout} leaves nothing of {len(train)} training images; expected fewer")
+        images, labels, test = self.test_images, self.test_labels, test[:limit]
+        if holdout is not None:
+            images, labels, test, train = self.train_images, self.train_labels, train[:holdout], train[holdout:]
+        train = train[:limit]
         return replace(
             self,
             train_images=self.train_images[train],
             train_labels=self.train_labels[train],
-            test_images=self.test_images[test],
-            test_labels=self.test_labels[test],
+            test_images=images[test],
+            test_labels=labels[test],
         )
 
     def mean_image(self) -> np.ndarray:

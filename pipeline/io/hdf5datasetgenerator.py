@@ -22,9 +22,10 @@ class HDF5DatasetGenerator(Batches):
 
     Args:
         db_path: a file that `HDF5DatasetWriter` wrote.
-        batch_size, preprocessors, aug, binarize, training, seed, workers: see `Batches`.
+        batch_size, preprocessors, aug, mixing, binarize, training, seed, workers: see `Batches`.
         classes: number of classes; that of the file's `label_names` if None.
         limit: take this many images, a fixed choice, or all if None or if there are fewer.
+        skip: leave out this many first, of the same fixed choice: what a `limit` of so many takes.
 
     Attributes:
         label_names: the name that stands for each label in the source of the data; as many as the file holds.
@@ -43,9 +44,11 @@ class HDF5DatasetGenerator(Batches):
         binarize: bool = True,
         classes: int | None = None,
         *,
+        mixing: Callable | None = None,
         training: bool = False,
         seed: int = 0,
         limit: int | None = None,
+        skip: int = 0,
         workers: int = 1,
     ) -> None:
         self._dataset = dataset = read_hdf5_dataset(db_path)
@@ -63,14 +66,18 @@ class HDF5DatasetGenerator(Batches):
         names = dataset.words or dataset.label_names
         self.class_names = names if len(names) == classes else tuple(map(str, range(classes)))
         self._rows = np.arange(len(dataset.labels))
-        if limit is not None:
-            self._rows = np.sort(randomness.permutation(0, 0, len(dataset.labels))[:limit])
+        if not 0 <= skip < len(self._rows):
+            raise InputError(f"{dataset.path} holds {len(self._rows)} images; {skip} can't be left out, expected fewer")
+        if limit is not None or skip:
+            chosen = randomness.permutation(0, 0, len(self._rows))[skip:]
+            self._rows = np.sort(chosen[:limit])
         super().__init__(
             dataset.labels[self._rows],
             classes,
             batch_size,
             preprocessors=preprocessors or (),
             aug=aug,
+            mixing=mixing,
             binarize=binarize,
             training=training,
             seed=seed,

@@ -2,7 +2,8 @@
 
 A history is a plain dictionary, the same in memory, in the JSON file and in a checkpoint:
 
-    loss, accuracy, val_loss, val_accuracy, learning_rate   lists, one number an epoch
+    loss, accuracy, val_loss, val_accuracy, learning_rate   lists, one number an epoch; the rate is the last step's
+    ema_val_loss, ema_val_accuracy                          the same of the averaged weights, if the run keeps them
     run                                                     what the run is
         script, arguments          the command, and the values it was resolved to
         data                       SHA-256 of the data set
@@ -22,14 +23,30 @@ from pipeline.io.atomic import write_atomically
 from pipeline.io.strictjson import is_count, is_number, read_json
 
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
-
+_AVERAGED = ("ema_val_loss", "ema_val_accuracy")
 
 _LARGEST = 1e30
 
 
+def curves(run: dict) -> tuple[str, ...]:
+    """The lists that the history of `run` has."""
+    return CURVES + _AVERAGED if is_averaged(run) else CURVES
+
+
+def is_averaged(run: dict) -> bool:
+    """Whether the run keeps averaged weights."""
+    return bool(run.get("arguments", {}).get("ema"))
+
+
+def best_measured(history: dict) -> list[float]:
+    """The validation accuracy of each epoch, that of the averaged weights if the run keeps them."""
+    return history.get("ema_val_accuracy", history["val_accuracy"])
+
+
 def new_history(run: dict | None = None) -> dict:
     """A history of no epoch yet."""
-    return {curve: [] for curve in CURVES} | {"run": run or {}}
+    run = run or {}
+    return {curve: [] for curve in curves(run)} | {"run": run}
 
 
 def epochs_of(history: dict) -> int:
@@ -43,12 +60,12 @@ def append_epoch(history: dict, logs: dict[str, float], learning_rate: float) ->
     Raises:
         InputError: a number is not finite: the run has diverged, and nothing of this epoch is worth keeping.
     """
-    for curve in CURVES[:-1]:
-        if curve in logs and not abs(logs[curve]) < _LARGEST:  # NaN is not either
-            raise diverged(f"{curve} is {logs[curve]} after epoch {epochs_of(history) + 1}")
-    for curve in CURVES[:-1]:
-        if curve in logs:
-            history[curve].append(float(logs[curve]))
+    logs = {curve: logs[curve] for curve in curves(history["run"]) if curve in logs and curve != "learning_rate"}
+    for curve, value in logs.items():
+        if not abs(value) < _LARGEST:  # NaN is not either
+            raise diverged(f"{curve} is {value} after epoch {epochs_of(history) + 1}")
+    for curve, value in logs.items():
+        history[curve].append(float(value))
     history["learning_rate"].append(learning_rate)
 
 
@@ -61,7 +78,10 @@ def diverged(where: str) -> InputError:
 
 def is_start_of(earlier: dict, later: dict) -> bool:
     """Whether `later` goes on from `earlier`: the same numbers in each epoch that `earlier` has."""
-    return all(earlier[curve] == later[curve][: len(earlier[curve])] for curve in CURVES)
+    shared = curves(later["run"])
+    return shared == curves(earlier["run"]) and all(
+        earlier[curve] == later[curve][: len(earlier[curve])] for curve in shared
+    )
 
 
 def write_history(path: Path, history: dict) -> None:
@@ -82,21 +102,28 @@ def read_history(path: Path) -> dict:
 
 def check_history(history: object) -> dict:
     """`history` itself if it has the form above; `InputError` if not."""
-    if not isinstance(history, dict) or history.keys() != {*CURVES, "run"} or not isinstance(history["run"], dict):
-        raise InputError(f"a history is an object with {', '.join(CURVES)} and run, and no more")
-    for curve in CURVES:
+    if not isinstance(history, dict) or not isinstance(history.get("run"), dict):
+        raise InputError(f"a history is an object with {', '.join(CURVES)} and run")
+    _check_run(history["run"])
+    expected = curves(history["run"])
+    if history.keys() != {*expected, "run"}:
+        raise InputError(f"the history is not an object with {', '.join(expected)} and run, and no more")
+    for curve in expected:
         numbers = history[curve]
         if not isinstance(numbers, list) or not all(is_number(n) and abs(n) < _LARGEST for n in numbers):
             raise InputError(f"the history's {curve} is not a list of numbers that can be drawn")
         # A run without validation, or accuracy, has none of that.
         if len(numbers) != len(history["loss"]) and (numbers or curve == "learning_rate"):
             raise InputError(f"the history has {len(numbers)} epochs of {curve} and {len(history['loss'])} of loss")
-    for name, value in history["run"].items():
+    return history
+
+
+def _check_run(run: dict) -> None:
+    for name, value in run.items():
         if name not in _RUN:
             raise InputError(f"the history's run has {name!a:.100}, which no run has")
         if not _RUN[name](value):
             raise InputError(f"the history's run has a {name} that no run has: {value!a:.100}")
-    return history
 
 
 def _all(of: type, fits: Callable[[object], bool]) -> Callable[[object], bool]:

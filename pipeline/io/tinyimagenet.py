@@ -24,7 +24,7 @@ from pipeline.io.strictjson import is_number, read_json
 
 if TYPE_CHECKING:  # The build of the data set needs neither, nor Keras.
     from pipeline.io.hdf5datasetgenerator import HDF5DatasetGenerator
-    from pipeline.preprocessing import AffineAugmentation
+    from pipeline.recipe import Recipe
 
 CHANNELS = ("R", "G", "B")
 
@@ -169,20 +169,25 @@ def read_mean(path: Path) -> dict[str, float]:
 
 
 def tiny_imagenet_batches(
-    train: Path, val: Path, mean: Path, limit: int | None, aug: "AffineAugmentation", **options
+    train: Path, val: Path, mean: Path, recipe: "Recipe", *, limit: int | None, holdout: int | None, **options
 ) -> tuple["HDF5DatasetGenerator", "HDF5DatasetGenerator"]:
-    """The training batches, varied by `aug`, and the validation batches of what the build wrote, both less the mean.
+    """The training batches, varied as `recipe` says, and the validation batches of what the build wrote.
 
     Args:
-        train, val, mean: the files `train.hdf5`, `val.hdf5` and `mean.json`.
+        train, val, mean: the files `train.hdf5`, `val.hdf5` and `mean.json`, which is subtracted.
         limit: take this many images of each, a fixed choice; all if None.
+        holdout: validate on so many images of `train`, a fixed choice, which are not trained on, instead of on `val`.
         options: batch_size, seed and workers (see `Batches`).
 
     Raises:
         InputError: the data set isn't built, or a file is damaged.
     """
-    train_batches = mean_batches(train, mean, aug=aug, training=True, limit=limit, **options)
-    val_batches = mean_batches(val, mean, limit=limit, **options)
+    varied = {"aug": recipe.augmentation(), "mixing": recipe.mixing(), "training": True}
+    train_batches = mean_batches(train, mean, limit=limit, skip=holdout or 0, **varied, **options)
+    if holdout is None:
+        val_batches = mean_batches(val, mean, limit=limit, **options)
+    else:
+        val_batches = mean_batches(train, mean, limit=holdout, **options)
     names = [(batches.label_names, batches.class_names) for batches in (train_batches, val_batches)]
     if names[0] != names[1]:
         raise InputError(f"{train} and {val} hold other classes; build the data set again")

@@ -1,5 +1,7 @@
 """Learning rates as functions of the epoch."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -16,3 +18,31 @@ class PolynomialDecay:
 
     def __call__(self, epoch: int) -> float:
         return self.initial_learning_rate * (1.0 - epoch / self.epochs) ** self.power
+
+
+@dataclass(frozen=True)
+class CosineDecay:
+    """From `initial_learning_rate` at the first epoch towards 0 after the last, along half a wave of the cosine.
+
+    Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", arXiv:1608.03983, without restarts.
+    Called as `PolynomialDecay` is.
+    """
+
+    initial_learning_rate: float
+    epochs: int
+
+    def __call__(self, epoch: int) -> float:
+        return self.initial_learning_rate * 0.5 * (1.0 + math.cos(math.pi * epoch / self.epochs))
+
+
+DECAYS = {"poly": PolynomialDecay, "cosine": CosineDecay}
+
+
+def decay_after_warmup(schedule: str, epochs: int, warmup_epochs: int) -> Callable[[int], float]:
+    """The share of the learning rate that `schedule`, a key of `DECAYS`, leaves after so many completed epochs.
+
+    It is 1 in the first `warmup_epochs` of all `epochs`, within which the optimizer itself raises the rate step by step
+    (see `pipeline.nn.optimizer`), and falls over the rest.
+    """
+    decay = DECAYS[schedule](1.0, epochs - warmup_epochs)
+    return lambda epoch: decay(max(epoch - warmup_epochs, 0))

@@ -1,0 +1,97 @@
+"""What is done to a whole batch of training images at last: erase a patch, blend or paste images, soften labels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.utils import memory, randomness
+
+# The stream that patches are drawn from, beside those of `pipeline.preprocessing.augmentation`.
+_PATCHES = 2
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Cutout, label smoothing, Mixup and CutMix, in this order; each is off at 0.
+
+    Args:
+        cutout: side in pixels of a square around a pixel drawn uniformly, cut off at the image's edges, that is set to
+            0, the mean colour (DeVries and Taylor, arXiv:1708.04552).
+        mixup: alpha; every image of a batch is blended with another of the same batch, and so are their labels, at a
+            ratio drawn from Beta(alpha, alpha), one a batch (Zhang et al., arXiv:1710.09412).
+        cutmix: alpha; a box is pasted in from another image of the same batch, one box a batch. The share of the
+            area that stays is drawn from Beta(alpha, alpha), and what is left of it after the box is cut off at the
+            edges is the share of the label (Yun et al., arXiv:1905.04899). With Mixup too, each batch tosses a coin.
+        label_smoothing: e leaves 1 - e of a label and spreads e evenly over all classes (Szegedy et al.,
+            arXiv:1512.00567). Of training labels alone: a validation loss stays the plain cross-entropy.
+
+    It holds no random state: Cutout is a function of (seed, epoch, index of the sample), the rest one of
+    (seed, epoch, number of the batch).
+    """
+
+    cutout: int = 0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    label_smoothing: float = 0.0
+
+    def __call__(
+        self, images: np.ndarray, labels: np.ndarray, seed: int, epoch: int, batch: int, samples: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mixed images and labels; `images` may be changed in place.
+
+        Args:
+            images: float32 (n, height, width, channels), the mean subtracted.
+            labels: float32 (n, classes), each row sums to 1.
+            seed, epoch: of the run.
+            batch: number of the batch in its epoch, from 0.
+            samples: integers (n,), the indices of the images in the data set.
+        """
+        if self.cutout:
+            self._erase(images, randomness.uniforms(seed, epoch, samples, 2, _PATCHES))
+        if self.label_smoothing:
+            labels = labels * np.float32(1.0 - self.label_smoothing)
+            labels += np.float32(self.label_smoothing / labels.shape[1])
+        if not (self.mixup or self.cutmix):
+            return images, labels
+        rng = randomness.generator(seed, epoch, batch)
+        others = rng.permutation(len(images))
+        pastes = self.cutmix > 0 and (not self.mixup or rng.random() < 0.5)
+        alpha = self.cutmix if pastes else self.mixup
+        share = rng.beta(alpha, alpha)
+        if pastes:
+            share = _paste(images, others, share, *rng.random(2))
+        else:
+            _blend(images, others, share)
+        return images, labels * np.float32(share) + labels[others] * np.float32(1.0 - share)
+
+    def _erase(self, images: np.ndarray, uniforms: np.ndarray) -> None:
+        tops, bottoms = _span(self.cutout, images.shape[1], uniforms[:, 0])
+        lefts, rights = _span(self.cutout, images.shape[2], uniforms[:, 1])
+        for image, *(top, bottom, left, right) in zip(
+            images, tops.tolist(), bottoms.tolist(), lefts.tolist(), rights.tolist(), strict=True
+        ):
+            image[top:bottom, left:right] = 0.0
+
+
+def _blend(images: np.ndarray, others: np.ndarray, share: float) -> None:
+    """Leave `share` of each of `images`, and add of the one at its place in `others` the rest, in place."""
+    rest = images.take(others, axis=0, out=memory.empty(images.shape, images.dtype), mode="clip")
+    rest *= np.float32(1.0 - share)
+    images *= np.float32(share)
+    images += rest
+
+
+def _paste(images: np.ndarray, others: np.ndarray, share: float, y: float, x: float) -> float:
+    """Paste a box of 1 - `share` of the area around (y, x), fractions, in place; return the share that is left."""
+    height, width = images.shape[1:3]
+    side = np.sqrt(1.0 - share)
+    top, bottom = _span(int(height * side), height, y)
+    left, right = _span(int(width * side), width, x)
+    images[:, top:bottom, left:right] = images[others, top:bottom, left:right]
+    return 1.0 - (bottom - top) * (right - left) / (height * width)
+
+
+def _span(length: int, size: int, uniforms: np.ndarray | float) -> tuple:
+    """First pixel, and the one after the last, of a stretch around pixel floor(`uniforms` * `size`), within `size`."""
+    start = np.floor(np.asarray(uniforms) * size).astype(int) - length // 2
+    return np.maximum(start, 0), np.minimum(start + length, size)

@@ -1,0 +1,189 @@
+"""Recipes from the command line to the checkpoint: which values hold, and that a run with them resumes exactly."""
+
+import json
+import os
+import subprocess
+import sys
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from conftest import ROOT, SMALL, arrays, assert_identical
+
+from config import cifar10_config, tiny_imagenet_config
+from pipeline.io.checkpoint import read_checkpoint
+from pipeline.io.cifar10 import load_cifar10
+from pipeline.recipe import NAMES
+
+BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"
+# Every piece at once; the warm-up ends inside the run.
+EVERYTHING = (
+    "--recipe", "modern", "--warmup_epochs", "1", "--rotation_range", "5", "--cutout", "8", "--mixup", "0.2",
+    "--cutmix", "1", "--label_smoothing", "0.1", "--ema", "0.9",
+)  # fmt: skip
+RUN = (*SMALL, *EVERYTHING, "--epochs", "3", "--every", "1", "--holdout", "128")
+
+
+@pytest.mark.parametrize("config", [cifar10_config, tiny_imagenet_config])
+def test_a_recipe_is_a_table_of_every_value(config):
+    assert list(config.RECIPES) == ["published", "modern"]
+    for recipe in config.RECIPES.values():
+        assert set(recipe) == set(NAMES)
+
+
+def settings(folder, script="resnet_cifar10_decay"):
+    return json.loads((folder / "output" / f"{script}.json").read_text())["run"]["arguments"]
+
+
+def test_a_flag_wins_over_the_recipe_and_the_values_are_printed_and_stored(command, tmp_path):
+    done = command(DECAY, *SMALL, "--epochs", "2", "--recipe", "modern", "--pad_crop", "2", "--no_nesterov")
+    assert (
+        "recipe modern: schedule cosine, warmup_epochs 1, nesterov False, reg 0.00025, rotation_range 0.0, "
+        "zoom_range 0.0, width_shift_range 0.0, height_shift_range 0.0, shear_range 0.0, pad_crop 2, flip alternate, "
+        "cutout 0, mixup 0.0, cutmix 0.0, label_smoothing 0.0, ema 0.0\n"
+    ) in done.stdout
+    stored = settings(tmp_path)
+    assert stored == read_checkpoint(tmp_path / "output" / "resnet_cifar10.hdf5").history["run"]["arguments"]
+    assert {name: stored[name] for name in NAMES} == cifar10_config.MODERN | {"pad_crop": 2, "nesterov": False}
+    assert stored["recipe"] == "modern"
+    # On a resume everything holds, given again or not; another recipe is another run.
+    done = command(DECAY, "--resume", "--pad_crop", "2", "--recipe", "modern")
+    assert "pad_crop 2" in done.stdout
+    done = command(DECAY, "--resume", "--recipe", "published", code=2)
+    assert "--recipe published differs from the checkpoint's modern" in done.stderr
+    done = command(DECAY, "--resume", "--cutout", "8", code=2)
+    assert "--cutout 8 differs from the checkpoint's 0" in done.stderr
+
+
+def test_published_is_the_default_and_by_hand_the_rate_stays(command, tmp_path):
+    command(BY_HAND, *SMALL, "--epochs", "1", "-c", "c")
+    stored = settings(tmp_path, "resnet_cifar10")
+    assert {name: stored[name] for name in NAMES} == cifar10_config.PUBLISHED | {"schedule": "constant"}
+    # By hand the last epoch may move, unless the rate falls towards it.
+    command(BY_HAND, "-c", "c", "-m", "latest", "--epochs", "2")
+    command(BY_HAND, *SMALL, "--epochs", "2", "--recipe", "modern", "--schedule", "cosine", "-c", "d")
+    stored = settings(tmp_path, "resnet_cifar10")
+    assert {name: stored[name] for name in NAMES} == cifar10_config.MODERN
+    done = command(BY_HAND, "-c", "d", "-m", "latest", "--epochs", "3", code=2)
+    assert "--epochs 3 differs from the checkpoint's 2" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--warmup_epochs", "1"), "--warmup_epochs 1: expected fewer than --epochs 1"),
+        (("--pad_crop", "32"), "--pad_crop 32: expected at most 31, for images of 32x32 pixels"),
+        (("--cutout", "33"), "--cutout 33: expected at most 32, for images of 32x32 pixels"),
+        (("--holdout", "1437"), "--holdout 1437 leaves nothing of 1437 training images; expected fewer"),
+        (("--holdout", "1430"), "7 training images are fewer than one batch of 32"),
+    ],
+)
+def test_values_that_do_not_fit_each_other_are_one_line(command, tmp_path, flags, message):
+    done = command(DECAY, *SMALL, "--epochs", "1", *flags, code=2)
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_checkpoint_from_before_there_were_recipes_is_of_the_published_one(command, tmp_path, monkeypatch):
+    from pipeline import runs
+
+    before = runs._before_recipes
+
+    def without(defaults, recipes):
+        assert before(defaults, recipes)["flip"] == "random"
+        return before(defaults, recipes)
+
+    command(DECAY, *SMALL, "--epochs", "2", "--stop_after", "1", "--every", "1")
+    checkpoint = read_checkpoint(tmp_path / "output" / "resnet_cifar10" / "epoch_1.hdf5")
+    stored = checkpoint.history["run"]["arguments"]
+    assert {name: value for name, value in stored.items() if name in NAMES} == cifar10_config.PUBLISHED
+    monkeypatch.setattr(runs, "_before_recipes", without)
+    monkeypatch.setattr(
+        runs, "find_checkpoint", lambda *_: [stored.pop(name) for name in ("recipe", "holdout", "flip")] and checkpoint
+    )
+    done = command(DECAY, "--resume")
+    assert "flip random" in done.stdout
+    assert "epoch 2/2" in done.stdout
+
+
+def test_held_out_images_are_validated_on_and_the_test_images_are_not_touched(command, tmp_path):
+    whole = load_cifar10("digits")
+    part = load_cifar10("digits", holdout=300)
+    assert (len(part.train_labels), len(part.test_labels)) == (len(whole.train_labels) - 300, 300)
+    together = np.concatenate([part.train_images, part.test_images]).reshape(len(whole.train_labels), -1)
+    assert sorted(map(bytes, together)) == sorted(map(bytes, whole.train_images.reshape(together.shape)))
+    # However few are trained on, the same ones are held out.
+    few = load_cifar10("digits", limit=64, holdout=300)
+    assert len(few.train_labels) == 64
+    np.testing.assert_array_equal(few.test_images, part.test_images)
+    done = command(DECAY, *SMALL, "--epochs", "1", "--holdout", "100")
+    assert "128 training and 100 validation images" in done.stdout
+    assert "on the 100 training images that were held out:" in done.stdout
+    assert settings(tmp_path)["holdout"] == 100
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """The run with every piece that never stopped, on each backend that is asked for."""
+    runs = {}
+
+    def run(backend):
+        if backend not in runs:
+            runs[backend] = tmp_path_factory.mktemp(backend)
+            train(runs[backend], backend, *RUN)
+        return runs[backend]
+
+    return run
+
+
+def train(folder, backend, *flags, stop=("none", 0), code=0):
+    """Run the script in `folder`, stopped by a signal at the end of a batch (see tests/faults.py)."""
+    words = [sys.executable, ROOT / "tests" / "faults.py", *map(str, stop), ROOT / DECAY, *flags]
+    environment = os.environ | {"KERAS_BACKEND": backend}
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_with_every_piece_a_stop_anywhere_resumes_to_the_bit(straight, backend, tmp_path):
+    # An epoch has four batches of training, four of validation and four of validating the averages. Stopped within the
+    # warm-up, while the averages are validated, and killed in the second epoch after a checkpoint inside it.
+    train(tmp_path, backend, *RUN, stop=("SIGTERM", 2), code=143)
+    train(tmp_path, backend, "--resume", "--workers", "1", stop=("SIGTERM", 8), code=143)
+    names = {path.name for path in (tmp_path / "output" / "resnet_cifar10").iterdir()}
+    assert "epoch_0_batch_4.hdf5" in names
+    train(tmp_path, backend, "--resume", "--checkpoint_seconds", "0.001", stop=("SIGKILL", 10), code=-9)
+    train(tmp_path, backend, "--resume")
+    expected = straight(backend) / "output"
+    assert_identical(expected / "resnet_cifar10.hdf5", tmp_path / "output" / "resnet_cifar10.hdf5")
+    for name in ("resnet_cifar10_decay.json", "resnet_cifar10_decay.png"):
+        assert (tmp_path / "output" / name).read_bytes() == (expected / name).read_bytes()
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_stock_keras_opens_the_averaged_weights_and_their_accuracy_is_the_one_recorded(straight, backend):
+    folder = straight(backend) / "output"
+    model = keras.models.load_model(folder / "resnet_cifar10.hdf5", compile=False)
+    history = json.loads((folder / "resnet_cifar10_decay.json").read_text())
+    data = load_cifar10("digits", limit=128, holdout=128)
+    inputs = data.test_images - data.mean_image()
+    accuracy = np.mean(model.predict(inputs, verbose=0).argmax(axis=1) == data.test_labels)
+    assert accuracy == pytest.approx(history["ema_val_accuracy"][-1], abs=1e-6)
+    stored = arrays(folder / "resnet_cifar10.hdf5")
+    raw = {name: values for name, values in stored.items() if name.startswith("run/raw/")}
+    assert len(raw) == len(model.weights)
+    for weight in model.weights:
+        np.testing.assert_array_equal(weight, stored[f"model_weights/{weight.path.split('/')[0]}/{weight.path}"])
+        assert not np.array_equal(weight, raw[f"run/raw/{weight.path}"])
+        weight.assign(raw[f"run/raw/{weight.path}"])
+    accuracy = np.mean(model.predict(inputs, verbose=0).argmax(axis=1) == data.test_labels)
+    assert accuracy == pytest.approx(history["val_accuracy"][-1], abs=1e-6)
+    assert [len(history[curve]) for curve in ("ema_val_loss", "ema_val_accuracy", "loss")] == [3] * 3
+    # Four steps of warm-up, and then two epochs along the cosine.
+    np.testing.assert_allclose(history["learning_rate"], [0.1, 0.1, 0.05], rtol=1e-6)
+    with h5py.File(folder / "resnet_cifar10.hdf5") as file:
+        assert set(file["run"]) == {"state", "optimizer", "raw"}
