@@ -93,6 +93,22 @@ def options(**values):
     return state(lambda content: content["options"].update(values))
 
 
+def averaged(change=lambda file: None):
+    """Makes it a checkpoint of a run that keeps averaged weights, and changes that."""
+
+    def apply(file):
+        arguments(ema=0.9)(file)
+        state(lambda content: content["history"].update(ema_val_loss=[1.0], ema_val_accuracy=[0.1]))(file)
+        for layer in file["model_weights"].values():
+            for name in layer:
+                file["run/raw/" + name] = 0  # makes the groups
+                del file["run/raw/" + name]
+                file.copy(layer[name], f"run/raw/{name}")
+        change(file)
+
+    return apply
+
+
 def shared(file):
     """Beta is gamma of the same layer under another name."""
     layer = file["model_weights/input_bn/input_bn"]
@@ -189,6 +205,21 @@ HOSTILE = {
     "data is no digest": (run(data="/etc/passwd"), "a data that no run has"),
     "a rate of nothing": (run(learning_rate_changes=[[1, 0, 0]]), "a learning_rate_changes that no run has"),
     "curves differ": (state(lambda content: content["history"]["loss"].append(1.0)), "epochs of"),
+    "raw weights of a run that averages none": (
+        lambda file: file.create_dataset("run/raw/conv1/kernel", data=1), "run/raw' is not expected"
+    ),
+    "averages without raw weights": (averaged(lambda file: file.pop("run/raw")), "run/raw is missing"),
+    "raw weights of another shape": (
+        averaged(replace("run/raw/conv1/kernel", data=np.ones((3, 3, 3, 8), "f4"))), r"\(3, 3, 3, 8\); expected"
+    ),
+    "a raw weight more": (averaged(lambda file: file.create_dataset("run/raw/evil", data=1)), "evil' is not expected"),
+    "averages without curves": (arguments(ema=0.9), "with loss, .*, ema_val_accuracy and run, and no more"),
+    "curves of averages that are none": (
+        state(lambda content: content["history"].update(ema_val_loss=[1.0])), "with loss, .* and run, and no more"
+    ),
+    "a recipe that is a list": (arguments(recipe=["x"]), "--recipe can't be"),
+    "a flip that is none": (arguments(flip="sideways"), "--flip can't be: 'sideways' is not none, random or alternate"),
+    "an alpha beyond bounds": (arguments(mixup=1e300), "--mixup can't be"),
     "negative epoch": (state(lambda content: content.update(epoch=-1)), "contradicts itself"),
 }  # fmt: skip
 
@@ -224,7 +255,15 @@ def test_a_checkpoint_whose_flags_say_another_network_builds_none(command, good)
 
 def test_a_good_one_that_was_sealed_anew_is_taken(good):
     forge(good, lambda file: None)
-    assert read_checkpoint(good).epoch == 1
+    assert read_checkpoint(good).averages == {}
+    forge(good, averaged())
+    assert "input_bn/gamma" in read_checkpoint(good).averages
+
+
+def test_a_recipe_that_is_not_there_is_named(command, good):
+    forge(good, arguments(recipe="best"))
+    done = command("resnet_cifar10.py", "--model", good, "--epochs", "2", code=2)
+    assert "has --recipe 'best'; there is no such recipe" in done.stderr
 
 
 def test_a_valid_digest_over_no_hdf5_is_refused(good):

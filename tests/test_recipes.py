@@ -164,6 +164,27 @@ def test_with_every_piece_a_stop_anywhere_resumes_to_the_bit(straight, backend, 
         assert (tmp_path / "output" / name).read_bytes() == (expected / name).read_bytes()
 
 
+def test_rank_accuracy_scores_the_averaged_weights_on_held_out_or_test_images(command, straight, tmp_path):
+    folder = straight("tensorflow") / "output"
+    words = ("rank_accuracy.py", "--model", folder / "resnet_cifar10.hdf5")
+    history = json.loads((folder / "resnet_cifar10_decay.json").read_text())
+    done = command(*words, "--split", "val")
+    assert "images: 128\n" in done.stdout
+    assert f"rank-1: {100 * history['ema_val_accuracy'][-1]:.2f}%\n" in done.stdout
+    # The test set is as large as it is, however few images the network was trained on.
+    assert "images: 360\n" in command(*words, "--json", "rank.json").stdout
+    model = keras.models.load_model(folder / "resnet_cifar10.hdf5", compile=False)
+    scores = model.predict(
+        load_cifar10("digits").test_images - load_cifar10("digits", 128, 128).mean_image(), verbose=0
+    )
+    accuracy = np.mean(scores.argmax(axis=1) == load_cifar10("digits").test_labels)
+    assert json.loads((tmp_path / "rank.json").read_text())["rank-1"] == pytest.approx(accuracy)
+    for flags, message in ((("--tta", "flip"), "once it is mirrored"), (("--submission", "a"), "is of Tiny ImageNet")):
+        done = command(*words, *flags, code=2)
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_stock_keras_opens_the_averaged_weights_and_their_accuracy_is_the_one_recorded(straight, backend):
     folder = straight(backend) / "output"

@@ -26,7 +26,10 @@ from forge import forge
 
 from config import tiny_imagenet_config as config
 from pipeline.io import HDF5DatasetGenerator, HDF5DatasetWriter, archives, tinyimagenet
+from pipeline.io.checkpointwriter import save_checkpoint
+from pipeline.io.history import new_history
 from pipeline.io.imagereader import ImageReader
+from pipeline.nn.conv import ResNet
 from pipeline.recipe import Recipe
 
 IDS = ("n03", "n01", "n02")
@@ -401,15 +404,24 @@ def test_training_stops_resumes_and_is_ranked(command, built, tmp_path):
 
 def test_the_accuracy_is_that_of_the_predictions(command, built, tmp_path):
     command("train.py", "--data", built, *SMALL, "--epochs", "2", "--every", "1")
-    done = command("rank_accuracy.py", "--data", built, "--submission", "out/submission.txt", "--json", "out/rank.json")
+    outputs = ("--submission", "out/submission.txt", "--json", "out/rank.json")
+    done = command("rank_accuracy.py", "--data", built, "--tta", "flip", *outputs)
     assert "model: output/checkpoints/epoch_2.hdf5" in done.stdout
     model = keras.models.load_model(tmp_path / "output" / "checkpoints" / "epoch_2.hdf5", compile=False)
     mean = json.loads((built / "hdf5" / "mean.json").read_text())
     bgr = np.float32([mean["B"], mean["G"], mean["R"]])
     with h5py.File(built / "hdf5" / "test.hdf5") as file:
-        predicted = model.predict(file["images"][()] - bgr, verbose=0).argmax(axis=1)
-        rank_1 = np.mean(predicted == file["labels"][()])
-    assert json.loads((tmp_path / "out" / "rank.json").read_text())["rank-1"] == pytest.approx(rank_1)
+        scores, mirrored = (
+            model.predict(images - bgr, verbose=0) for images in (file["images"][()], file["images"][()][:, :, ::-1])
+        )
+        labels = file["labels"][()]
+    result = json.loads((tmp_path / "out" / "rank.json").read_text())
+    assert result["rank-1"] == pytest.approx(np.mean(scores.argmax(axis=1) == labels))
+    # The mirrored images count on a line of their own.
+    with_flip = np.mean((scores + mirrored).argmax(axis=1) == labels)
+    assert result["tta flip"]["rank-1"] == pytest.approx(with_flip)
+    assert f"\nrank-1: {100 * result['rank-1']:.2f}%\n" in done.stdout
+    assert f"\nrank-1, mean over the image and its mirror image: {100 * with_flip:.2f}%\n" in done.stdout
     lines = (tmp_path / "out" / "submission.txt").read_text().splitlines()
     paths = sorted((built / "test" / "images").iterdir())
     predicted = model.predict(np.stack([cv2.imread(str(path)) for path in paths]) - bgr, verbose=0).argmax(axis=1)
@@ -457,12 +469,20 @@ def test_rank_accuracy_says_what_it_can_not_use(command, built, raw, tmp_path):
     assert "there is no output/resnet_tinyimagenet_decay.hdf5, and no checkpoint" in done.stderr
     done = command("rank_accuracy.py", "--data", built, "-m", "nothing.hdf5", code=2)
     assert "can't read checkpoint nothing.hdf5" in done.stderr
-    command("resnet_cifar10.py", "--data", "digits", "--limit", "32", *SMALL, "--epochs", "1")
-    done = command("rank_accuracy.py", "--data", built, "-m", "output/checkpoints/epoch_1.hdf5", code=2)
-    assert "is a network for other images" in done.stderr
+    for dataset, message in (
+        ("tiny_imagenet", "is a network for other images"),
+        ("imagenet", "is a network for imagen"),
+    ):
+        network = {**config.IMAGES, "classes": 5, "stages": [1], "filters": [4, 8], "dataset": dataset}
+        model = ResNet.build(**network)
+        model.compile(keras.optimizers.SGD(0.1, name="sgd"), "mse")
+        path = tmp_path / "other.hdf5"
+        save_checkpoint(path, model, epoch=0, batch=0, network=network, history=new_history(), options={})
+        done = command("rank_accuracy.py", "--data", built, "-m", path, code=2)
+        assert message in done.stderr
+    command("train.py", "--data", built, *SMALL, "--epochs", "1")
     done = command("rank_accuracy.py", "--data", raw, "-m", "output/checkpoints/epoch_1.hdf5", code=2)
     assert "build the data set first" in done.stderr
-    command("train.py", "--data", built, *SMALL, "--epochs", "1")
     for output in ("--json", "--submission"):
         done = command("rank_accuracy.py", "--data", built, output, tmp_path, code=2)
         assert "is a folder; name a file" in done.stderr

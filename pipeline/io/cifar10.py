@@ -22,7 +22,7 @@ from pipeline.io.digits import load_digits
 from pipeline.io.files import read_regular
 from pipeline.io.imagereader import ImageReader
 from pipeline.io.pickledarrays import read_pickled
-from pipeline.preprocessing import MeanImagePreprocessor
+from pipeline.preprocessing import MeanImagePreprocessor, Mirror
 from pipeline.recipe import Recipe
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -73,6 +73,34 @@ def cifar10_batches(
     return (
         make(dataset.train_images, dataset.train_labels, training=True, seed=seed, **varied),
         make(dataset.test_images, dataset.test_labels),
+    )
+
+
+def cifar10_split(
+    data: str | None, split: str, *, limit: int | None, holdout: int | None, mirrored: bool = False, **options
+) -> ArrayBatches:
+    """What a network is scored on that was trained on `data`, with `limit` and `holdout`, less its training mean.
+
+    Args:
+        split: "test" for every test image, "val" for those that training validated on.
+        mirrored: whether the images are mirrored.
+        options: batch_size and workers (see `Batches`).
+
+    Raises:
+        InputError: the data can't be read, or doesn't show the same mirrored.
+    """
+    whole = load_cifar10(data)
+    if mirrored and not whole.mirrors:
+        raise InputError(f"--data {data} is not what it shows once it is mirrored; leave the flip out")
+    trained = whole.choose(limit, holdout)
+    scored = trained if split == "val" else whole
+    return ArrayBatches(
+        scored.test_images,
+        scored.test_labels,
+        whole.classes,
+        preprocessors=[MeanImagePreprocessor(trained.mean_image())],
+        aug=Mirror() if mirrored else None,
+        **options,
     )
 
 

@@ -9,6 +9,7 @@ __getattr__, __all__ = names(
         "ImageToArrayPreprocessor": "imagetoarraypreprocessor",
         "MeanImagePreprocessor": "meanpreprocessor",
         "MeanPreprocessor": "meanpreprocessor",
+        "Mirror": "augmentation",
         "Mixing": "mixing",
         "SimplePreprocessor": "simplepreprocessor",
     },

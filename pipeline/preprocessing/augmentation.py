@@ -126,6 +126,17 @@ class AffineAugmentation:
         return 1.0 - self.zoom_range, 1.0 + self.zoom_range
 
 
+class Mirror:
+    """Mirrors every image: what test-time augmentation scores beside the image itself. Draws nothing."""
+
+    def draws(self, seed: int, epoch: int, samples: np.ndarray) -> None:
+        return None
+
+    def __call__(self, images: np.ndarray, draws: None) -> np.ndarray:
+        """`images` (n, height, width, channels) from right to left."""
+        return images[:, :, ::-1]
+
+
 def _warp(images: np.ndarray, matrices: np.ndarray, varied: np.ndarray, reflect: bool) -> None:
     """Fill `varied` with `images` (n, height, width, channels), each read where its matrix (2, 3) says.
 
