@@ -67,6 +67,7 @@ class Experiment:
 # What the experiments set, and nobody else.
 OWN_FLAGS = (
     "--epochs",
+    "--holdout",  # accuracy is told of the test set
     "--lr",
     "--stop_after",
     "--checkpoints",

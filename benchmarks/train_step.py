@@ -5,7 +5,8 @@
 First the median seconds of a step, in one process, in turn, and the spread over the repeats. The Keras networks start
 from the same weights and see the same batch, and their first losses are compared before anything is timed. PyTorch
 runs eagerly, channels last; where it isn't installed, it is left out. Then, of both data sets' networks, `fit` over
-augmented batches beside `fit` over one batch again and again: what it takes longer is what a step waits for data.
+augmented batches beside `fit` over one batch again and again: what it takes longer is what a step waits for data. Last,
+what it costs a step of `fit` that the learning rate warms up, momentum is Nesterov's and the weights are averaged.
 """
 
 import statistics
@@ -48,10 +49,11 @@ def main() -> None:
                 f"\n{name}, batch {batch_size}: {100 * share_of_waiting(seconds):.1f} % of a step is waiting for data"
             )
             print(f"  a step on augmented batches {new:.3f} s, on one and the same {same:.3f} s")
+    results["recipe"] = with_recipe(args)
     measure.record("train_step", results)
 
 
-def compiled(config: ModuleType, jit_compile: bool | str = "auto", **network: object):
+def compiled(config: ModuleType, jit_compile: bool | str = "auto", optimizer=None, **network: object):
     """The network of a data set, or a variant with other `network` arguments, from always the same weights."""
     import keras
 
@@ -59,7 +61,7 @@ def compiled(config: ModuleType, jit_compile: bool | str = "auto", **network: ob
 
     keras.utils.set_random_seed(0)
     model = ResNet.build(**config.IMAGES, **config.NETWORK | network, classes=config.CLASSES)
-    optimizer = keras.optimizers.SGD(1e-3, momentum=0.9)
+    optimizer = optimizer or keras.optimizers.SGD(1e-3, momentum=0.9)
     model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"], jit_compile=jit_compile)
     return model
 
@@ -113,7 +115,35 @@ def from_file(folder: Path, batch_size: int, steps: int, workers: int = 2):
 
 def fed_and_repeated(model, batches, repeats: int) -> dict[str, list[float]]:
     """Seconds of a step of `fit` over `batches`, and over the first of them again and again."""
-    from pipeline.callbacks import AsyncCallbackList
+    ways = {"augmented": fit_to(model, batches), "repeated": fit_to(model, repeated(batches))}
+    return seconds_of_fits(ways, len(batches), repeats)
+
+
+def with_recipe(args) -> dict[str, list[float]]:
+    """Seconds of a step of `fit` on one batch, plain and with every piece of a recipe that is part of a step."""
+    from pipeline.callbacks import WeightAverage
+    from pipeline.nn.average import MovingAverage
+    from pipeline.nn.optimizer import WarmupSGD
+
+    batches = repeated(in_memory(Path(), args.batch_size, args.steps))
+    pieces = compiled(cifar10_config, optimizer=WarmupSGD(1e-3, momentum=0.9, nesterov=True, warmup_steps=10**6))
+
+    class Averaging(WeightAverage):
+        """Without validating the averages, which belongs to the end of an epoch."""
+
+        def on_epoch_end(self, epoch, logs=None):
+            pass
+
+    average = Averaging(MovingAverage(pieces, 0.999), None)
+    plain, name = compiled(cifar10_config), "with warm-up, Nesterov and averaged weights"
+    ways = {"ours": fit_to(plain, batches), name: fit_to(pieces, batches, average)}
+    results = seconds_of_fits(ways, args.steps, args.repeats)
+    measure.show(f"a step of fit, batch {args.batch_size}", results, "s", digits=3, more_is_better=False)
+    return results
+
+
+def repeated(batches):
+    """The first of `batches` again and again, as often as there are batches."""
     from pipeline.io import Batches
 
     class Repeated(Batches):
@@ -122,18 +152,25 @@ def fed_and_repeated(model, batches, repeats: int) -> dict[str, list[float]]:
         def __getitem__(self, index):
             return self.batch
 
-    repeated = Repeated(batches.labels, batches.classes, batches.batch_size, training=True)
+    return Repeated(batches.labels, batches.classes, batches.batch_size, training=True)
 
-    def fit_to(source) -> Callable[[], None]:
-        def fit() -> None:
-            with AsyncCallbackList(add_history=True, model=model, epochs=1, steps=len(source)) as callbacks:
-                model.fit(source.for_keras(), shuffle=False, verbose=0, callbacks=callbacks)
 
-        return fit
+def fit_to(model, batches, *callbacks) -> Callable[[], None]:
+    """An epoch of `model` over `batches`, as the scripts call `fit`."""
+    from pipeline.callbacks import AsyncCallbackList
 
-    ways = {"augmented": seconds_of(fit_to(batches), 1), "repeated": seconds_of(fit_to(repeated), 1)}
-    seconds = measure.interleave(ways, repeats)
-    return {name: [value / len(batches) for value in values] for name, values in seconds.items()}
+    def fit() -> None:
+        options = {"add_history": True, "model": model, "epochs": 1, "steps": len(batches)}
+        with AsyncCallbackList(list(callbacks), **options) as called:
+            model.fit(batches.for_keras(), shuffle=False, verbose=0, callbacks=called)
+
+    return fit
+
+
+def seconds_of_fits(ways: dict[str, Callable], steps: int, repeats: int) -> dict[str, list[float]]:
+    """Seconds of a step of each of `ways`, which fit so many."""
+    seconds = measure.interleave({name: seconds_of(fit, 1) for name, fit in ways.items()}, repeats)
+    return {name: [value / steps for value in values] for name, values in seconds.items()}
 
 
 def share_of_waiting(seconds: dict[str, list[float]]) -> float:
