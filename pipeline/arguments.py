@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pipeline.errors import InputError
+from pipeline.recipe import all_values
 
 # What a run is: stored with it, and on a resume the same again.
 RUN_DEFAULTS = {
@@ -57,7 +58,7 @@ def training_parser(description: str, defaults: Mapping, recipes: Mapping[str, M
         "Ctrl+C finishes the batch and saves; on a terminal it asks first, and takes another learning rate. SIGTERM\n"
         "and SIGHUP save. Exit codes: 0 done, 1 the disk failed, 2 bad input, 130 Ctrl+C, 143 SIGTERM, 129 SIGHUP."
     )
-    tables = [RUN_DEFAULTS | OPTION_DEFAULTS | dict(recipe) | dict(defaults) for recipe in recipes.values()]
+    tables = [RUN_DEFAULTS | OPTION_DEFAULTS | all_values(recipe) | dict(defaults) for recipe in recipes.values()]
 
     def stated(name: str) -> str:
         """What the help says of the defaults."""

@@ -1,5 +1,6 @@
 """How a network is trained, beyond its architecture and data, as one object."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -82,3 +83,8 @@ class Recipe:
 
 NAMES = tuple(field.name for field in fields(Recipe))
 """The names of a recipe's values, which are those of their flags."""
+
+
+def all_values(table: Mapping) -> dict:
+    """Every value of the recipe of which `table` names those that are not off."""
+    return asdict(Recipe(**table))

@@ -20,7 +20,7 @@ from pipeline.io.batches import Batches
 from pipeline.io.checkpoint import Checkpoint
 from pipeline.io.checkpointfolder import find_checkpoint, list_checkpoints
 from pipeline.io.history import CURVES, new_history
-from pipeline.recipe import NAMES, Recipe
+from pipeline.recipe import NAMES, Recipe, all_values
 from pipeline.utils.schedules import decay_after_warmup
 
 
@@ -189,7 +189,7 @@ def _resolve(
         for name in ("stages", "filters", "reg"):
             if saved[name] != checkpoint.network.get(name):
                 raise InputError(f"checkpoint {checkpoint.path} is of another network than its --{name} says")
-    defaults = {**recipes[recipe], **defaults}
+    defaults = all_values(recipes[recipe]) | dict(defaults)
     free = {"lr", "data"}
     if saved is not None and saved["schedule"] == "constant":
         free.add("epochs")
@@ -202,7 +202,8 @@ def _resolve(
 def _before_recipes(defaults: Mapping, recipes: Mapping[str, Mapping]) -> dict:
     """What a checkpoint goes by that says nothing of recipes, because there were none yet."""
     first = arguments.RUN_DEFAULTS["recipe"]
-    return {"recipe": first, "holdout": None} | {name: {**recipes[first], **defaults}[name] for name in NAMES}
+    values = all_values(recipes[first]) | dict(defaults)
+    return {"recipe": first, "holdout": None} | {name: values[name] for name in NAMES}
 
 
 def _command(*words: object) -> str:

@@ -1,12 +1,10 @@
 """Flags, and what they are worth on a resume."""
 
 from argparse import Namespace
-from dataclasses import asdict
 
 import pytest
 
 from pipeline import arguments
-from pipeline.recipe import Recipe
 
 DEFAULTS = {
     "lr": 0.1,
@@ -16,8 +14,7 @@ DEFAULTS = {
     "stages": (9, 9),
     "filters": (8, 8, 8),
 }
-PUBLISHED = asdict(Recipe(schedule="poly", flip="random"))
-RECIPES = {"published": PUBLISHED, "modern": PUBLISHED | {"schedule": "cosine", "pad_crop": 4}}
+RECIPES = {"published": {"schedule": "poly", "flip": "random"}, "modern": {"schedule": "cosine", "pad_crop": 4}}
 
 
 def parse(*words):
