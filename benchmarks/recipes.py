@@ -1,0 +1,126 @@
+"""Train the same network by several recipes, each from several seeds, and set what they reach side by side.
+
+    python benchmarks/recipes.py cifar10 --output output/recipes --seeds 1,2 --limit 10000 --holdout 5000 --epochs 30
+    python benchmarks/recipes.py tiny_imagenet --output output/recipes --variants published,modern --holdout 5000
+
+The variants add a piece at a time to the published recipe, up to the modern one. Flags other than those below are
+handed to the script, resnet_cifar10_decay.py or train_decay.py. A run that was stopped goes on, and one that is done is
+not trained again, so the same command tabulates what there is. With --holdout accuracy is that on the training images
+held out, and no test image is looked at. The table goes to OUTPUT/recipes.md too.
+"""
+
+import shlex
+import statistics
+import sys
+from argparse import ArgumentTypeError, Namespace
+from pathlib import Path
+
+import measure  # noqa: F401  (makes the project importable)
+import reproduce
+
+from pipeline import arguments, command
+from pipeline.io.history import best_measured, read_history
+
+SCRIPTS = {"cifar10": "resnet_cifar10_decay", "tiny_imagenet": "train_decay"}
+COSINE = ("--schedule=cosine", "--warmup_epochs=1", "--nesterov")
+L2 = ("--reg=2.5e-4",)
+RANGES = ("rotation_range", "zoom_range", "width_shift_range", "height_shift_range", "shear_range")
+# Padding is an eighth of the image.
+CROP = {
+    name: (*(f"--{name}=0" for name in RANGES), f"--pad_crop={padding}", "--flip=alternate")
+    for name, padding in (("cifar10", 4), ("tiny_imagenet", 8))
+}
+VARIANTS = ("published", "cosine", "cosine-l2", "cosine-crop", "modern")
+
+
+def flags_of(variant: str, dataset: str) -> tuple[str, ...]:
+    """What a variant hands to the script."""
+    crop = CROP[dataset]
+    return {
+        "published": (),
+        "cosine": COSINE,
+        "cosine-l2": (*COSINE, *L2),
+        "cosine-crop": (*COSINE, *crop),
+        "modern": ("--recipe=modern",),
+    }[variant]
+
+
+def parse_arguments() -> tuple[Namespace, list[str]]:
+    """The arguments, and those that are the script's."""
+    parser = arguments.Parser(__doc__)
+    parser.add_argument("dataset", choices=SCRIPTS, help="whose network to train")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of all that the runs write")
+    parser.add_argument("--seeds", type=arguments.counts, default=(1,), metavar="N,...", help="seeds (default: 1)")
+    parser.add_argument(
+        "--variants",
+        type=variants,
+        default=VARIANTS,
+        metavar="NAME,...",
+        help=f"of {', '.join(VARIANTS)} (default: all)",
+    )
+    args, others = parser.parse_known_args()
+    for word in others:
+        if word.partition("=")[0] in ("--model", "-m", "-o", "--resume", "--seed", "--recipe", "--stop_after"):
+            parser.error(f"{word} is this comparison's to set; leave it out")
+    return args, others
+
+
+def variants(text: str) -> tuple[str, ...]:
+    """Names of variants, separated by commas."""
+    names = tuple(text.split(","))
+    if unknown := set(names) - set(VARIANTS):
+        raise ArgumentTypeError(f"{', '.join(sorted(unknown))}: expected names out of {', '.join(VARIANTS)}")
+    return names
+
+
+def main() -> None:
+    args, others = parse_arguments()
+    script, histories = SCRIPTS[args.dataset], {}
+    for seed in args.seeds:
+        for variant in args.variants:
+            folder = args.output / f"{variant}-{seed}"
+            if not (folder / "model.hdf5").exists():
+                places = ("--model", folder / "model.hdf5", "--output", folder, "--resume")
+                words = (f"{script}.py", *flags_of(variant, args.dataset), *others, "--seed", seed, *places)
+                code, seconds = reproduce.run(words)
+                reproduce.note(folder, seconds)
+                if code:
+                    sys.exit(code)
+            histories[variant, seed] = read_history(folder / f"{script}.json")
+    table = report(args, histories)
+    print(f"\n{table}")
+    (args.output / "recipes.md").write_text(table)
+    print(f"written: {args.output / 'recipes.md'}")
+
+
+def report(args: Namespace, histories: dict[tuple[str, int], dict]) -> str:
+    """The table, in Markdown."""
+    seeds = " | ".join(f"seed {seed}" for seed in args.seeds)
+    lines = [
+        f"| variant | {seeds} | mean | spread | training accuracy | minutes a run | flags |",
+        "| --- |" + " --- |" * (len(args.seeds) + 5),
+    ]
+    for variant in args.variants:
+        runs = [histories[variant, seed] for seed in args.seeds]
+        reached = [100 * best_measured(run)[-1] for run in runs]
+        trained = statistics.mean(100 * run["accuracy"][-1] for run in runs)
+        paces = [
+            statistics.median(seconds.values()) * len(run["loss"]) / 60
+            for run, seed in zip(runs, args.seeds, strict=True)
+            if (seconds := reproduce.epoch_seconds(args.output / f"{variant}-{seed}"))
+        ]
+        cells = [
+            variant,
+            *(f"{value:.2f}" for value in reached),
+            f"**{statistics.mean(reached):.2f}**",
+            f"{max(reached) - min(reached):.2f}",
+            f"{trained:.2f}",
+            f"{statistics.mean(paces):.0f}" if paces else "",
+            f"`{shlex.join(flags_of(variant, args.dataset))}`" if flags_of(variant, args.dataset) else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + f"\n\n`{shlex.join(['python', *sys.argv])}`\n"
+
+
+if __name__ == "__main__":
+    command.run(main)
