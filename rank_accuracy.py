@@ -65,26 +65,27 @@ def main() -> None:
         from pipeline.io.atomic import make_folder, write_atomically
         from pipeline.io.checkpointfolder import newest_model
         from pipeline.io.images import list_images
+        from pipeline.preprocessing import Mirror
 
     config = tiny_imagenet_config
     model_file = Path(config.MODEL)
     checkpoint = read_checkpoint(
         args.model or newest_model(model_file, Path(config.CHECKPOINTS), model_file.with_suffix(""))
     )
-    dataset = checkpoint.network["dataset"]
+    dataset = checkpoint.network.get("dataset", "cifar10")
     splits = {"cifar10": cifar10_split, "tiny_imagenet": tiny_imagenet_split}
     if dataset not in splits:
         raise InputError(f"{checkpoint.path} is a network for {dataset}; expected one for {' or '.join(splits)}")
     if args.submission and dataset != "tiny_imagenet":
         raise InputError(f"--submission is of Tiny ImageNet, and {checkpoint.path} a network for {dataset}")
-    batches = splits[dataset](args, checkpoint)
+    trained = {"data": None, "limit": None, "holdout": None} | checkpoint.history["run"].get("arguments", {})
+    batches = splits[dataset](args, trained)
     check_images(checkpoint, batches, args.split)
     for output in filter(None, (args.json, args.submission)):
         if output.is_dir():
             raise InputError(f"{output} is a folder; name a file")
         make_folder(output.parent)
     unlabelled = list_images(tiny_imagenet_places(args).unlabelled_images) if args.submission else []
-    mirrored = splits[dataset](args, checkpoint, mirrored=True) if args.tta else None
     model = checkpoint.build_model()
 
     print(f"model: {checkpoint.path}")
@@ -92,8 +93,9 @@ def main() -> None:
     scores = model.predict(batches.for_keras(), verbose=0)
     result = {"model": str(checkpoint.path), "split": args.split, "images": batches.num_images}
     result |= show_ranks(scores, batches.labels)
-    if mirrored is not None:
-        scores = (scores + model.predict(mirrored.for_keras(), verbose=0)) / 2
+    if args.tta:
+        batches.aug = Mirror()
+        scores = (scores + model.predict(batches.for_keras(), verbose=0)) / 2
         result["tta flip"] = show_ranks(scores, batches.labels, ", mean over the image and its mirror image")
     if args.json:
         write_atomically(args.json, (json.dumps(result, indent=1) + "\n").encode())
@@ -104,31 +106,31 @@ def main() -> None:
         print(f"written: {args.submission}, {len(lines):,} predictions")
 
 
-def cifar10_split(args: Namespace, checkpoint, mirrored: bool = False):
-    """The images of CIFAR-10, or what stood in its place, that are to be scored."""
+def cifar10_split(args: Namespace, trained: dict):
+    """The images of CIFAR-10, or what stood in its place, to score a network on; `trained` are its run's arguments."""
     from pipeline.io import cifar10
 
-    trained = {"data": None, "limit": None, "holdout": None} | checkpoint.history["run"].get("arguments", {})
     return cifar10.cifar10_split(
         args.data or trained["data"],
         args.split,
         limit=trained["limit"],
         holdout=trained["holdout"],
-        mirrored=mirrored,
+        mirrors=args.tta == "flip",
         batch_size=args.batch_size,
         workers=2,
     )
 
 
-def tiny_imagenet_split(args: Namespace, checkpoint, mirrored: bool = False):
-    """The images of Tiny ImageNet that are to be scored."""
+def tiny_imagenet_split(args: Namespace, trained: dict):
+    """The images of Tiny ImageNet to score a network on; `trained` are its run's arguments."""
     from pipeline.io.tinyimagenet import mean_batches
-    from pipeline.preprocessing import Mirror
 
-    places, holdout = tiny_imagenet_places(args), checkpoint.history["run"].get("arguments", {}).get("holdout")
-    split = {"test": places.test_hdf5, "val": places.train_hdf5 if holdout else places.val_hdf5}[args.split]
-    options = {"batch_size": args.batch_size, "workers": 2, "aug": Mirror() if mirrored else None}
-    return mean_batches(split, places.mean, limit=holdout if args.split == "val" else None, **options)
+    places, limit = tiny_imagenet_places(args), None
+    path = places.test_hdf5
+    if args.split == "val":
+        path = places.train_hdf5 if trained["holdout"] else places.val_hdf5
+        limit = trained["holdout"] or trained["limit"]
+    return mean_batches(path, places.mean, limit=limit, batch_size=args.batch_size, workers=2)
 
 
 def tiny_imagenet_places(args: Namespace):

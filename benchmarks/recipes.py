@@ -19,7 +19,7 @@ import measure  # noqa: F401  (makes the project importable)
 import reproduce
 
 from pipeline import arguments, command
-from pipeline.io.history import best_measured, read_history
+from pipeline.io.history import read_history, validation_accuracy
 
 SCRIPTS = {"cifar10": "resnet_cifar10_decay", "tiny_imagenet": "train_decay"}
 COSINE = ("--schedule=cosine", "--warmup_epochs=1", "--nesterov")
@@ -102,7 +102,7 @@ def report(args: Namespace, histories: dict[tuple[str, int], dict]) -> str:
     ]
     for variant in args.variants:
         runs = [histories[variant, seed] for seed in args.seeds]
-        reached = [100 * best_measured(run)[-1] for run in runs]
+        reached = [100 * validation_accuracy(run)[-1] for run in runs]
         trained = statistics.mean(100 * run["accuracy"][-1] for run in runs)
         paces = [
             statistics.median(seconds.values()) * len(run["loss"]) / 60

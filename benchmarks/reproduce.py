@@ -35,6 +35,7 @@ import train_step
 from config import cifar10_config, tiny_imagenet_config
 from pipeline import arguments, command, console
 from pipeline.errors import InputError
+from pipeline.io.history import validation_accuracy
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def main() -> None:
     if checkpoint is not None and checkpoint.epoch:
         reached, waits = {}, None
         if finished:
-            ours = ranks(args) if experiment.is_tiny else {"accuracy": checkpoint.history["val_accuracy"][-1]}
+            ours = ranks(args) if experiment.is_tiny else {"accuracy": validation_accuracy(checkpoint.history)[-1]}
             reached, waits = ours, waiting(experiment, checkpoint, args.output)
         table = report(args.experiment, checkpoint.history, args.output, reached, waits)
         print(f"\n{table}")

@@ -96,17 +96,8 @@ def training_parser(description: str, defaults: Mapping, recipes: Mapping[str, M
     )
     add("--workers", metavar="N", help="threads that prepare batches; the batches are the same for any N")
     add("-o", "--output", metavar="DIR", help="folder of the plot and the history")
-    _add_recipe(parser.add_argument_group("the recipe, and each of its values"), add, stated, recipes)
-    return parser
 
-
-def _add_recipe(
-    group: argparse._ArgumentGroup,
-    add: Callable[..., None],
-    stated: Callable[[str], str],
-    recipes: Mapping[str, Mapping],
-) -> None:
-    """The flag that names a recipe, and those of its values, which win over it."""
+    group = parser.add_argument_group("the recipe, and each of its values, which wins over it")
     add = partial(add, to=group)
     group.add_argument(
         "--recipe", choices=recipes, help=f"what the flags below are worth where they aren't given ({stated('recipe')})"
@@ -136,6 +127,7 @@ def _add_recipe(
     add("--cutmix", metavar="ALPHA", help="paste a box of one image into another, its area from Beta(ALPHA, ALPHA)")
     add("--label_smoothing", metavar="E", help="spread E of a training label over all classes")
     add("--ema", metavar="DECAY", help="keep a moving average of all weights too, 0 for none")
+    return parser
 
 
 def add_by_hand(parser: Parser, checkpoints: str) -> None:
@@ -235,8 +227,13 @@ def counts(text: str) -> tuple[int, ...]:
 
 
 def whole(text: str) -> int:
-    """A number of completed epochs, of pixels."""
+    """A whole number of at least 0."""
     return _number(text, int, lambda value: value >= 0, "a whole number of at least 0")
+
+
+def epochs(text: str) -> int:
+    """A number of epochs that a step counter of any backend can hold."""
+    return _number(text, int, lambda value: 1 <= value <= 10**6, "a whole number from 1 to 1000000")
 
 
 def threads(text: str) -> int:
@@ -272,6 +269,11 @@ def fraction(text: str) -> float:
     return _number(text, float, lambda value: 0 <= value < 1, "a number from 0 up to but not 1")
 
 
+def shift(text: str) -> float:
+    """A fraction of an image's size, or pixels of the largest image."""
+    return _number(text, float, lambda value: 0 <= value <= 4096, "a number from 0 to 4096")
+
+
 def angle(text: str) -> float:
     """Degrees, up to what is left of an image."""
     return _number(text, float, lambda value: 0 <= value <= 180, "degrees from 0 to 180")
@@ -305,7 +307,7 @@ def _number(text: str, kind: type, fits: Callable[[float], bool], expected: str)
 
 # What turns the text of a flag into its value.
 TYPES: dict[str, Callable[[str], object]] = {
-    "epochs": count,
+    "epochs": epochs,
     "batch_size": count,
     "lr": positive,
     "momentum": fraction,
@@ -325,8 +327,8 @@ TYPES: dict[str, Callable[[str], object]] = {
     "reg": non_negative,
     "rotation_range": angle,
     "zoom_range": fraction,
-    "width_shift_range": non_negative,
-    "height_shift_range": non_negative,
+    "width_shift_range": shift,
+    "height_shift_range": shift,
     "shear_range": angle,
     "pad_crop": whole,
     "flip": one_of("none", "random", "alternate"),

@@ -20,10 +20,8 @@ class Recipe:
         warmup_epochs: first epochs, in which the rate rises step by step (see `pipeline.nn.optimizer`).
         nesterov: whether SGD looks ahead along its momentum (Nesterov, 1983).
         reg: L2 coefficient of every convolution and dense kernel; k is what SGD calls a weight decay of 2k.
-        rotation_range, zoom_range, width_shift_range, height_shift_range, shear_range, pad_crop: see
+        rotation_range, zoom_range, width_shift_range, height_shift_range, shear_range, flip, pad_crop: see
             `pipeline.preprocessing.AffineAugmentation`.
-        flip: mirror no image, "none", half of them drawn anew each epoch, "random", or each in every second epoch,
-            "alternate".
         cutout, mixup, cutmix, label_smoothing: see `pipeline.preprocessing.Mixing`.
         ema: decay of the weights' moving average (see `pipeline.nn.average`); 0 keeps none.
     """
@@ -67,8 +65,7 @@ class Recipe:
             width_shift_range=self.width_shift_range,
             height_shift_range=self.height_shift_range,
             shear_range=self.shear_range,
-            horizontal_flip=self.flip != "none",
-            alternate_flip=self.flip == "alternate",
+            flip=self.flip,
             pad_crop=self.pad_crop,
         )
         return None if aug == AffineAugmentation() else aug

@@ -19,7 +19,7 @@ from pipeline.io.atomic import check_folder
 from pipeline.io.batches import Batches
 from pipeline.io.checkpoint import Checkpoint
 from pipeline.io.checkpointfolder import find_checkpoint, list_checkpoints
-from pipeline.io.history import CURVES, new_history
+from pipeline.io.history import curves, new_history
 from pipeline.recipe import NAMES, Recipe, all_values
 from pipeline.utils.schedules import decay_after_warmup
 
@@ -184,7 +184,7 @@ def _resolve(
             raise InputError(f"checkpoint {checkpoint.path} has --recipe {recipe!a:.100}; there is no such recipe")
         if missing := (arguments.RUN_DEFAULTS | dict(defaults)).keys() - saved.keys():
             raise InputError(f"checkpoint {checkpoint.path} lacks the values of {', '.join(sorted(missing))}")
-        if any(len(checkpoint.history[curve]) != checkpoint.epoch for curve in CURVES):
+        if any(len(checkpoint.history[curve]) != checkpoint.epoch for curve in curves(record)):
             raise InputError(f"checkpoint {checkpoint.path} lacks epochs of a curve")
         for name in ("stages", "filters", "reg"):
             if saved[name] != checkpoint.network.get(name):
@@ -194,8 +194,8 @@ def _resolve(
     if saved is not None and saved["schedule"] == "constant":
         free.add("epochs")
     args = arguments.resolve(given, defaults, saved, options, free)
-    if args.warmup_epochs >= args.epochs:
-        raise InputError(f"--warmup_epochs {args.warmup_epochs}: expected fewer than --epochs {args.epochs}")
+    if args.warmup_epochs > args.epochs:
+        raise InputError(f"--warmup_epochs {args.warmup_epochs}: expected at most --epochs {args.epochs}")
     return args, {name: getattr(args, name) for name in arguments.RUN_DEFAULTS | defaults}
 
 

@@ -3,9 +3,9 @@
 import gc
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import keras
@@ -206,8 +206,13 @@ def _train(
 
     def begin_epoch(number: int, logs: dict | None = None) -> None:
         train.set_epoch(number, batch if number == epoch else 0)
+        if run.decay:
+            model.optimizer.learning_rate = run.rate(history, number)
         if number in waiting:
             set_rate(number, 0, waiting.pop(number))
+
+    def end_epoch(number: int, logs: dict) -> None:
+        logs["learning_rate"] = last_learning_rate(model.optimizer)  # for the progress bar
 
     def set_rate(epoch: int, batch: int, rate: float) -> None:
         model.optimizer.learning_rate = run.change_rate(history, (epoch, batch), rate / run.share(epoch))
@@ -216,7 +221,9 @@ def _train(
         """What to do after so many epochs and batches; sees to another learning rate if that is the answer."""
         if stop.terminated or not (on_terminal and sys.stdin.isatty()) or epoch == last:
             return "give up" if failed else "stop"
-        message = f"after epoch {epoch}, batch {batch}, learning rate {last_learning_rate(model.optimizer):g}:"
+        now, aim = last_learning_rate(model.optimizer), run.rate(history, epoch)
+        rising = f", rising to {aim:g}" if (epoch, batch) < (run.recipe.warmup_epochs, 0) else ""
+        message = f"after epoch {epoch}, batch {batch}, learning rate {now:g}{rising}:"
         answer = console.ask(message, given_up=lambda: stop.terminated)
         if answer in ("stop", "go on"):
             return answer
@@ -231,8 +238,7 @@ def _train(
         checkpoints, stop, train.steps, run.start, metrics, run.args.checkpoint_seconds, ask_or_stop
     )
     callbacks = [
-        keras.callbacks.LambdaCallback(on_epoch_begin=begin_epoch),
-        *([keras.callbacks.LearningRateScheduler(partial(run.rate, history))] if run.decay else []),
+        keras.callbacks.LambdaCallback(on_epoch_begin=begin_epoch, on_epoch_end=end_epoch),
         *([WeightAverage(average, val, AsyncCallbackList([batch_checkpoint], model=model))] if average else []),
         monitor,
         EpochCheckpoint(run.folder, run.args.every, checkpoints),
@@ -263,21 +269,28 @@ def _train(
 def _fit(
     model: keras.Model, train: Batches, val: Batches, initial_epoch: int, last: int, callbacks: AsyncCallbackList
 ) -> None:
+    with callbacks, _own_failures(train, val):
+        model.fit(
+            train.for_keras(),
+            validation_data=val.for_keras(),
+            initial_epoch=initial_epoch,
+            epochs=last,
+            callbacks=callbacks,
+            # The batches come shuffled; Keras would do it again, from a random state that no checkpoint holds.
+            shuffle=False,
+            verbose=0,
+        )
+
+
+@contextmanager
+def _own_failures(*sources: Batches) -> Iterator[None]:
+    """Why a batch could not be made, in place of what TensorFlow makes of it."""
     try:
-        with callbacks:
-            model.fit(
-                train.for_keras(),
-                validation_data=val.for_keras(),
-                initial_epoch=initial_epoch,
-                epochs=last,
-                callbacks=callbacks,
-                # The batches come shuffled; Keras would do it again, from a random state that no checkpoint holds.
-                shuffle=False,
-                verbose=0,
-            )
+        yield
     except Exception:
-        if failure := train.failure or val.failure:
-            raise failure from None
+        for batches in sources:
+            if batches.failure:
+                raise batches.failure from None
         raise
 
 
@@ -296,10 +309,11 @@ def _finish_epoch(
     # Only validation is left, which Keras has no fit for.
     everyone = called(in_fit=False)
     everyone.on_epoch_begin(epoch)
-    val_logs = model.evaluate(val.for_keras(), verbose=0, return_dict=True, callbacks=everyone)
-    run.checkpoint.restore_metrics(model)
-    logs = model.get_metrics_result()
-    everyone.on_epoch_end(epoch, logs | {f"val_{name}": value for name, value in val_logs.items()})
+    with _own_failures(val):
+        val_logs = model.evaluate(val.for_keras(), verbose=0, return_dict=True, callbacks=everyone)
+        run.checkpoint.restore_metrics(model)
+        logs = model.get_metrics_result()
+        everyone.on_epoch_end(epoch, logs | {f"val_{name}": value for name, value in val_logs.items()})
 
 
 def _keep_earlier_runs(run: Run, history: dict, paths: Sequence[Path]) -> None:

@@ -47,6 +47,7 @@ def test_help_states_the_defaults():
         ("--workers", "0"), ("--every", "0"), ("--limit", "0"), ("--stop_after", "x"), ("--precision", "float16"),
         ("--recipe", "best"), ("--schedule", "step"), ("--warmup_epochs", "-1"), ("--pad_crop", "1.5"), ("--ema", "1"),
         ("--flip", "yes"), ("--cutout", "-1"), ("--mixup", "1e-9"), ("--cutmix", "nan"), ("--label_smoothing", "1"),
+        ("--width_shift_range", "1e300"), ("--epochs", "1e6"), ("--epochs", "1000001"),
         ("--holdout", "0"), ("--rotation_range", "181"), ("--zoom_range", "1"), ("--width_shift_range", "inf"),
     ],
 )  # fmt: skip

@@ -20,7 +20,7 @@ def test_all_at_once_equals_keras_own_transform():
     from tensorflow.keras.preprocessing.image import apply_affine_transform
 
     images, draws = smooth_images(32, 32), np.random.default_rng(1).random((12, DRAWS))
-    aug = AffineAugmentation(18, 0.15, 0.2, 0.1, 10, True)
+    aug = AffineAugmentation(18, 0.15, 0.2, 0.1, 10, "random")
     for image, (x, y, flip, rotation, shear, zoom_x, zoom_y, *_), result in zip(
         images, draws, aug(images, draws), strict=True
     ):
@@ -82,7 +82,7 @@ def test_half_of_the_images_are_mirrored_exactly():
     images = smooth_images(20, 24)
     draws = np.tile(MIDDLE, (12, 1))
     draws[:, 2] = np.linspace(0.0, 0.99, 12)
-    varied = AffineAugmentation(horizontal_flip=True)(images, draws)
+    varied = AffineAugmentation(flip="random")(images, draws)
     for image, draw, result in zip(images, draws[:, 2], varied, strict=True):
         np.testing.assert_array_equal(result, image[:, ::-1] if draw < 0.5 else image)
 
@@ -98,14 +98,14 @@ def test_nothing_asked_for_changes_nothing():
 def test_an_image_is_varied_the_same_wherever_in_a_batch_it_lies(shape):
     rng = np.random.default_rng(0)
     images, draws = rng.integers(0, 256, shape, np.uint8), rng.random((shape[0], DRAWS))
-    aug = AffineAugmentation(18, 0.15, 0.2, 0.2, 10, True, pad_crop=min(2, min(shape[1:3]) - 1))
+    aug = AffineAugmentation(18, 0.15, 0.2, 0.2, 10, "random", pad_crop=min(2, min(shape[1:3]) - 1))
     one_by_one = np.concatenate([aug(image[None], draw[None]) for image, draw in zip(images, draws, strict=True)])
     np.testing.assert_array_equal(aug(images, draws), one_by_one)
 
 
 def test_a_point_is_read_where_one_warp_of_the_image_alone_reads_it():
     images, draws = smooth_images(64, 64), np.random.default_rng(1).random((12, DRAWS))
-    aug = AffineAugmentation(18, 0.15, 0.2, 0.2, 10, True)
+    aug = AffineAugmentation(18, 0.15, 0.2, 0.2, 10, "random")
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     for image, matrix, result in zip(images, aug.matrices(64, 64, draws), aug(images, draws), strict=True):
         expected = cv2.warpAffine(image, matrix, (64, 64), flags=flags, borderMode=cv2.BORDER_REPLICATE)
@@ -120,6 +120,7 @@ def test_a_point_is_read_where_one_warp_of_the_image_alone_reads_it():
         {"zoom_range": 1.0},
         {"zoom_range": (1.2, 0.8)},
         {"shear_range": float("inf")},
+        {"flip": "sideways"},
     ],
 )
 def test_ranges_that_mean_nothing_are_refused(ranges):
@@ -148,7 +149,7 @@ def test_every_offset_of_a_crop_is_as_likely_as_any_other():
 
 def test_a_flip_that_alternates_shows_each_image_both_ways_in_two_epochs():
     images, samples = smooth_images(20, 24), np.arange(50, 62)
-    aug = AffineAugmentation(horizontal_flip=True, alternate_flip=True)
+    aug = AffineAugmentation(flip="alternate")
     epochs = [aug(images, aug.draws(1, epoch, samples)) for epoch in range(4)]
     for even, odd in zip(epochs[0], epochs[1], strict=True):
         np.testing.assert_array_equal(odd, even[:, ::-1])
@@ -156,7 +157,7 @@ def test_a_flip_that_alternates_shows_each_image_both_ways_in_two_epochs():
         np.testing.assert_array_equal(one, other)
     mirrored = (aug.draws(1, 0, np.arange(10_000))[:, 2] < 0.5).mean()
     assert abs(mirrored - 0.5) < 5 * np.sqrt(0.25 / 10_000)
-    anew = AffineAugmentation(horizontal_flip=True)
+    anew = AffineAugmentation(flip="random")
     halves = [anew.draws(1, epoch, np.arange(10_000))[:, 2] < 0.5 for epoch in (0, 1)]
     assert abs((halves[0] == halves[1]).mean() - 0.5) < 5 * np.sqrt(0.25 / 10_000)
 

@@ -46,7 +46,7 @@ def test_training_sees_each_sample_at_most_once_and_drops_the_tail(images):
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_an_epoch_is_the_same_whatever_came_before(images, workers):
-    aug = AffineAugmentation(width_shift_range=0.1, height_shift_range=0.1, horizontal_flip=True)
+    aug = AffineAugmentation(width_shift_range=0.1, height_shift_range=0.1, flip="random")
     straight, jumped = make(images, training=True, aug=aug), make(images, training=True, aug=aug, workers=workers)
     for epoch in range(4):
         straight.set_epoch(epoch)

@@ -84,6 +84,15 @@ def test_curves_start_at_epoch_1_on_axes_of_their_own_with_changes_by_hand_marke
     assert loss.texts[0].get_text() == "learning rate 0.01"
 
 
+def test_the_curves_of_averaged_weights_are_drawn_beside():
+    names = ("loss", "accuracy", "val_loss", "val_accuracy", "ema_val_loss", "ema_val_accuracy", "learning_rate")
+    curves = {name: [number, number + 0.5] for number, name in enumerate(names)}
+    loss, accuracy = draw_history(curves | {"run": {"arguments": {"ema": 0.9}}}).axes
+    assert [list(line.get_ydata()) for line in loss.lines] == [[0, 0.5], [2, 2.5], [4, 4.5]]
+    assert [list(line.get_ydata()) for line in accuracy.lines] == [[1, 1.5], [3, 3.5], [5, 5.5]]
+    assert [text.get_text() for text in loss.get_legend().get_texts()][-1] == "validation, averaged weights"
+
+
 class Watcher(keras.callbacks.Callback):
     """Keeps what it is told."""
 

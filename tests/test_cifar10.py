@@ -13,6 +13,7 @@ import time
 import zlib
 
 import cv2
+import keras
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -174,6 +175,18 @@ def test_a_folder_of_images_loads_as_rgb_in_the_order_of_names(image_folder):
     assert dataset.classes == ("ant", "bee")
     assert dataset.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert dataset.train_images[4, 0, 0].tolist() == [200, 100, 10]
+
+
+def test_a_mirrored_image_is_scored_on_a_line_of_its_own(image_folder, command, tmp_path):
+    flags = ("--stages", "1", "--filters", "4,8", "--batch_size", "2", "--epochs", "1", "--holdout", "2")
+    command("resnet_cifar10_decay.py", "--data", image_folder, *flags)
+    done = command("rank_accuracy.py", "--model", "output/resnet_cifar10.hdf5", "--tta", "flip", "--json", "rank.json")
+    model = keras.models.load_model(tmp_path / "output" / "resnet_cifar10.hdf5", compile=False)
+    data, mean = load_cifar10(str(image_folder)), load_cifar10(str(image_folder), holdout=2).mean_image()
+    scores = [model.predict(images - mean, verbose=0) for images in (data.test_images, data.test_images[:, :, ::-1])]
+    for sum_of_scores, how in ((scores[0], ""), (sum(scores), ", mean over the image and its mirror image")):
+        accuracy = np.mean(sum_of_scores.argmax(axis=1) == data.test_labels)
+        assert f"\nrank-1{how}: {100 * accuracy:.2f}%\n" in done.stdout
 
 
 def test_a_broken_image_is_named(image_folder):

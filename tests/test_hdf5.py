@@ -131,7 +131,7 @@ def test_evaluation_gives_every_image_in_order(data):
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_an_epoch_is_the_same_whatever_came_before_and_however_many_workers(data, workers):
-    options = {"aug": AffineAugmentation(rotation_range=18, horizontal_flip=True), "training": True, "seed": 5}
+    options = {"aug": AffineAugmentation(rotation_range=18, flip="random"), "training": True, "seed": 5}
     straight = HDF5DatasetGenerator(data, 16, **options)
     resumed = HDF5DatasetGenerator(data, 16, **options, workers=workers)
     for epoch in range(4):
@@ -317,3 +317,6 @@ def test_a_file_cut_short_under_a_training_is_named(tmp_path, data):
     os.truncate(victim, 3000)
     with pytest.raises(ValueError, match=r"^data file .*victim\.hdf5 was cut short; build it again$"):
         training._fit(model, batches, batches, 0, 1, AsyncCallbackList(add_history=True, model=model))
+    named = pytest.raises(ValueError, match=r"^data file .*victim\.hdf5 was cut short; build it again$")
+    with named, training._own_failures(batches):
+        model.evaluate(batches.for_keras(), verbose=0)

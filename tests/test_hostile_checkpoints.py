@@ -260,6 +260,17 @@ def test_a_good_one_that_was_sealed_anew_is_taken(good):
     assert "input_bn/gamma" in read_checkpoint(good).averages
 
 
+def test_averages_whose_curves_are_empty_are_no_run_to_go_on_with(command, good):
+    forge(good, averaged(state(lambda content: content["history"].update(ema_val_loss=[], ema_val_accuracy=[]))))
+    done = command("resnet_cifar10.py", "--model", good, "--epochs", "2", code=2)
+    assert "lacks epochs of a curve" in done.stderr
+
+
+def test_a_network_that_does_not_name_its_stem_has_the_usual_one(command, good):
+    forge(good, state(lambda content: content["network"].pop("dataset") and None))
+    assert "images: 360\n" in command("rank_accuracy.py", "--model", good).stdout
+
+
 def test_a_recipe_that_is_not_there_is_named(command, good):
     forge(good, arguments(recipe="best"))
     done = command("resnet_cifar10.py", "--model", good, "--epochs", "2", code=2)

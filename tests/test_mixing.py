@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from pipeline.io.batches import ArrayBatches
+from pipeline.io.cifar10 import cifar10_batches, load_cifar10
 from pipeline.preprocessing import Mixing
+from pipeline.recipe import Recipe
 
 COUNT, CLASSES = 64, 10
 SAMPLES = np.arange(1000, 1000 + COUNT)
@@ -128,3 +130,10 @@ def test_evaluation_sees_images_as_they_are_and_training_mixes_after_the_mean_is
         images, np.zeros(8, int), ("a", "b"), 8, mixing=Mixing(cutout=4), preprocessors=[Less()], training=True
     )
     assert set(np.unique(train[0][0])) == {0.0, 50.0}
+    options = {"limit": 64, "holdout": None, "batch_size": 64, "seed": 0, "workers": 1}
+    train, test = cifar10_batches("digits", Recipe(cutout=8, mixup=1.0, label_smoothing=0.1), **options)
+    digits = load_cifar10("digits", limit=64)
+    images, labels = test[0]
+    np.testing.assert_array_equal(images, digits.test_images - digits.mean_image())
+    np.testing.assert_array_equal(labels, np.eye(10)[digits.test_labels])
+    assert train[0][1].max() < 1.0

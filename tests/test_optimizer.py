@@ -1,8 +1,13 @@
 """Learning rates: schedules by the epoch, warm-up by the step."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from pipeline.nn.optimizer import WarmupSGD, last_learning_rate
 from pipeline.utils.schedules import CosineDecay, PolynomialDecay, decay_after_warmup
@@ -12,6 +17,11 @@ def test_cosine_equals_keras_own():
     stock = keras.optimizers.schedules.CosineDecay(0.1, decay_steps=150)
     for epoch in range(151):
         assert CosineDecay(0.1, 150)(epoch) == pytest.approx(float(stock(epoch)), abs=1e-8)
+
+
+@pytest.mark.parametrize("name", ["poly", "cosine"])
+def test_a_run_may_be_all_warm_up(name):
+    assert [decay_after_warmup(name, 3, 3)(epoch) for epoch in range(3)] == [1.0] * 3
 
 
 @pytest.mark.parametrize(("name", "decay"), [("poly", PolynomialDecay), ("cosine", CosineDecay)])
@@ -60,3 +70,10 @@ def test_its_variables_are_those_of_sgd():
     train(ours, 1)
     train(stock, 1)
     assert [v.path for v in ours.variables] == [v.path for v in stock.variables]
+
+
+def test_on_jax_rates_and_averages_are_the_same():
+    files = [ROOT / "tests" / name for name in ("test_optimizer.py", "test_average.py")]
+    words = [sys.executable, "-m", "pytest", "-q", "-k", "rises or last_step or recursion or stand_in", *files]
+    done = subprocess.run(words, cwd=ROOT, env=os.environ | {"KERAS_BACKEND": "jax"}, capture_output=True, text=True)
+    assert "4 passed" in done.stdout, done.stdout + done.stderr

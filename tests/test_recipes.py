@@ -67,7 +67,7 @@ def test_published_is_the_default_and_by_hand_the_rate_stays(command, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--warmup_epochs", "1"), "--warmup_epochs 1: expected fewer than --epochs 1"),
+        (("--warmup_epochs", "2"), "--warmup_epochs 2: expected at most --epochs 1"),
         (("--pad_crop", "32"), "--pad_crop 32: expected at most 31, for images of 32x32 pixels"),
         (("--cutout", "33"), "--cutout 33: expected at most 32, for images of 32x32 pixels"),
         (("--holdout", "1437"), "--holdout 1437 leaves nothing of 1437 training images; expected fewer"),

@@ -298,6 +298,15 @@ def test_the_newest_and_the_best_stay_over_a_restart(model, tmp_path):
     assert names(tmp_path) == ["epoch_2.hdf5", "epoch_4.hdf5", "epoch_5.hdf5", "epoch_5_batch_7.hdf5"]
 
 
+def test_the_best_is_that_of_the_averaged_weights_where_a_run_keeps_them(model, tmp_path):
+    history = new_history({"arguments": {"ema": 0.9}})
+    for epoch, (raw, averaged) in enumerate([(0.3, 0.8), (0.9, 0.5), (0.5, 0.6), (0.6, 0.7)], start=1):
+        logs = {"loss": 1.0, "accuracy": 0.5, "val_loss": 1.0, "val_accuracy": raw}
+        append_epoch(history, logs | {"ema_val_loss": 1.0, "ema_val_accuracy": averaged}, 0.1)
+        assert CheckpointFolder(tmp_path, history=history, keep=1).save(model, epoch)
+    assert names(tmp_path) == ["epoch_1.hdf5", "epoch_4.hdf5"]
+
+
 def test_seconds_between_checkpoints_count_through_validation_and_the_end_of_an_epoch(model, monkeypatch, tmp_path):
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
     monkeypatch.setattr(batchcheckpoint, "time", clock)
@@ -525,11 +534,14 @@ def test_curves_that_are_missing_are_written_by_a_run_that_is_done(command, stra
 def typed(monkeypatch):
     """Makes a run in this process believe that it is on a terminal; each menu gets the next of the answers."""
 
+    asked = []
+
     def answer(*answers):
         answers = iter(answers)
         monkeypatch.setattr(command_module.Stream, "isatty", lambda self: True, raising=False)
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
-        monkeypatch.setattr(console, "ask", lambda message, given_up: next(answers))
+        monkeypatch.setattr(console, "ask", lambda message, given_up: asked.append(message) or next(answers))
+        return asked
 
     return answer
 
@@ -544,6 +556,16 @@ def test_a_chosen_rate_is_safe_at_once(command, stop_at, typed, tmp_path, monkey
     run = read_checkpoint(tmp_path / "output" / "checkpoints" / "epoch_0_batch_2.hdf5").history["run"]
     assert run["learning_rate_changes"] == [[0, 2, 0.02]]
     assert run["arguments"]["lr"] == 0.02
+
+
+def test_within_a_warm_up_the_menu_tells_both_rates_and_takes_the_one_to_rise_to(command, stop_at, typed, tmp_path):
+    stop_at("train", 2)
+    asked = typed(0.04)
+    command(BY_HAND, *RUN, "--warmup_epochs", "1")
+    assert asked == ["after epoch 0, batch 2, learning rate 0.05, rising to 0.1:"]
+    history = json.loads((tmp_path / "output" / "resnet_cifar10.json").read_text())
+    assert history["learning_rate"] == [0.04, 0.04]
+    assert history["run"]["learning_rate_changes"] == [[0, 2, 0.04]]
 
 
 def test_a_terminal_that_closes_loses_nothing(terminal, tmp_path):

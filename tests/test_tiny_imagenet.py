@@ -438,14 +438,11 @@ def test_images_held_out_of_training_are_validated_on_and_no_others(built):
     everything = batches_of(built, Recipe())[0]
     train, val = batches_of(built, Recipe(), holdout=7)
     assert (train.num_images, val.num_images) == (everything.num_images - 7, 7)
-    rows = {path.tobytes() for batches in (train, val) for images, _ in batches for path in images}
-    whole = {image.tobytes() for images, _ in batches_of(built, Recipe(), holdout=1)[0] for image in images}
-    assert len(rows & whole) > 1
     assert sorted(np.concatenate([train._rows, val._rows]).tolist()) == list(range(everything.num_images))
     limited, same = batches_of(built, Recipe(), holdout=7, limit=10)
     assert (limited.num_images, same.num_images) == (10, 7)
     np.testing.assert_array_equal(val._rows, same._rows)
-    with pytest.raises(ValueError, match="can't be left out, expected fewer"):
+    with pytest.raises(ValueError, match=r"--holdout [0-9]+ leaves nothing of"):
         batches_of(built, Recipe(), holdout=everything.num_images)
 
 

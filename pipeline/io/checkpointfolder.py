@@ -14,7 +14,7 @@ from pipeline.command import printable
 from pipeline.errors import InputError
 from pipeline.io.checkpoint import Checkpoint, progress_in, read_checkpoint
 from pipeline.io.checkpointwriter import save_checkpoint
-from pipeline.io.history import best_measured, new_history
+from pipeline.io.history import new_history, validation_accuracy
 from pipeline.io.lock import Lock
 from pipeline.nn.average import MovingAverage
 
@@ -113,7 +113,7 @@ class CheckpointFolder:
         superfluous = {progress for progress in named if progress[1] and progress < newest}
         if self.keep is not None:
             epochs = sorted(progress for progress in named if not progress[1] and progress <= newest)
-            accuracy = best_measured(self.history)
+            accuracy = validation_accuracy(self.history)
             best = max(epochs, key=lambda progress: accuracy[progress[0] - 1 : progress[0]], default=None)
             superfluous |= {progress for progress in epochs[: -self.keep] if progress != best}
         for progress in superfluous:

@@ -22,7 +22,7 @@ from pipeline.io.digits import load_digits
 from pipeline.io.files import read_regular
 from pipeline.io.imagereader import ImageReader
 from pipeline.io.pickledarrays import read_pickled
-from pipeline.preprocessing import MeanImagePreprocessor, Mirror
+from pipeline.preprocessing import MeanImagePreprocessor
 from pipeline.recipe import Recipe
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -77,20 +77,20 @@ def cifar10_batches(
 
 
 def cifar10_split(
-    data: str | None, split: str, *, limit: int | None, holdout: int | None, mirrored: bool = False, **options
+    data: str | None, split: str, *, limit: int | None, holdout: int | None, mirrors: bool = False, **options
 ) -> ArrayBatches:
     """What a network is scored on that was trained on `data`, with `limit` and `holdout`, less its training mean.
 
     Args:
         split: "test" for every test image, "val" for those that training validated on.
-        mirrored: whether the images are mirrored.
+        mirrors: whether they are to be scored mirrored too.
         options: batch_size and workers (see `Batches`).
 
     Raises:
         InputError: the data can't be read, or doesn't show the same mirrored.
     """
     whole = load_cifar10(data)
-    if mirrored and not whole.mirrors:
+    if mirrors and not whole.mirrors:
         raise InputError(f"--data {data} is not what it shows once it is mirrored; leave the flip out")
     trained = whole.choose(limit, holdout)
     scored = trained if split == "val" else whole
@@ -99,7 +99,6 @@ def cifar10_split(
         scored.test_labels,
         whole.classes,
         preprocessors=[MeanImagePreprocessor(trained.mean_image())],
-        aug=Mirror() if mirrored else None,
         **options,
     )
 
@@ -116,7 +115,7 @@ def load_cifar10(data: str | None = None, limit: int | None = None, holdout: int
         InputError: nothing of this kind is there, it can't be downloaded, or what is there isn't whole.
     """
     dataset = load_digits() if data == "digits" else _load(data)
-    return dataset if limit is None and holdout is None else dataset.choose(limit, holdout)
+    return dataset.choose(limit, holdout)
 
 
 def _load(data: str | None) -> Dataset:

@@ -23,12 +23,14 @@ class Dataset:
         """A part of the data, by a fixed shuffle.
 
         Args:
-            limit: this many training and test images; all if None or where there are fewer.
-            holdout: the first so many training images take the place of the test images, and are not trained on.
+            limit: this many training images, and as many test images; all if None or where there are fewer.
+            holdout: so many training images, all of them, take the place of the test images, and are not trained on.
 
         Raises:
             InputError: nothing would be left to train on.
         """
+        if limit is None and holdout is None:
+            return self
         train, test = (np.random.default_rng(0).permutation(len(y)) for y in (self.train_labels, self.test_labels))
         if holdout is not None and holdout >= len(train):
             raise InputError(f"--holdout {holdout} leaves nothing of {len(train)} training images; expected fewer")

@@ -67,7 +67,9 @@ class HDF5DatasetGenerator(Batches):
         self.class_names = names if len(names) == classes else tuple(map(str, range(classes)))
         self._rows = np.arange(len(dataset.labels))
         if not 0 <= skip < len(self._rows):
-            raise InputError(f"{dataset.path} holds {len(self._rows)} images; {skip} can't be left out, expected fewer")
+            raise InputError(
+                f"--holdout {skip} leaves nothing of {len(self._rows)} images in {dataset.path}; expected fewer"
+            )
         if limit is not None or skip:
             chosen = randomness.permutation(0, 0, len(self._rows))[skip:]
             self._rows = np.sort(chosen[:limit])

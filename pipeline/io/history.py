@@ -38,7 +38,7 @@ def is_averaged(run: dict) -> bool:
     return bool(run.get("arguments", {}).get("ema"))
 
 
-def best_measured(history: dict) -> list[float]:
+def validation_accuracy(history: dict) -> list[float]:
     """The validation accuracy of each epoch, that of the averaged weights if the run keeps them."""
     return history.get("ema_val_accuracy", history["val_accuracy"])
 

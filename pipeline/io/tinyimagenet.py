@@ -175,7 +175,7 @@ def tiny_imagenet_batches(
 
     Args:
         train, val, mean: the files `train.hdf5`, `val.hdf5` and `mean.json`, which is subtracted.
-        limit: take this many images of each, a fixed choice; all if None.
+        limit: take this many images of each, a fixed choice; all if None, and of those held out.
         holdout: validate on so many images of `train`, a fixed choice, which are not trained on, instead of on `val`.
         options: batch_size, seed and workers (see `Batches`).
 

@@ -19,9 +19,6 @@ class MovingAverage:
         model: a built network. Whoever trains it calls `update` after each step.
         decay: above 0, below 1.
         steps: number of steps that were taken already.
-
-    Raises:
-        KeyError: `restore` lacks a weight.
     """
 
     def __init__(self, model: keras.Model, decay: float, steps: int = 0) -> None:

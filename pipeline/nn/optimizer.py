@@ -27,7 +27,7 @@ class WarmupSGD(keras.optimizers.SGD):
         if not self.warmup_steps:
             return rate
         steps = keras.ops.cast(self.iterations + 1, rate.dtype)
-        return rate * keras.ops.minimum(1.0, steps / self.warmup_steps)
+        return rate * keras.ops.minimum(1.0, steps / float(self.warmup_steps))
 
 
 def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:

@@ -13,6 +13,9 @@ import numpy as np
 from pipeline.errors import InputError
 from pipeline.utils import memory, randomness
 
+FLIPS = ("none", "random", "alternate")
+"""What `AffineAugmentation` may be told of mirroring."""
+
 # How many points a call of OpenCV reads from at most, so that they stay in a processor's caches: about 2 MB in all; and
 # in how many rows, which it counts in 16 bits.
 _POINTS = 1 << 17
@@ -29,7 +32,7 @@ _VARIATION, _MIRRORING = 0, 1
 class AffineAugmentation:
     """Random rotation, zoom, shifts, shear, mirroring and crops, composed into one affine warp an image.
 
-    The arguments up to `horizontal_flip` mean what Keras' `ImageDataGenerator` gave these names; all are drawn
+    The ranges mean what Keras' `ImageDataGenerator` gave these names; all are drawn
     uniformly, about the image's centre, with bilinear interpolation, and edges are repeated.
 
     Args:
@@ -39,19 +42,19 @@ class AffineAugmentation:
         width_shift_range, height_shift_range: largest shift either way, as a fraction of the image's width and height
             if below 1, else in pixels; not rounded to whole pixels.
         shear_range: largest shear angle either way, in degrees.
-        horizontal_flip: mirror half of the images.
-        alternate_flip: mirror in every second epoch the half that was not mirrored in the one before, instead of
-            drawing it anew: two epochs show each image both ways (Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single
-            GPU", arXiv:2404.00498).
+        flip: mirror no image, "none", a half of them drawn anew in each epoch, "random", or in every second epoch the
+            half that was not mirrored in the one before, "alternate": two epochs show each image both ways (Jordan,
+            "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", arXiv:2404.00498).
         pad_crop: N pads an image by N pixels on each side, in which it is mirrored without repeating its edge, and
             crops it back to its size anywhere: a shift of up to N whole pixels either way (He et al.,
-            arXiv:1512.03385, pad with zeros). With it, everything beyond an edge is mirrored in.
+            arXiv:1512.03385, pad with zeros). With it, all that is read beyond an edge, up to an image's size, is
+            mirrored in.
 
     An augmentation holds no random state: what it does to a sample follows from the numbers of `draws`.
 
     Raises:
-        InputError: (a `ValueError`) a range is negative or not finite, a zoom factor is not above 0, or, where images
-            are varied, `pad_crop` is not less than their height and width.
+        InputError: (a `ValueError`) a range is negative or not finite, a zoom factor is not above 0, `flip` is another
+            word, or, where images are varied, `pad_crop` is not less than their height and width.
     """
 
     rotation_range: float = 0.0
@@ -59,14 +62,15 @@ class AffineAugmentation:
     width_shift_range: float = 0.0
     height_shift_range: float = 0.0
     shear_range: float = 0.0
-    horizontal_flip: bool = False
-    alternate_flip: bool = False
+    flip: str = "none"
     pad_crop: int = 0
 
     def __post_init__(self) -> None:
         for name in ("rotation_range", "width_shift_range", "height_shift_range", "shear_range", "pad_crop"):
             if not 0.0 <= getattr(self, name) < np.inf:
                 raise InputError(f"{name} is {getattr(self, name)}; expected a number of at least 0")
+        if self.flip not in FLIPS:
+            raise InputError(f"flip is {self.flip!r}; expected one of {', '.join(FLIPS)}")
         lowest, highest = self._zoom_factors()
         if not 0.0 < lowest <= highest < np.inf:
             raise InputError(f"zoom_range is {self.zoom_range}; expected factors above 0, as 0.15 or (0.85, 1.15)")
@@ -74,7 +78,7 @@ class AffineAugmentation:
     def draws(self, seed: int, epoch: int, samples: np.ndarray) -> np.ndarray:
         """Numbers in [0, 1), float64 (n, 9), a function of seed, epoch and each sample's index in `samples` (n,)."""
         uniforms = randomness.uniforms(seed, epoch, samples, _DRAWS, _VARIATION)
-        if self.alternate_flip:
+        if self.flip == "alternate":
             uniforms[:, 2] = randomness.alternating(seed, epoch, samples, _MIRRORING)
         return uniforms
 
@@ -101,7 +105,7 @@ class AffineAugmentation:
         shift_y = either_way[:, 1] * self.height_shift_range * (height if self.height_shift_range < 1.0 else 1.0)
         crop_x, crop_y = (np.floor(uniforms[:, 7:9] * (2 * self.pad_crop + 1)) - self.pad_crop).T
         shift_x, shift_y = shift_x + crop_x, shift_y + crop_y
-        mirror = np.where((uniforms[:, 2] < 0.5) & self.horizontal_flip, -1.0, 1.0)
+        mirror = np.where((uniforms[:, 2] < 0.5) & (self.flip != "none"), -1.0, 1.0)
         rotation = np.deg2rad(either_way[:, 3] * self.rotation_range)
         shear = np.deg2rad(either_way[:, 4] * self.shear_range)
         lowest, highest = self._zoom_factors()

@@ -42,7 +42,7 @@ def decay_after_warmup(schedule: str, epochs: int, warmup_epochs: int) -> Callab
     """The share of the learning rate that `schedule`, a key of `DECAYS`, leaves after so many completed epochs.
 
     It is 1 in the first `warmup_epochs` of all `epochs`, within which the optimizer itself raises the rate step by step
-    (see `pipeline.nn.optimizer`), and falls over the rest.
+    (see `pipeline.nn.optimizer`), and falls over the rest, if there is any.
     """
-    decay = DECAYS[schedule](1.0, epochs - warmup_epochs)
+    decay = DECAYS[schedule](1.0, max(epochs - warmup_epochs, 1))
     return lambda epoch: decay(max(epoch - warmup_epochs, 0))
