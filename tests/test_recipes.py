@@ -14,6 +14,7 @@ from forge import forge
 
 from config import cifar10_config
 from pipeline.io.checkpoint import read_checkpoint
+from pipeline.io.checkpointfolder import list_checkpoints
 from pipeline.io.cifar10 import load_cifar10
 from pipeline.recipe import NAMES, all_values
 
@@ -151,10 +152,30 @@ def test_with_every_piece_a_stop_anywhere_resumes_to_the_bit(straight, backend, 
     assert "epoch_0_batch_4.hdf5" in names
     train(tmp_path, backend, "--resume", "--checkpoint_seconds", "0.001", stop=("SIGKILL", 10), code=-9)
     train(tmp_path, backend, "--resume")
-    expected = straight(backend) / "output"
-    assert_identical(expected / "resnet_cifar10.hdf5", tmp_path / "output" / "resnet_cifar10.hdf5")
+    assert_same_end(straight(backend), tmp_path)
+
+
+def assert_same_end(expected, folder):
+    ours, theirs = folder / "output", expected / "output"
+    assert_identical(theirs / "resnet_cifar10.hdf5", ours / "resnet_cifar10.hdf5")
     for name in ("resnet_cifar10_decay.json", "resnet_cifar10_decay.png"):
-        assert (tmp_path / "output" / name).read_bytes() == (expected / name).read_bytes()
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes()
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize(("kind", "code"), [("SIGKILL", -9), ("SIGTERM", 143)])
+def test_with_every_piece_a_run_stopped_at_each_batch_in_turn(straight, tmp_path, backend, kind, code):
+    """Of training, of validation, and of validating the averages, through all three epochs."""
+    for point in range(1, 37):
+        found = list_checkpoints(tmp_path / "output" / "resnet_cifar10")
+        done = [read_checkpoint(path) for path in found[-1:]]
+        passed = sum(12 * checkpoint.epoch + checkpoint.batch for checkpoint in done)
+        flags = ("--resume",) if done else RUN
+        options = ("--workers", str(1 + point % 2), "--checkpoint_seconds", "0.001")
+        train(tmp_path, backend, *flags, *options, stop=(kind, point - passed), code=code)
+    train(tmp_path, backend, "--resume")
+    assert_same_end(straight(backend), tmp_path)
 
 
 def test_rank_accuracy_scores_the_averaged_weights_on_held_out_or_test_images(command, straight, tmp_path):
