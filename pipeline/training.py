@@ -119,7 +119,7 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
             )
             exit_code = None
             try:
-                _train(run, model, train, val, last, stop, checkpoints, monitor, average)
+                _train(run, model, train, val, last, stop, checkpoints, monitor)
             except Stopped as stopped:
                 exit_code = stopped.exit_code
             if exit_code is not None:
@@ -193,10 +193,9 @@ def _train(
     stop: StopRequest,
     checkpoints: CheckpointFolder,
     monitor: TrainingMonitor,
-    average: MovingAverage | None,
 ) -> None:
     """Everything between the run's start and epoch `last`."""
-    history, on_terminal = checkpoints.history, sys.stdout.isatty()
+    history, average, on_terminal = checkpoints.history, checkpoints.average, sys.stdout.isatty()
     metrics = run.checkpoint.metrics if run.checkpoint else ()
     epoch, batch = run.start
     # A learning rate that waits for the next epoch: while an epoch is validated, it has been trained already.

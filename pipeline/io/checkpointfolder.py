@@ -55,6 +55,7 @@ class CheckpointFolder:
         self.folder = folder
         self.history = new_history() if history is None else history
         self.keep = keep
+        self.average = average
         self.lock = lock
         self.failures = 0
         self.saved_at = time.monotonic()
