@@ -4,9 +4,10 @@
     python benchmarks/recipes.py tiny_imagenet --output output/recipes --variants published,modern --holdout 5000
 
 The variants add a piece at a time to the published recipe, up to the modern one. Flags other than those below are
-handed to the script, resnet_cifar10_decay.py or train_decay.py. A run that was stopped goes on, and one that is done is
-not trained again, so the same command tabulates what there is. With --holdout accuracy is that on the training images
-held out, and no test image is looked at. The table goes to OUTPUT/recipes.md too.
+handed to the script, resnet_cifar10_decay.py or train_decay.py. It goes on with a run that was stopped, doesn't train
+one again that is done, and refuses flags that contradict either: the same command tabulates what there is. Accuracy is
+that on what training validates on, with --holdout on training images, and then no test image is looked at. The table
+goes to OUTPUT/recipes.md too.
 """
 
 import shlex
@@ -30,6 +31,11 @@ CROP = {
     name: (*(f"--{name}=0" for name in RANGES), f"--pad_crop={padding}", "--flip=alternate")
     for name, padding in (("cifar10", 4), ("tiny_imagenet", 8))
 }
+# What the variants set, and nobody else.
+OWN_FLAGS = (
+    *("m", "model", "o", "resume", "seed", "stop_after", "recipe", "schedule", "warmup_epochs"),
+    *("nesterov", "no_nesterov", "reg", "pad_crop", "flip", *RANGES),
+)
 VARIANTS = ("published", "cosine", "cosine-l2", "cosine-crop", "modern")
 
 
@@ -60,7 +66,7 @@ def parse_arguments() -> tuple[Namespace, list[str]]:
     )
     args, others = parser.parse_known_args()
     for word in others:
-        if word.partition("=")[0] in ("--model", "-m", "-o", "--resume", "--seed", "--recipe", "--stop_after"):
+        if word.partition("=")[0].replace("-", "_").strip("_") in OWN_FLAGS:
             parser.error(f"{word} is this comparison's to set; leave it out")
     return args, others
 
@@ -79,13 +85,12 @@ def main() -> None:
     for seed in args.seeds:
         for variant in args.variants:
             folder = args.output / f"{variant}-{seed}"
-            if not (folder / "model.hdf5").exists():
-                places = ("--model", folder / "model.hdf5", "--output", folder, "--resume")
-                words = (f"{script}.py", *flags_of(variant, args.dataset), *others, "--seed", seed, *places)
-                code, seconds = reproduce.run(words)
-                reproduce.note(folder, seconds)
-                if code:
-                    sys.exit(code)
+            places = ("--model", folder / "model.hdf5", "--output", folder, "--resume")
+            words = (f"{script}.py", *flags_of(variant, args.dataset), *others, "--seed", seed, *places)
+            code, seconds = reproduce.run(words)
+            reproduce.note(folder, seconds)
+            if code:
+                sys.exit(code)
             histories[variant, seed] = read_history(folder / f"{script}.json")
     table = report(args, histories)
     print(f"\n{table}")
@@ -119,7 +124,11 @@ def report(args: Namespace, histories: dict[tuple[str, int], dict]) -> str:
             f"`{shlex.join(flags_of(variant, args.dataset))}`" if flags_of(variant, args.dataset) else "",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + f"\n\n`{shlex.join(['python', *sys.argv])}`\n"
+    notes = (
+        "Validation accuracy after the last epoch in percent, of the averaged weights where a run keeps them; the most \
+less the least of the seeds; training accuracy, their mean; minutes by each run's median epoch."
+    )
+    return "\n".join(lines) + f"\n\n{notes}\n\n`{shlex.join(['python', *sys.argv])}`\n"
 
 
 if __name__ == "__main__":

@@ -44,7 +44,11 @@ class Recipe:
     ema: float = 0.0
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {value}" for name, value in asdict(self).items())
+        """Every value, those that are off by their names alone."""
+        values = asdict(self)
+        off = [name for name, value in values.items() if value in (0, "none")]
+        on = [f"{name} {value}" for name, value in values.items() if name not in off]
+        return f"{', '.join(on)}; off: {', '.join(off) or 'nothing'}"
 
     def check(self, height: int, width: int) -> None:
         """Raise `InputError` if images of `height` times `width` pixels can't be varied so."""

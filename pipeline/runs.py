@@ -162,6 +162,8 @@ def open_history(run: Run, train: Batches, val: Batches) -> dict:
         print(f"the checkpoint is from the {run.checkpoint.backend} backend: the run goes on, but not bit for bit")
     record |= here | {"arguments": run.arguments | {"lr": before["lr"]}}
     if run.args.lr != before["lr"] and not run.only_validates:
+        if not run.share(run.start[0]):
+            raise InputError(f"--lr {run.args.lr}: the rate has decayed to 0 after epoch {run.start[0]}; leave it out")
         run.change_rate(history, run.start, run.args.lr)
     return history
 

@@ -35,9 +35,9 @@ def settings(folder, script="resnet_cifar10_decay"):
 def test_a_flag_wins_over_the_recipe_and_the_values_are_printed_and_stored(command, tmp_path):
     done = command(DECAY, *SMALL, "--epochs", "2", "--recipe", "modern", "--pad_crop", "2", "--no_nesterov")
     assert (
-        "recipe modern: schedule cosine, warmup_epochs 1, nesterov False, reg 0.00025, rotation_range 0.0, "
-        "zoom_range 0.0, width_shift_range 0.0, height_shift_range 0.0, shear_range 0.0, pad_crop 2, flip alternate, "
-        "cutout 0, mixup 0.0, cutmix 0.0, label_smoothing 0.0, ema 0.0\n"
+        "recipe modern: schedule cosine, warmup_epochs 1, reg 0.00025, pad_crop 2, flip alternate; off: nesterov, "
+        "rotation_range, zoom_range, width_shift_range, height_shift_range, shear_range, cutout, mixup, cutmix, "
+        "label_smoothing, ema\n"
     ) in done.stdout
     stored = settings(tmp_path)
     assert stored == read_checkpoint(tmp_path / "output" / "resnet_cifar10.hdf5").history["run"]["arguments"]
@@ -183,7 +183,7 @@ def test_rank_accuracy_scores_the_averaged_weights_on_held_out_or_test_images(co
     words = ("rank_accuracy.py", "--model", folder / "resnet_cifar10.hdf5")
     history = json.loads((folder / "resnet_cifar10_decay.json").read_text())
     done = command(*words, "--split", "val")
-    assert "images: 128\n" in done.stdout
+    assert "split: val, training images held out\nweights: averaged\nimages: 128\n" in done.stdout
     assert f"rank-1: {100 * history['ema_val_accuracy'][-1]:.2f}%\n" in done.stdout
     # The test set is as large as it is, however few images the network was trained on.
     assert "images: 360\n" in command(*words, "--json", "rank.json").stdout

@@ -73,7 +73,11 @@ def test_recipes_are_trained_once_and_set_side_by_side(process, tmp_path):
     done = process(*words, "--epochs", "2", "--holdout", "50")
     assert "epoch 1/2" not in done.stdout
     assert f"| cosine-crop | {accuracy} | **{accuracy}** | 0.00 |" in done.stdout
-    for flags, message in ((("--variants", "best"), "expected names out of"), (("--seed", "1"), "leave it out")):
+    for flags, message in (
+        (("--variants", "best"), "expected names out of"),
+        (("--reg", "1"), "--reg is this comparison's to set; leave it out"),
+        (("--epochs", "3", "--holdout", "50"), "--epochs 3 differs from the checkpoint's 2"),
+    ):
         done = process(*words, *flags, code=2)
         assert message in done.stderr
         assert done.stderr.count("\n") == 1

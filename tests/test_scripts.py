@@ -109,6 +109,8 @@ def test_a_decay_goes_on_from_another_rate(command, tmp_path):
     np.testing.assert_allclose(change, [2, 0, 0.02])
     # The new start of the decay is the run's own from here on.
     assert "->" not in command(DECAY, "--resume").stdout
+    done = command(DECAY, "--resume", "--lr", "0.01", code=2)
+    assert "--lr 0.01: the rate has decayed to 0 after epoch 4; leave it out" in done.stderr
 
 
 def test_a_fresh_run_keeps_what_another_wrote(command, tmp_path):

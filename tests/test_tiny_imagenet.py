@@ -398,8 +398,8 @@ def test_training_stops_resumes_and_is_ranked(command, built, tmp_path):
         assert f"rank-1: {100 * result['rank-1']:.2f}%" in done.stdout
         # Of three classes, the right one is always among the best five.
         assert result["rank-5"] == 1.0
-    done = command("rank_accuracy.py", "--data", built, "-m", "decay.hdf5", "--split", "val", "--batch_size", "7")
-    assert "images: 15\n" in done.stdout
+    done = command("rank_accuracy.py", "-m", "decay.hdf5", "--split", "val", "--batch_size", "7")
+    assert "split: val\nimages: 15\n" in done.stdout
 
 
 def test_the_accuracy_is_that_of_the_predictions(command, built, tmp_path):

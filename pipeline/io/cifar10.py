@@ -61,6 +61,8 @@ def cifar10_batches(
     """
     dataset = load_cifar10(data, limit, holdout)
     if not dataset.mirrors:
+        if recipe.flip != "none":
+            print(f"--data {data}: no image is mirrored, which would not show the same")
         recipe = replace(recipe, flip="none")
     varied = {"aug": recipe.augmentation(), "mixing": recipe.mixing()}
     make = partial(
