@@ -22,7 +22,7 @@ PUBLISHED, MODERN = map(all_values, cifar10_config.RECIPES.values())
 BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"
 # Every piece at once; the warm-up ends inside the run.
 EVERYTHING = (
-    "--recipe", "modern", "--warmup_epochs", "1", "--rotation_range", "5", "--cutout", "8", "--mixup", "0.2",
+    "--recipe", "modern", "--warmup_epochs", "2", "--rotation_range", "5", "--cutout", "8", "--mixup", "0.2",
     "--cutmix", "1", "--label_smoothing", "0.1", "--ema", "0.9",
 )  # fmt: skip
 RUN = (*SMALL, *EVERYTHING, "--epochs", "3", "--every", "1", "--holdout", "128")
@@ -144,13 +144,14 @@ def train(folder, backend, *flags, stop=("none", 0), code=0):
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_with_every_piece_a_stop_anywhere_resumes_to_the_bit(straight, backend, tmp_path):
-    # An epoch has four batches of training, four of validation and four of validating the averages. Stopped within the
-    # warm-up, while the averages are validated, and killed in the second epoch after a checkpoint inside it.
-    train(tmp_path, backend, *RUN, stop=("SIGTERM", 2), code=143)
-    train(tmp_path, backend, "--resume", "--workers", "1", stop=("SIGTERM", 8), code=143)
+    # An epoch has four batches of training, four of validation and four of validating the averages. Stopped while the
+    # averages are validated; then, both validations done again, killed within the warm-up after a checkpoint there.
+    train(tmp_path, backend, *RUN, stop=("SIGTERM", 10), code=143)
     names = {path.name for path in (tmp_path / "output" / "resnet_cifar10").iterdir()}
     assert "epoch_0_batch_4.hdf5" in names
-    train(tmp_path, backend, "--resume", "--checkpoint_seconds", "0.001", stop=("SIGKILL", 10), code=-9)
+    once_more = ("--resume", "--workers", "1", "--checkpoint_seconds", "0.001")
+    train(tmp_path, backend, *once_more, stop=("SIGKILL", 11), code=-9)
+    assert list_checkpoints(tmp_path / "output" / "resnet_cifar10")[-1].name == "epoch_1_batch_2.hdf5"
     train(tmp_path, backend, "--resume")
     assert_same_end(straight(backend), tmp_path)
 
@@ -218,7 +219,7 @@ def test_stock_keras_opens_the_averaged_weights_and_their_accuracy_is_the_one_re
     accuracy = np.mean(model.predict(inputs, verbose=0).argmax(axis=1) == data.test_labels)
     assert accuracy == pytest.approx(history["val_accuracy"][-1], abs=1e-6)
     assert [len(history[curve]) for curve in ("ema_val_loss", "ema_val_accuracy", "loss")] == [3] * 3
-    # Four steps of warm-up, and then two epochs along the cosine.
-    np.testing.assert_allclose(history["learning_rate"], [0.1, 0.1, 0.05], rtol=1e-6)
+    # Two epochs of warm-up, and then one along the cosine.
+    np.testing.assert_allclose(history["learning_rate"], [0.05, 0.1, 0.1], rtol=1e-6)
     with h5py.File(folder / "resnet_cifar10.hdf5") as file:
         assert set(file["run"]) == {"state", "optimizer", "raw"}

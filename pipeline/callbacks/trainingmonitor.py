@@ -71,8 +71,10 @@ def record_epoch(history: dict, model: keras.Model, logs: dict | None) -> None:
 
 def draw_history(history: dict) -> Figure:
     """A figure of a history: loss above, accuracy below, both from epoch 1; learning rates set by hand marked."""
-    figure = Figure(figsize=(8, 8), layout="constrained")
-    panels = figure.subplots(2, sharex=True)
+    figure = Figure(figsize=(8, 8))
+    # Fixed margins: a layout that is fitted draws everything twice, at the end of each epoch.
+    margins = {"left": 0.09, "right": 0.98, "bottom": 0.06, "top": 0.98, "hspace": 0.05}
+    panels = figure.subplots(2, sharex=True, gridspec_kw=margins)
     epochs = np.arange(1, epochs_of(history) + 1)
     changes = history["run"].get("learning_rate_changes", ())
     for panel, name in zip(panels, ("loss", "accuracy"), strict=True):
