@@ -126,9 +126,7 @@ def assert_nothing_lost(straight, folder):
     assert_same_end(straight, folder / "c", folder / "o")
 
 
-@pytest.mark.parametrize(
-    ("kind", "number", "backend"), [("SIGKILL", 3, "tensorflow"), ("save", 11, "tensorflow"), ("SIGINT", 2, "jax")]
-)
+@pytest.mark.parametrize(("kind", "number", "backend"), [("save", 11, "tensorflow"), ("SIGINT", 2, "jax")])
 def test_a_process_stopped_at_a_batch_or_in_a_save_goes_on_exactly(straight, tmp_path, kind, number, backend):
     assert start(tmp_path, kind, number, backend) == STOPPED[kind]
     assert start(tmp_path, backend=backend) == 0
