@@ -127,14 +127,16 @@ def cifar10_split(args: Namespace, trained: dict):
 
 def tiny_imagenet_split(args: Namespace, trained: dict):
     """The images of Tiny ImageNet to score a network on; `trained` are its run's arguments."""
-    from pipeline.io.tinyimagenet import mean_batches
+    from pipeline.io import tinyimagenet
 
-    places, limit = tiny_imagenet_places(args, trained), None
-    path = places.test_hdf5
-    if args.split == "val":
-        path = places.train_hdf5 if trained["holdout"] else places.val_hdf5
-        limit = trained["holdout"] or trained["limit"]
-    return mean_batches(path, places.mean, limit=limit, batch_size=args.batch_size, workers=2)
+    return tinyimagenet.tiny_imagenet_split(
+        tiny_imagenet_places(args, trained),
+        args.split,
+        limit=trained["limit"],
+        holdout=trained["holdout"],
+        batch_size=args.batch_size,
+        workers=2,
+    )
 
 
 def tiny_imagenet_places(args: Namespace, trained: dict):

@@ -13,6 +13,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from pipeline.errors import InputError
@@ -192,6 +193,23 @@ def tiny_imagenet_batches(
     if names[0] != names[1]:
         raise InputError(f"{train} and {val} hold other classes; build the data set again")
     return train_batches, val_batches
+
+
+def tiny_imagenet_split(
+    places: SimpleNamespace, split: str, *, limit: int | None, holdout: int | None, **options
+) -> "HDF5DatasetGenerator":
+    """What a network is scored on that was trained with `limit` and `holdout`.
+
+    Args:
+        places: the paths `train_hdf5`, `val_hdf5`, `test_hdf5` and `mean` of what the build wrote.
+        split: "test" for every test image, "val" for those that training validated on.
+        options: batch_size and workers (see `Batches`).
+    """
+    if split == "test":
+        return mean_batches(places.test_hdf5, places.mean, **options)
+    if holdout is not None:
+        return mean_batches(places.train_hdf5, places.mean, limit=holdout, **options)
+    return mean_batches(places.val_hdf5, places.mean, limit=limit, **options)
 
 
 def mean_batches(path: Path, mean: Path, **options) -> "HDF5DatasetGenerator":
