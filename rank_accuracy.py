@@ -16,7 +16,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from config import tiny_imagenet_config
-from pipeline import arguments, command, console
+from pipeline import arguments, command, console, flags
 from pipeline.errors import InputError
 
 
@@ -45,9 +45,7 @@ def parse_arguments() -> Namespace:
     parser.add_argument(
         "--tta", choices=("flip",), help="score the mirrored image too, and the mean of both, on lines of their own"
     )
-    parser.add_argument(
-        "--batch_size", type=arguments.count, metavar="N", default=64, help="images a step (default: 64)"
-    )
+    parser.add_argument("--batch_size", type=flags.count, metavar="N", default=64, help="images a step (default: 64)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result to FILE too")
     parser.add_argument(
         "--submission",

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from config import cifar10_config, tiny_imagenet_config
-from pipeline import arguments, command, console
+from pipeline import arguments, command, console, flags
 from pipeline.errors import InputError
 
 CONFIGS = {"cifar10": cifar10_config, "tiny_imagenet": tiny_imagenet_config}
@@ -23,17 +23,17 @@ def parse_arguments():
     parser.add_argument("--dataset", choices=CONFIGS, default="cifar10", help="whose network (default: cifar10)")
     parser.add_argument(
         "--stages",
-        type=arguments.counts,
+        type=flags.counts,
         metavar="N,N,...",
         help="bottleneck modules in each stage (default: config's)",
     )
     parser.add_argument(
         "--filters",
-        type=arguments.counts,
+        type=flags.counts,
         metavar="N,N,...",
         help="channels out of the stem and of each stage (default: config's)",
     )
-    parser.add_argument("--classes", type=arguments.count, metavar="N", help="number of classes (default: config's)")
+    parser.add_argument("--classes", type=flags.count, metavar="N", help="number of classes (default: config's)")
     parser.add_argument(
         "-o",
         "--output",

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import measure  # makes the project importable
 
-from pipeline import arguments, command
+from pipeline import arguments, command, flags
 
 BARE_LOOP = """
 import sys, cv2, glob
@@ -32,8 +32,8 @@ with ThreadPoolExecutor(2) as pool, open(sys.argv[2], "wb") as file:
 def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--data", type=Path, metavar="DIR", help="a raw data set (default: random images)")
-    parser.add_argument("--per_class", type=arguments.count, default=2000, metavar="N", help="images (default: 2000)")
-    parser.add_argument("--repeats", type=arguments.count, default=3, metavar="N", help="repeats (default: 3)")
+    parser.add_argument("--per_class", type=flags.count, default=2000, metavar="N", help="images (default: 2000)")
+    parser.add_argument("--repeats", type=flags.count, default=3, metavar="N", help="repeats (default: 3)")
     return parser.parse_args()
 
 

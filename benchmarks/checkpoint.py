@@ -16,15 +16,15 @@ from pathlib import Path
 import measure  # makes the project importable
 
 from config import cifar10_config as config
-from pipeline import arguments, command, console
+from pipeline import arguments, command, console, flags
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = arguments.Parser(__doc__)
     parser.add_argument("--folder", metavar="DIR", help="where to write (default: the system's temporary folder)")
-    parser.add_argument("--repeats", type=arguments.count, default=9, metavar="N", help="repeats (default: 9)")
+    parser.add_argument("--repeats", type=flags.count, default=9, metavar="N", help="repeats (default: 9)")
     parser.add_argument(
-        "--minutes", type=arguments.positive, default=5, metavar="M", help="of the training after it (default: 5)"
+        "--minutes", type=flags.positive, default=5, metavar="M", help="of the training after it (default: 5)"
     )
     return parser.parse_args()
 

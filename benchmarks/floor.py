@@ -14,12 +14,12 @@ import time
 import measure  # makes the project importable
 
 from config import cifar10_config as config
-from pipeline import arguments, command, console
+from pipeline import arguments, command, console, flags
 
 
 def parse_arguments():
     parser = arguments.Parser(__doc__)
-    parser.add_argument("--batch_size", type=arguments.count, default=128, metavar="N", help="images (default: 128)")
+    parser.add_argument("--batch_size", type=flags.count, default=128, metavar="N", help="images (default: 128)")
     return parser.parse_args()
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import measure  # makes the project importable
 
 from config import cifar10_config, tiny_imagenet_config
-from pipeline import arguments, command, console
+from pipeline import arguments, command, console, flags
 from pipeline.recipe import Recipe
 
 BATCH_SIZE = 64
@@ -40,9 +40,9 @@ PIECES = {
 
 def parse_arguments():
     parser = arguments.Parser(__doc__)
-    parser.add_argument("--repeats", type=arguments.count, default=5, metavar="N", help="repeats (default: 5)")
-    parser.add_argument("--seconds", type=arguments.positive, default=2, metavar="S", help="of each (default: 2)")
-    parser.add_argument("--images", type=arguments.count, default=10_000, metavar="N", help="images (default: 10000)")
+    parser.add_argument("--repeats", type=flags.count, default=5, metavar="N", help="repeats (default: 5)")
+    parser.add_argument("--seconds", type=flags.positive, default=2, metavar="S", help="of each (default: 2)")
+    parser.add_argument("--images", type=flags.count, default=10_000, metavar="N", help="images (default: 10000)")
     parser.add_argument("--growth", action="store_true", help="compare with a file of 1,000,000 images (12.3 GB)")
     parser.add_argument("--peak_of", type=Path, metavar="FILE", help="print rate and peak memory over FILE, and end")
     return parser.parse_args()

@@ -3,11 +3,12 @@
     python benchmarks/recipes.py cifar10 --output output/recipes --seeds 1,2 --limit 10000 --holdout 5000 --epochs 30
     python benchmarks/recipes.py tiny_imagenet --output output/recipes --variants published,modern --holdout 5000
 
-The variants add a piece at a time to the published recipe, up to the modern one. Flags other than those below are
-handed to the script, resnet_cifar10_decay.py or train_decay.py. It goes on with a run that was stopped, doesn't train
-one again that is done, and refuses flags that contradict either: the same command tabulates what there is. Accuracy is
-that on what training validates on, with --holdout on training images, and then no test image is looked at. The table
-goes to OUTPUT/recipes.md too.
+The variants add a piece at a time to the published recipe: a cosine with a warm-up and Nesterov's momentum, L2, and, in
+place of shifts and the random flip, crop and alternating flip, which is the modern one. Flags other than those below
+are handed to the script, resnet_cifar10_decay.py or train_decay.py. It goes on with a run that was stopped, doesn't
+train one again that is done, and refuses flags that contradict either: the same command tabulates what there is.
+Accuracy is that on what training validates on, with --holdout on training images, and then no test image is looked at.
+The table goes to OUTPUT/recipes.md too.
 """
 
 import shlex
@@ -19,36 +20,24 @@ from pathlib import Path
 import measure  # noqa: F401  (makes the project importable)
 import reproduce
 
-from pipeline import arguments, command
+from pipeline import arguments, command, flags
 from pipeline.io.history import read_history, validation_accuracy
 
 SCRIPTS = {"cifar10": "resnet_cifar10_decay", "tiny_imagenet": "train_decay"}
 COSINE = ("--schedule=cosine", "--warmup_epochs=1", "--nesterov")
-L2 = ("--reg=2.5e-4",)
-RANGES = ("rotation_range", "zoom_range", "width_shift_range", "height_shift_range", "shear_range")
-# Padding is an eighth of the image.
-CROP = {
-    name: (*(f"--{name}=0" for name in RANGES), f"--pad_crop={padding}", "--flip=alternate")
-    for name, padding in (("cifar10", 4), ("tiny_imagenet", 8))
+# What each variant hands to the script.
+VARIANTS = {
+    "published": (),
+    "cosine": COSINE,
+    "cosine-l2": (*COSINE, "--reg=2.5e-4"),
+    "modern": ("--recipe=modern",),
 }
 # What the variants set, and nobody else.
 OWN_FLAGS = (
-    *("m", "model", "o", "resume", "seed", "stop_after", "recipe", "schedule", "warmup_epochs"),
-    *("nesterov", "no_nesterov", "reg", "pad_crop", "flip", *RANGES),
+    *("m", "model", "o", "resume", "seed", "stop_after", "recipe", "schedule", "warmup_epochs", "nesterov"),
+    *("no_nesterov", "reg", "pad_crop", "flip", "rotation_range", "zoom_range", "width_shift_range"),
+    *("height_shift_range", "shear_range"),
 )
-VARIANTS = ("published", "cosine", "cosine-l2", "cosine-crop", "modern")
-
-
-def flags_of(variant: str, dataset: str) -> tuple[str, ...]:
-    """What a variant hands to the script."""
-    crop = CROP[dataset]
-    return {
-        "published": (),
-        "cosine": COSINE,
-        "cosine-l2": (*COSINE, *L2),
-        "cosine-crop": (*COSINE, *crop),
-        "modern": ("--recipe=modern",),
-    }[variant]
 
 
 def parse_arguments() -> tuple[Namespace, list[str]]:
@@ -56,11 +45,11 @@ def parse_arguments() -> tuple[Namespace, list[str]]:
     parser = arguments.Parser(__doc__)
     parser.add_argument("dataset", choices=SCRIPTS, help="whose network to train")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of all that the runs write")
-    parser.add_argument("--seeds", type=arguments.counts, default=(1,), metavar="N,...", help="seeds (default: 1)")
+    parser.add_argument("--seeds", type=flags.counts, default=(1,), metavar="N,...", help="seeds (default: 1)")
     parser.add_argument(
         "--variants",
         type=variants,
-        default=VARIANTS,
+        default=tuple(VARIANTS),
         metavar="NAME,...",
         help=f"of {', '.join(VARIANTS)} (default: all)",
     )
@@ -86,7 +75,7 @@ def main() -> None:
         for variant in args.variants:
             folder = args.output / f"{variant}-{seed}"
             places = ("--model", folder / "model.hdf5", "--output", folder, "--resume")
-            words = (f"{script}.py", *flags_of(variant, args.dataset), *others, "--seed", seed, *places)
+            words = (f"{script}.py", *VARIANTS[variant], *others, "--seed", seed, *places)
             code, seconds = reproduce.run(words)
             reproduce.note(folder, seconds)
             if code:
@@ -121,7 +110,7 @@ def report(args: Namespace, histories: dict[tuple[str, int], dict]) -> str:
             f"{max(reached) - min(reached):.2f}",
             f"{trained:.2f}",
             f"{statistics.mean(paces):.0f}" if paces else "",
-            f"`{shlex.join(flags_of(variant, args.dataset))}`" if flags_of(variant, args.dataset) else "",
+            f"`{shlex.join(VARIANTS[variant])}`" if VARIANTS[variant] else "",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     notes = (

@@ -33,7 +33,7 @@ import measure  # makes the project importable
 import train_step
 
 from config import cifar10_config, tiny_imagenet_config
-from pipeline import arguments, command, console
+from pipeline import arguments, command, console, flags
 from pipeline.errors import InputError
 from pipeline.io.history import validation_accuracy
 
@@ -103,7 +103,7 @@ def parse_arguments() -> tuple[Namespace, list[str]]:
     parser.add_argument("experiment", choices=EXPERIMENTS, help="which to run")
     parser.add_argument("--data", metavar="PATH", help="the data set, as the script takes it")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of all that the run writes")
-    parser.add_argument("--max_minutes", type=arguments.positive, metavar="M", help="stop cleanly after M minutes")
+    parser.add_argument("--max_minutes", type=flags.positive, metavar="M", help="stop cleanly after M minutes")
     args, others = parser.parse_known_args()
     for word in others:
         if word.partition("=")[0] in OWN_FLAGS:

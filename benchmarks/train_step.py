@@ -21,14 +21,14 @@ import input_pipeline
 import measure  # makes the project importable
 
 from config import cifar10_config, tiny_imagenet_config
-from pipeline import arguments, command, console
+from pipeline import arguments, command, console, flags
 
 
 def parse_arguments():
     parser = arguments.Parser(__doc__)
-    parser.add_argument("--batch_size", type=arguments.count, default=128, metavar="N", help="images (default: 128)")
-    parser.add_argument("--steps", type=arguments.count, default=3, metavar="N", help="steps a repeat (default: 3)")
-    parser.add_argument("--repeats", type=arguments.count, default=7, metavar="N", help="repeats (default: 7)")
+    parser.add_argument("--batch_size", type=flags.count, default=128, metavar="N", help="images (default: 128)")
+    parser.add_argument("--steps", type=flags.count, default=3, metavar="N", help="steps a repeat (default: 3)")
+    parser.add_argument("--repeats", type=flags.count, default=7, metavar="N", help="repeats (default: 7)")
     return parser.parse_args()
 
 

@@ -6,16 +6,15 @@ on, else from the script's defaults.
 """
 
 import argparse
-import math
 import os
 import sys
-from argparse import ArgumentTypeError, Namespace
-from collections.abc import Callable, Collection, Mapping
+from argparse import Namespace
+from collections.abc import Collection, Mapping
 from functools import partial
-from pathlib import Path
 from typing import NoReturn
 
 from pipeline.errors import InputError
+from pipeline.flags import TYPES, as_text, model_file, saved_value, whole
 from pipeline.recipe import all_values
 
 # What a run is: stored with it, and on a resume the same again.
@@ -62,7 +61,7 @@ def training_parser(description: str, defaults: Mapping, recipes: Mapping[str, M
 
     def stated(name: str) -> str:
         """What the help says of the defaults."""
-        values = [_text(table[name]) for table in tables]
+        values = [as_text(table[name]) for table in tables]
         others = zip(list(recipes)[1:], values[1:], strict=True)
         return "; ".join([f"default: {values[0]}", *(f"{recipe}: {own}" for recipe, own in others if own != values[0])])
 
@@ -200,148 +199,17 @@ def resolve(
     for name, default in (OPTION_DEFAULTS | RUN_DEFAULTS | dict(defaults)).items():
         value = resolved.get(name)
         if saved is not None and name in saved:
-            earlier = _as_given(name, saved[name])
+            earlier = saved_value(name, saved[name])
             if value is None:
                 resolved[name] = earlier
             elif value != earlier and name not in free:
                 raise InputError(
-                    f"--{name} {_text(value)} differs from the checkpoint's {_text(earlier)}; leave it out to go on "
-                    "with the run, or start a fresh one without a checkpoint"
+                    f"--{name} {as_text(value)} differs from the checkpoint's {as_text(earlier)}; leave it out to go "
+                    "on with the run, or start a fresh one without a checkpoint"
                 )
         elif value is None:
-            resolved[name] = _as_given(name, options[name]) if name in options else default
+            resolved[name] = saved_value(name, options[name]) if name in options else default
     return Namespace(**resolved)
-
-
-def count(text: str) -> int:
-    """A whole number of at least 1."""
-    return _number(text, int, lambda value: value >= 1, "a whole number of at least 1")
-
-
-def counts(text: str) -> tuple[int, ...]:
-    """Whole numbers of at least 1, separated by commas."""
-    try:
-        return tuple(count(part) for part in text.split(","))
-    except ArgumentTypeError as error:
-        raise ArgumentTypeError(f"{text!r} is not whole numbers of at least 1 with commas between, as 9,9,9") from error
-
-
-def whole(text: str) -> int:
-    """A whole number of at least 0."""
-    return _number(text, int, lambda value: value >= 0, "a whole number of at least 0")
-
-
-def epochs(text: str) -> int:
-    """A number of epochs that a step counter of any backend can hold."""
-    return _number(text, int, lambda value: 1 <= value <= 10**6, "a whole number from 1 to 1000000")
-
-
-def threads(text: str) -> int:
-    """A number of threads."""
-    return _number(text, int, lambda value: 1 <= value <= 256, "a whole number from 1 to 256")
-
-
-def seed(text: str) -> int:
-    """A seed that NumPy and Keras take."""
-    return _number(text, int, lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295")
-
-
-def model_file(text: str) -> Path:
-    """The name of a model's HDF5 file."""
-    path = Path(text)
-    if path.suffix not in (".hdf5", ".h5"):
-        raise ArgumentTypeError(f"{text!r} is not a file name that ends in .hdf5")
-    return path
-
-
-def positive(text: str) -> float:
-    """A finite number above 0."""
-    return _number(text, float, lambda value: 0 < value < math.inf, "a number above 0")
-
-
-def non_negative(text: str) -> float:
-    """A finite number of at least 0."""
-    return _number(text, float, lambda value: 0 <= value < math.inf, "a number of at least 0")
-
-
-def fraction(text: str) -> float:
-    """A number from 0 up to but not 1."""
-    return _number(text, float, lambda value: 0 <= value < 1, "a number from 0 up to but not 1")
-
-
-def shift(text: str) -> float:
-    """A fraction of an image's size, or pixels of the largest image."""
-    return _number(text, float, lambda value: 0 <= value <= 4096, "a number from 0 to 4096")
-
-
-def angle(text: str) -> float:
-    """Degrees, up to what is left of an image."""
-    return _number(text, float, lambda value: 0 <= value <= 180, "degrees from 0 to 180")
-
-
-def beta_parameter(text: str) -> float:
-    """What Beta(alpha, alpha) is defined and can be drawn for, or 0."""
-    return _number(text, float, lambda value: value == 0 or 1e-3 <= value <= 1e3, "0, or a number from 0.001 to 1000")
-
-
-def one_of(*words: str) -> Callable[[str], str]:
-    """The type of a flag that is one of `words`."""
-
-    def word(text: str) -> str:
-        if text not in words:
-            raise ArgumentTypeError(f"{text!r} is not {', '.join(words[:-1])} or {words[-1]}")
-        return text
-
-    return word
-
-
-def _number(text: str, kind: type, fits: Callable[[float], bool], expected: str):
-    try:
-        value = kind(text)
-    except ValueError:
-        value = None
-    if value is None or not fits(value):
-        raise ArgumentTypeError(f"{text!r} is not {expected}")
-    return value
-
-
-# What turns the text of a flag into its value.
-TYPES: dict[str, Callable[[str], object]] = {
-    "epochs": epochs,
-    "batch_size": count,
-    "lr": positive,
-    "momentum": fraction,
-    "stages": counts,
-    "filters": counts,
-    "seed": seed,
-    "precision": one_of("float32", "mixed_bfloat16"),
-    "limit": count,
-    "holdout": count,
-    "stop_after": count,
-    "every": count,
-    "keep": count,
-    "checkpoint_seconds": positive,
-    "workers": threads,
-    "schedule": one_of("constant", "poly", "cosine"),
-    "warmup_epochs": whole,
-    "reg": non_negative,
-    "rotation_range": angle,
-    "zoom_range": fraction,
-    "width_shift_range": shift,
-    "height_shift_range": shift,
-    "shear_range": angle,
-    "pad_crop": whole,
-    "flip": one_of("none", "random", "alternate"),
-    "cutout": whole,
-    "mixup": beta_parameter,
-    "cutmix": beta_parameter,
-    "label_smoothing": fraction,
-    "ema": fraction,
-}
-
-_STORED_AS = dict.fromkeys(("stages", "filters"), (list, tuple)) | dict.fromkeys(("precision", "schedule", "flip"), str)
-_SWITCHES = ("nesterov",)
-_OTHERS = (*_SWITCHES, "data", "output", "recipe")
 
 
 def _with_underscores(word: str) -> str:
@@ -349,37 +217,3 @@ def _with_underscores(word: str) -> str:
         return word
     name, equals, value = word.partition("=")
     return "--" + name[2:].replace("-", "_") + equals + value
-
-
-def _as_given(name: str, stored: object) -> object:
-    """The value of a flag that a checkpoint holds, as the parser returns it; JSON has no tuples.
-
-    Raises:
-        InputError: it is what the parser never returns.
-    """
-    if stored is None and (RUN_DEFAULTS | OPTION_DEFAULTS).get(name, name) is None:
-        return None
-    if name in TYPES:
-        try:
-            if not isinstance(stored, _STORED_AS.get(name, (int, float))):
-                raise ArgumentTypeError(f"{stored!a:.100} is of another type")
-            return TYPES[name](_text(stored))
-        except ArgumentTypeError as error:
-            raise InputError(f"the checkpoint's --{name} can't be: {error!s:.200}") from error
-    if not isinstance(stored, bool if name in _SWITCHES else str) or not str(stored).isprintable():
-        raise InputError(f"the checkpoint's --{name} can't be {stored!a:.100}")
-    return stored
-
-
-def check_saved(values: Mapping[str, object]) -> None:
-    """`InputError` if `values`, flags by their names as a file holds them, has what no flag can be."""
-    for name, value in values.items():
-        if name not in TYPES and name not in _OTHERS:
-            raise InputError(f"there is no --{name!a:.100}")
-        _as_given(name, value)
-
-
-def _text(value) -> str:
-    if value is None:
-        return "none"
-    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

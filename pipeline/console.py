@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from pipeline import arguments, command
+from pipeline import command, flags
 from pipeline.errors import InputError
 
 BACKENDS = ("tensorflow", "jax")
@@ -103,6 +103,6 @@ def ask(message: str, given_up: Callable[[], bool]) -> str | float:
         if answer in ("c", ""):
             return "go on"
         try:
-            return arguments.positive(answer)
+            return flags.positive(answer)
         except ArgumentTypeError:
             print(f"{answer!a} is none of c, s and a learning rate above 0")

@@ -60,19 +60,19 @@ def test_an_experiment_stops_goes_on_and_ends_in_a_table(process, started, tmp_p
 
 
 def test_recipes_are_trained_once_and_set_side_by_side(process, tmp_path):
-    words = ("benchmarks/recipes.py", "cifar10", "--output", "out", "--seeds", "3", "--variants", "cosine-crop", *SMALL)
+    words = ("benchmarks/recipes.py", "cifar10", "--output", "out", "--seeds", "3", "--variants", "cosine-l2", *SMALL)
     done = process(*words, "--epochs", "2", "--holdout", "50")
-    history = json.loads((tmp_path / "out" / "cosine-crop-3" / "resnet_cifar10_decay.json").read_text())
+    history = json.loads((tmp_path / "out" / "cosine-l2-3" / "resnet_cifar10_decay.json").read_text())
     settings = history["run"]["arguments"]
-    expected = {"schedule": "cosine", "pad_crop": 4, "reg": 1e-4, "seed": 3, "holdout": 50, "width_shift_range": 0.0}
+    expected = {"schedule": "cosine", "pad_crop": 0, "reg": 2.5e-4, "seed": 3, "holdout": 50}
     assert {name: settings[name] for name in expected} == expected
     table = (tmp_path / "out" / "recipes.md").read_text()
     assert table in done.stdout
     accuracy = f"{100 * history['val_accuracy'][-1]:.2f}"
-    assert f"| cosine-crop | {accuracy} | **{accuracy}** | 0.00 |" in table
+    assert f"| cosine-l2 | {accuracy} | **{accuracy}** | 0.00 |" in table
     done = process(*words, "--epochs", "2", "--holdout", "50")
     assert "epoch 1/2" not in done.stdout
-    assert f"| cosine-crop | {accuracy} | **{accuracy}** | 0.00 |" in done.stdout
+    assert f"| cosine-l2 | {accuracy} | **{accuracy}** | 0.00 |" in done.stdout
     for flags, message in (
         (("--variants", "best"), "expected names out of"),
         (("--reg", "1"), "--reg is this comparison's to set; leave it out"),

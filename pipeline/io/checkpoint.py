@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from pipeline import arguments
+from pipeline import flags
 from pipeline.errors import InputError
 from pipeline.io.hdf5 import (
     check_attributes,
@@ -203,7 +203,7 @@ def _read_state(file: h5py.File) -> dict:
         raise InputError("its state is not that of a run")
     if not isinstance(state["network"], dict) or not isinstance(state["options"], dict):
         raise InputError("its state is not that of a run")
-    arguments.check_saved(state["options"])
+    flags.check_saved(state["options"])
     if not state["network"]:
         raise InputError("ResNet.build did not make its network; stock Keras opens it")
     try:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline import arguments
+from pipeline import flags
 from pipeline.errors import InputError
 from pipeline.io.atomic import write_atomically
 from pipeline.io.strictjson import is_count, is_number, read_json
@@ -138,7 +138,7 @@ def _is_text(value: object) -> bool:
 def _are_flags(value: object) -> bool:
     if not isinstance(value, dict):
         return False
-    arguments.check_saved(value)
+    flags.check_saved(value)
     return True
 
 
