@@ -9,7 +9,7 @@ from conftest import ROOT
 
 REPRODUCE = "benchmarks/reproduce.py"
 # In place of the experiment's own: epochs of a second.
-SMALL = ("--data", "digits", "--limit", "64", "--batch_size", "32", "--stages", "1,1,1", "--filters", "4,4,8,16")
+SMALL = ("--data", "digits", "--limit", "64", "--batch_size", "32", "--stages", "1,1", "--filters", "4,4,8")
 
 
 def test_published_curves_are_complete():
@@ -25,10 +25,8 @@ def test_published_curves_are_complete():
 
 def test_an_experiment_stops_goes_on_and_ends_in_a_table(process, started, tmp_path):
     words = (REPRODUCE, "cifar10-1", "--output", "out", *SMALL)
-    # Wherever the time is up: before the script answers signals, or under way.
-    for minutes in ("0.001", "0.1"):
-        done = process(*words, "--max_minutes", minutes)
-        assert "not done yet; go on with the same command" in done.stdout
+    done = process(*words, "--max_minutes", "0.05")
+    assert "not done yet; go on with the same command" in done.stdout
 
     run = started(*words)
     next(line for line in run.stdout if line.startswith("epoch "))

@@ -54,9 +54,9 @@ def test_resuming_in_new_processes_after_each_epoch_with_1_and_2_workers(process
     check_resume(process, tmp_path, [(epoch, workers) for epoch in (1, 2, 3) for workers in "12"], backend=backend)
 
 
-def test_a_run_killed_between_epochs_resumes_exactly(process, started, tmp_path):
+def test_a_run_killed_between_epochs_resumes_exactly(command, process, started, tmp_path):
     options = (*SMALL, "--epochs", "4", "--every", "1")
-    process(DECAY, *options, "-m", "straight.hdf5", "-o", "straight_output")
+    command(DECAY, *options, "-m", "straight.hdf5", "-o", "straight_output")
     killed = started(DECAY, *options, "-m", "killed.hdf5")
     deadline = time.monotonic() + 120
     while not (tmp_path / "killed" / "epoch_2.hdf5").exists() and time.monotonic() < deadline:
@@ -68,7 +68,7 @@ def test_a_run_killed_between_epochs_resumes_exactly(process, started, tmp_path)
     assert_identical(tmp_path / "straight.hdf5", tmp_path / "killed.hdf5")
     # Killed between the last checkpoint and the trained model.
     (tmp_path / "killed.hdf5").unlink()
-    process(DECAY, "-m", "killed.hdf5", "--resume")
+    command(DECAY, "-m", "killed.hdf5", "--resume")
     assert_identical(tmp_path / "straight.hdf5", tmp_path / "killed.hdf5")
     ours, theirs = (
         json.loads((tmp_path / folder / "resnet_cifar10_decay.json").read_text())
