@@ -77,7 +77,7 @@ def main() -> None:
     if args.submission and dataset != "tiny_imagenet":
         raise InputError(f"--submission is of Tiny ImageNet, and {checkpoint.path} a network for {dataset}")
     trained = {"data": None, "limit": None, "holdout": None} | checkpoint.history["run"].get("arguments", {})
-    batches = splits[dataset](args, trained)
+    batches = splits[dataset](args, trained, checkpoint.history["run"].get("data"))
     check_images(checkpoint, batches, args.split)
     for output in filter(None, (args.json, args.submission)):
         if output.is_dir():
@@ -108,8 +108,11 @@ def main() -> None:
         print(f"written: {args.submission}, {len(lines):,} predictions")
 
 
-def cifar10_split(args: Namespace, trained: dict):
-    """The images of CIFAR-10, or what stood in its place, to score a network on; `trained` are its run's arguments."""
+def cifar10_split(args: Namespace, trained: dict, digest: str | None):
+    """The images of CIFAR-10, or what stood in its place, to score a network on.
+
+    `trained` are the arguments, and `digest` that of the data, of its run.
+    """
     from pipeline.io import cifar10
 
     return cifar10.cifar10_split(
@@ -117,14 +120,15 @@ def cifar10_split(args: Namespace, trained: dict):
         args.split,
         limit=trained["limit"],
         holdout=trained["holdout"],
+        digest=digest,
         mirrors=args.tta == "flip",
         batch_size=args.batch_size,
         workers=2,
     )
 
 
-def tiny_imagenet_split(args: Namespace, trained: dict):
-    """The images of Tiny ImageNet to score a network on; `trained` are its run's arguments."""
+def tiny_imagenet_split(args: Namespace, trained: dict, digest: str | None):
+    """The images of Tiny ImageNet to score a network on; `trained` and `digest` as in `cifar10_split`."""
     from pipeline.io import tinyimagenet
 
     return tinyimagenet.tiny_imagenet_split(
@@ -132,6 +136,7 @@ def tiny_imagenet_split(args: Namespace, trained: dict):
         args.split,
         limit=trained["limit"],
         holdout=trained["holdout"],
+        digest=digest,
         batch_size=args.batch_size,
         workers=2,
     )

@@ -94,6 +94,7 @@ EXPERIMENTS = {
 }
 
 EPOCH_LINE = re.compile(r"epoch (\d+)/.* ([\d.]+) s$")
+INSIDE_LINE = re.compile(r"going on from .*, epoch (\d+), batch \d+$")
 MILESTONES = (1, 2, 5, 10, 20, 30, 50, 75, 100, 125)
 
 
@@ -120,10 +121,7 @@ def main() -> None:
     for words in experiment.commands(args.data, args.output, before.epoch if before else 0):
         if time.monotonic() >= deadline:
             break
-        before = newest_checkpoint(args.output)
         code, seconds = run(words + others, deadline)
-        if before is not None and before.batch:
-            seconds.pop(before.epoch + 1, None)  # the process has done a part of it
         note(args.output, seconds)
         if code == 128 + signal.SIGTERM and time.monotonic() >= deadline:
             break
@@ -157,10 +155,10 @@ def newest_checkpoint(output: Path):
 
 
 def run(words: Sequence, deadline: float = math.inf) -> tuple[int, dict[int, float]]:
-    """Run a script until it ends, or is told to at `deadline`; its exit code, and the seconds of each epoch."""
+    """Run a script until it ends, or is told to at `deadline`; its exit code, and the seconds of each whole epoch."""
     script, *flags = map(str, words)
     print("$", shlex.join(["python", script, *flags]), flush=True)
-    children, asked, seconds = [], [], {}
+    children, asked, seconds, begun = [], [], {}, None
 
     def hand_on(number: int, frame: FrameType | None = None) -> None:
         asked.append(number)
@@ -185,7 +183,9 @@ def run(words: Sequence, deadline: float = math.inf) -> tuple[int, dict[int, flo
         timer.start()
         for line in child.stdout:
             print(line, end="", flush=True)
-            if found := EPOCH_LINE.match(line):
+            if found := INSIDE_LINE.match(line):
+                begun = int(found[1]) + 1
+            if (found := EPOCH_LINE.match(line)) and int(found[1]) != begun:
                 seconds[int(found[1])] = float(found[2])
         code = child.wait()
     finally:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import NoReturn
 
 from pipeline.errors import InputError
-from pipeline.flags import TYPES, as_text, model_file, saved_value, whole
+from pipeline.flags import TYPES, WORDS, as_flag, as_text, model_file, saved_value, whole
 from pipeline.recipe import all_values
 
 # What a run is: stored with it, and on a resume the same again.
@@ -50,25 +50,28 @@ def training_parser(description: str, defaults: Mapping, recipes: Mapping[str, M
     Args:
         description: what `--help` says first.
         defaults: the script's own, which `--help` states, and which win over a recipe's.
-        recipes: a table of values for each name that `--recipe` takes (see `pipeline.recipe`), the default one first.
+        recipes: a table of values for each name that `--recipe` takes (see `pipeline.recipe`).
     """
     parser = Parser(description)
     parser.epilog = (
         "Ctrl+C finishes the batch and saves; on a terminal it asks first, and takes another learning rate. SIGTERM\n"
         "and SIGHUP save. Exit codes: 0 done, 1 the disk failed, 2 bad input, 130 Ctrl+C, 143 SIGTERM, 129 SIGHUP."
     )
-    tables = [RUN_DEFAULTS | OPTION_DEFAULTS | all_values(recipe) | dict(defaults) for recipe in recipes.values()]
+    shared = RUN_DEFAULTS | OPTION_DEFAULTS
+    tables = {recipe: shared | all_values(table) | dict(defaults) for recipe, table in recipes.items()}
+    default = tables[RUN_DEFAULTS["recipe"]]
 
     def stated(name: str) -> str:
         """What the help says of the defaults."""
-        values = [as_text(table[name]) for table in tables]
-        others = zip(list(recipes)[1:], values[1:], strict=True)
-        return "; ".join([f"default: {values[0]}", *(f"{recipe}: {own}" for recipe, own in others if own != values[0])])
+        others = {recipe: table[name] for recipe, table in tables.items() if table[name] != default[name]}
+        return "; ".join(f"{of}: {as_text(value)}" for of, value in {"default": default[name], **others}.items())
 
     def add(*names: str, to: argparse._ActionsContainer = parser, **options) -> None:
         name = names[-1].removeprefix("--")
-        if tables[0].get(name) is not None:
+        if default.get(name) is not None:
             options["help"] += f" ({stated(name)})"
+        if name in WORDS:
+            options["metavar"] = f"{{{','.join(WORDS[name])}}}"
         to.add_argument(*names, type=TYPES.get(name), **options)
 
     add("--epochs", metavar="N", help="number of the last epoch")
@@ -78,7 +81,7 @@ def training_parser(description: str, defaults: Mapping, recipes: Mapping[str, M
     add("--stages", metavar="N,N,...", help="bottleneck modules in each stage")
     add("--filters", metavar="N,N,...", help="channels out of the stem and of each stage")
     add("--seed", metavar="N", help="of the first weights, the order of data and the augmentation")
-    add("--precision", metavar="{float32,mixed_bfloat16}", help="what a step computes in")
+    add("--precision", help="what a step computes in")
     add("--limit", metavar="N", help="train and test on N images each, a fixed choice, for a quick look")
     add(
         "--holdout",
@@ -101,7 +104,7 @@ def training_parser(description: str, defaults: Mapping, recipes: Mapping[str, M
     group.add_argument(
         "--recipe", choices=recipes, help=f"what the flags below are worth where they aren't given ({stated('recipe')})"
     )
-    add("--schedule", metavar="{constant,poly,cosine}", help="how the learning rate falls from epoch to epoch")
+    add("--schedule", help="how the learning rate falls from epoch to epoch")
     add("--warmup_epochs", metavar="N", help="first epochs, in which the rate rises step by step")
     nesterov = group.add_mutually_exclusive_group()
     nesterov.add_argument(
@@ -118,9 +121,7 @@ def training_parser(description: str, defaults: Mapping, recipes: Mapping[str, M
     add("--height_shift_range", metavar="H", help="the same of the height")
     add("--shear_range", metavar="DEGREES", help="largest shear angle, either way")
     add("--pad_crop", metavar="N", help="pad by N mirrored pixels on each side, and crop")
-    add(
-        "--flip", metavar="{none,random,alternate}", help="mirror half of the images: a new half each epoch, or in turn"
-    )
+    add("--flip", help="mirror half of the images: a new half each epoch, or in turn")
     add("--cutout", metavar="N", help="erase a square of N pixels a side")
     add("--mixup", metavar="ALPHA", help="blend pairs of images and labels, at a ratio from Beta(ALPHA, ALPHA)")
     add("--cutmix", metavar="ALPHA", help="paste a box of one image into another, its area from Beta(ALPHA, ALPHA)")
@@ -204,8 +205,8 @@ def resolve(
                 resolved[name] = earlier
             elif value != earlier and name not in free:
                 raise InputError(
-                    f"--{name} {as_text(value)} differs from the checkpoint's {as_text(earlier)}; leave it out to go "
-                    "on with the run, or start a fresh one without a checkpoint"
+                    f"{as_flag(name, value)} differs from the checkpoint's {as_flag(name, earlier)}; leave it out to "
+                    "go on with the run, or start a fresh one without a checkpoint"
                 )
         elif value is None:
             resolved[name] = saved_value(name, options[name]) if name in options else default

@@ -100,8 +100,15 @@ def _number(text: str, kind: type, fits: Callable[[float], bool], expected: str)
     return value
 
 
+# Flags whose value is one of a few words.
+WORDS = {
+    "precision": ("float32", "mixed_bfloat16"),
+    "schedule": ("constant", "poly", "cosine"),
+    "flip": ("none", "random", "alternate"),
+}
+
 # What turns the text of a flag into its value.
-TYPES: dict[str, Callable[[str], object]] = {
+TYPES: dict[str, Callable[[str], object]] = {name: one_of(*words) for name, words in WORDS.items()} | {
     "epochs": epochs,
     "batch_size": count,
     "lr": positive,
@@ -109,7 +116,6 @@ TYPES: dict[str, Callable[[str], object]] = {
     "stages": counts,
     "filters": counts,
     "seed": seed,
-    "precision": one_of("float32", "mixed_bfloat16"),
     "limit": count,
     "holdout": count,
     "stop_after": count,
@@ -117,7 +123,6 @@ TYPES: dict[str, Callable[[str], object]] = {
     "keep": count,
     "checkpoint_seconds": positive,
     "workers": threads,
-    "schedule": one_of("constant", "poly", "cosine"),
     "warmup_epochs": whole,
     "reg": non_negative,
     "rotation_range": angle,
@@ -126,7 +131,6 @@ TYPES: dict[str, Callable[[str], object]] = {
     "height_shift_range": shift,
     "shear_range": angle,
     "pad_crop": whole,
-    "flip": one_of("none", "random", "alternate"),
     "cutout": whole,
     "mixup": beta_parameter,
     "cutmix": beta_parameter,
@@ -134,12 +138,12 @@ TYPES: dict[str, Callable[[str], object]] = {
     "ema": fraction,
 }
 
-# What a file may hold beside these, and without any value.
+# What a file may hold beside these, and what it may hold no value of.
 _SWITCHES = ("nesterov",)
-_WORDS = ("data", "output", "recipe")
+_NAMES = ("data", "output", "recipe")
 _OPTIONAL = ("data", "limit", "holdout", "keep", "checkpoint_seconds")
 # How JSON holds what isn't a number.
-_STORED_AS = dict.fromkeys(("stages", "filters"), (list, tuple)) | dict.fromkeys(("precision", "schedule", "flip"), str)
+_STORED_AS = dict.fromkeys(("stages", "filters"), (list, tuple)) | dict.fromkeys(WORDS, str)
 
 
 def check_saved(values: Mapping[str, object]) -> None:
@@ -154,7 +158,7 @@ def saved_value(name: str, stored: object) -> object:
     Raises:
         InputError: it is what the parser never returns.
     """
-    if name not in (*TYPES, *_SWITCHES, *_WORDS):
+    if name not in (*TYPES, *_SWITCHES, *_NAMES):
         raise InputError(f"there is no --{name!a:.100}")
     if stored is None and name in _OPTIONAL:
         return None
@@ -175,3 +179,10 @@ def as_text(value: object) -> str:
     if value is None:
         return "none"
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def as_flag(name: str, value: object) -> str:
+    """A flag and its value as its user would write them."""
+    if name in _SWITCHES:
+        return f"--{name}" if value else f"--no_{name}"
+    return f"--{name} {as_text(value)}"

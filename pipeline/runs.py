@@ -1,6 +1,5 @@
 """A training run before its first step: what the flags, and the checkpoint that it goes on from, make of it."""
 
-import hashlib
 import shlex
 import shutil
 import sys
@@ -16,10 +15,10 @@ from pipeline.command import printable
 from pipeline.environment import device, versions
 from pipeline.errors import InputError
 from pipeline.io.atomic import check_folder
-from pipeline.io.batches import Batches
+from pipeline.io.batches import Batches, data_digest
 from pipeline.io.checkpoint import Checkpoint
 from pipeline.io.checkpointfolder import find_checkpoint, list_checkpoints
-from pipeline.io.history import curves, new_history
+from pipeline.io.history import curves, epochs_of, new_history
 from pipeline.recipe import NAMES, Recipe, all_values
 from pipeline.utils.schedules import decay_after_warmup
 
@@ -64,16 +63,15 @@ class Run:
 
     def network(self, images: Mapping, classes: int) -> dict:
         """The arguments of `ResNet.build` for `images`, their size and stem, and `classes`."""
-        return {**images, "classes": classes} | {
-            name: getattr(self.args, name) for name in ("stages", "filters", "reg")
-        }
+        args = self.args
+        return {**images, "classes": classes, "stages": args.stages, "filters": args.filters, "reg": self.recipe.reg}
 
     @property
     def decay(self) -> Callable[[int], float] | None:
         """The share of the learning rate that is left after so many epochs; None where it is set by hand alone."""
-        if self.args.schedule == "constant":
+        if self.recipe.schedule == "constant":
             return None
-        return decay_after_warmup(self.args.schedule, self.args.epochs, self.args.warmup_epochs)
+        return decay_after_warmup(self.recipe.schedule, self.args.epochs, self.recipe.warmup_epochs)
 
     def rate(self, history: dict, epoch: int) -> float:
         """The learning rate of the epoch after `epoch` ones."""
@@ -84,11 +82,18 @@ class Run:
         return self.decay(epoch) if self.decay else 1.0
 
     def change_rate(self, history: dict, progress: tuple[int, int], lr: float) -> float:
-        """Make `lr` the rate, of a decay its start, from (epoch, batch) `progress` on; return the rate that follows."""
+        """Make `lr` the rate, of a decay its start, from (epoch, batch) `progress` on; return the rate that follows.
+
+        Raises:
+            InputError: nothing is left there of any rate.
+        """
+        if not self.share(progress[0]):
+            raise InputError(f"--lr {lr}: the rate has decayed to 0 after epoch {progress[0]}; leave it out")
         before = self.rate(history, progress[0])
         history["run"]["arguments"]["lr"] = lr
         rate = self.rate(history, progress[0])
-        print(f"learning rate {before:g} -> {rate:g}")
+        later = f" from epoch {progress[0] + 1} on" if progress[0] > epochs_of(history) else ""
+        print(f"learning rate {before:g} -> {rate:g}{later}")
         history["run"]["learning_rate_changes"].append([*progress, rate])
         return rate
 
@@ -102,7 +107,7 @@ def start_by_hand(
         given: what the parser returned, None for a flag that wasn't given.
         script: name of the script, without its ending.
         defaults: the script's own values of what a run is.
-        recipes: the values of each recipe, the default one first.
+        recipes: the values of each recipe.
         checkpoints: folder of the checkpoints unless the flags say otherwise.
 
     Raises:
@@ -136,7 +141,7 @@ def open_history(run: Run, train: Batches, val: Batches) -> dict:
     Raises:
         InputError: the data set is not the one that the checkpoint was trained on.
     """
-    data = hashlib.sha256((train.digest() + val.digest()).encode()).hexdigest()
+    data = data_digest(train, val)
     here = {
         "arguments": run.arguments,
         "classes": list(train.class_names),
@@ -161,10 +166,9 @@ def open_history(run: Run, train: Batches, val: Batches) -> dict:
     if run.checkpoint.backend != keras.backend.backend():
         print(f"the checkpoint is from the {run.checkpoint.backend} backend: the run goes on, but not bit for bit")
     record |= here | {"arguments": run.arguments | {"lr": before["lr"]}}
-    if run.args.lr != before["lr"] and not run.only_validates:
-        if not run.share(run.start[0]):
-            raise InputError(f"--lr {run.args.lr}: the rate has decayed to 0 after epoch {run.start[0]}; leave it out")
-        run.change_rate(history, run.start, run.args.lr)
+    if run.args.lr != before["lr"]:
+        # An epoch that is only to be validated has been trained already.
+        run.change_rate(history, (run.start[0] + 1, 0) if run.only_validates else run.start, run.args.lr)
     return history
 
 
@@ -198,6 +202,8 @@ def _resolve(
     args = arguments.resolve(given, defaults, saved, options, free)
     if args.warmup_epochs > args.epochs:
         raise InputError(f"--warmup_epochs {args.warmup_epochs}: expected at most --epochs {args.epochs}")
+    if args.nesterov and not args.momentum:
+        raise InputError("--momentum 0: --nesterov looks ahead along the momentum; expected more, or --no_nesterov")
     return args, {name: getattr(args, name) for name in arguments.RUN_DEFAULTS | defaults}
 
 

@@ -62,8 +62,6 @@ def compile_model(run: Run, model: keras.Model, steps: int) -> None:
     )
     if run.checkpoint is not None:
         run.checkpoint.restore(model)
-        if run.args.lr != run.checkpoint.history["run"]["arguments"]["lr"] and not run.only_validates:
-            model.optimizer.learning_rate = run.args.lr
 
 
 def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batches) -> Outcome:
@@ -198,40 +196,31 @@ def _train(
     history, average, on_terminal = checkpoints.history, checkpoints.average, sys.stdout.isatty()
     metrics = run.checkpoint.metrics if run.checkpoint else ()
     epoch, batch = run.start
-    # A learning rate that waits for the next epoch: while an epoch is validated, it has been trained already.
-    waiting = {}
-    if run.only_validates and run.args.lr != history["run"]["arguments"]["lr"]:
-        waiting[epoch + 1] = run.args.lr * run.share(epoch + 1)
 
     def begin_epoch(number: int, logs: dict | None = None) -> None:
         train.set_epoch(number, batch if number == epoch else 0)
-        if run.decay:
+        if not (run.only_validates and number == run.start[0]):  # which has been trained
             model.optimizer.learning_rate = run.rate(history, number)
-        if number in waiting:
-            set_rate(number, 0, waiting.pop(number))
 
     def end_epoch(number: int, logs: dict) -> None:
         logs["learning_rate"] = last_learning_rate(model.optimizer)  # for the progress bar
 
-    def set_rate(epoch: int, batch: int, rate: float) -> None:
-        model.optimizer.learning_rate = run.change_rate(history, (epoch, batch), rate / run.share(epoch))
-
     def ask_or_stop(epoch: int, batch: int, failed: bool) -> str:
         """What to do after so many epochs and batches; sees to another learning rate if that is the answer."""
-        if stop.terminated or not (on_terminal and sys.stdin.isatty()) or epoch == last:
+        trained = batch == train.steps  # and is being validated: another rate is that of the epoch after
+        if stop.terminated or not (on_terminal and sys.stdin.isatty()) or epoch + trained == last:
             return "give up" if failed else "stop"
         now, aim = last_learning_rate(model.optimizer), run.rate(history, epoch)
-        rising = f", rising to {aim:g}" if (epoch, batch) < (run.recipe.warmup_epochs, 0) else ""
+        rising = f", rising to {aim:g}" if epoch * train.steps + batch < model.optimizer.warmup_steps else ""
         message = f"after epoch {epoch}, batch {batch}, learning rate {now:g}{rising}:"
         answer = console.ask(message, given_up=lambda: stop.terminated)
         if answer in ("stop", "go on"):
             return answer
-        if batch < train.steps:
-            set_rate(epoch, batch, answer)
-            return "save"  # before anything can lose the choice
-        waiting[epoch + 1] = answer
-        print(f"learning rate {answer:g} from epoch {epoch + 2} on")
-        return "go on"
+        start = (epoch + 1, 0) if trained else (epoch, batch)
+        rate = run.change_rate(history, start, answer / run.share(start[0]))
+        if not trained:
+            model.optimizer.learning_rate = rate
+        return "save"  # before anything can lose the choice
 
     batch_checkpoint = BatchCheckpoint(
         checkpoints, stop, train.steps, run.start, metrics, run.args.checkpoint_seconds, ask_or_stop

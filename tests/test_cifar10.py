@@ -189,6 +189,18 @@ def test_a_mirrored_image_is_scored_on_a_line_of_its_own(image_folder, command, 
         assert f"\nrank-1{how}: {100 * accuracy:.2f}%\n" in done.stdout
 
 
+def test_images_held_out_are_scored_only_where_they_are_the_same(image_folder, command):
+    flags = ("--stages", "1", "--filters", "4,8", "--batch_size", "2", "--epochs", "1", "--holdout", "2")
+    command("resnet_cifar10_decay.py", "--data", image_folder, *flags)
+    words = ("rank_accuracy.py", "--model", "output/resnet_cifar10.hdf5", "--split", "val")
+    assert "split: val, training images held out\nimages: 2\n" in command(*words).stdout
+    # The same images, in another order.
+    (image_folder / "train" / "ant" / "0.png").rename(image_folder / "train" / "ant" / "9.png")
+    done = command(*words, code=2)
+    assert "other ones would be held out; name the data of its training with --data" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_broken_image_is_named(image_folder):
     victim = image_folder / "test" / "bee" / "1.png"
     whole = victim.read_bytes()

@@ -3,6 +3,9 @@
 import os
 import subprocess
 import sys
+from argparse import Namespace
+from dataclasses import asdict
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -10,6 +13,9 @@ import pytest
 from conftest import ROOT
 
 from pipeline.nn.optimizer import WarmupSGD, last_learning_rate
+from pipeline.recipe import Recipe
+from pipeline.runs import Run
+from pipeline.training import compile_model
 from pipeline.utils.schedules import CosineDecay, PolynomialDecay, decay_after_warmup
 
 
@@ -33,43 +39,63 @@ def test_a_decay_starts_where_the_warm_up_ends(name, decay):
     assert [plain(epoch) for epoch in range(20)] == [decay(1.0, 20)(epoch) for epoch in range(20)]
 
 
-def train(optimizer, steps):
-    """A weight whose gradient is always 1: what it loses in a step is the rate."""
-    weight = keras.Variable(0.0, name="weight")
-    optimizer.build([weight])
-    lost = []
+def model_of(optimizer):
+    """One weight whose gradient is always 1."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
+    model.compile(optimizer, loss=lambda labels, outputs: outputs)
+    return model
+
+
+def losses_of_weight(model, steps):
+    """What the weight loses in each of `steps` compiled steps: the rate, without momentum."""
+    lost, ones = [], np.ones((1, 1), np.float32)
     for _ in range(steps):
-        before = float(weight.value)
-        optimizer.apply([keras.ops.ones(())])
-        lost.append(before - float(weight.value))
+        (before,) = model.get_weights()
+        model.train_on_batch(ones, ones)
+        (after,) = model.get_weights()
+        lost.append((before - after).item())
     return lost
 
 
 def test_the_rate_rises_linearly_to_the_one_that_is_set_and_stays():
-    np.testing.assert_allclose(train(WarmupSGD(0.4, warmup_steps=4), 6), [0.1, 0.2, 0.3, 0.4, 0.4, 0.4], rtol=1e-5)
+    lost = losses_of_weight(model_of(WarmupSGD(0.4, warmup_steps=4)), 6)
+    np.testing.assert_allclose(lost, [0.1, 0.2, 0.3, 0.4, 0.4, 0.4], rtol=1e-5)
 
 
 def test_without_warm_up_it_is_stock_sgd():
     options = {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True}
-    assert train(WarmupSGD(**options), 5) == train(keras.optimizers.SGD(**options), 5)
+    ours, stock = (losses_of_weight(model_of(of(**options)), 5) for of in (WarmupSGD, keras.optimizers.SGD))
+    assert ours == stock
 
 
 def test_the_rate_of_the_last_step_is_told_and_the_one_that_is_set_may_change():
     optimizer = WarmupSGD(0.4, warmup_steps=4)
-    assert last_learning_rate(optimizer) == pytest.approx(0.1)  # none yet: that of the first
+    model = model_of(optimizer)
+    assert last_learning_rate(optimizer) == 0.1  # none yet: that of the first
     for expected in (0.1, 0.2, 0.3, 0.4, 0.4):
-        train(optimizer, 1) if not optimizer.built else optimizer.apply([keras.ops.ones(())])
-        assert last_learning_rate(optimizer) == pytest.approx(expected)
+        losses_of_weight(model, 1)
+        assert last_learning_rate(optimizer) == expected
     optimizer.learning_rate = 0.1
     assert last_learning_rate(optimizer) == 0.1
     assert last_learning_rate(keras.optimizers.SGD(0.1)) == 0.1
 
 
-def test_its_variables_are_those_of_sgd():
+def test_its_variables_are_those_of_sgd_and_a_copy_warms_up_too():
     ours, stock = WarmupSGD(0.1, momentum=0.9, warmup_steps=3, name="sgd"), keras.optimizers.SGD(0.1, 0.9, name="sgd")
-    train(ours, 1)
-    train(stock, 1)
+    for optimizer in (ours, stock):
+        optimizer.build([keras.Variable(0.0, name="weight")])
     assert [v.path for v in ours.variables] == [v.path for v in stock.variables]
+    assert WarmupSGD.from_config(ours.get_config()).get_config() == ours.get_config()
+
+
+def test_a_recipe_s_values_reach_the_optimizer():
+    recipe = Recipe(schedule="cosine", warmup_epochs=2, nesterov=True)
+    run = Run("script", Namespace(lr=0.3, momentum=0.8, **asdict(recipe)), {}, None, Path(), "")
+    model = model_of("sgd")
+    compile_model(run, model, steps=5)
+    config = model.optimizer.get_config()
+    expected = {"learning_rate": 0.3, "momentum": 0.8, "nesterov": True, "warmup_steps": 10, "weight_decay": None}
+    assert {name: config[name] for name in expected} == expected | {"learning_rate": pytest.approx(0.3)}
 
 
 def test_on_jax_rates_and_averages_are_the_same():

@@ -47,9 +47,11 @@ def test_a_flag_wins_over_the_recipe_and_the_values_are_printed_and_stored(comma
     done = command(DECAY, "--resume", "--pad_crop", "2", "--recipe", "modern")
     assert "pad_crop 2" in done.stdout
     done = command(DECAY, "--resume", "--recipe", "published", code=2)
-    assert "--recipe published differs from the checkpoint's modern" in done.stderr
+    assert "--recipe published differs from the checkpoint's --recipe modern" in done.stderr
+    done = command(DECAY, "--resume", "--nesterov", code=2)
+    assert "--nesterov differs from the checkpoint's --no_nesterov; leave it out" in done.stderr
     done = command(DECAY, "--resume", "--cutout", "8", code=2)
-    assert "--cutout 8 differs from the checkpoint's 0" in done.stderr
+    assert "--cutout 8 differs from the checkpoint's --cutout 0" in done.stderr
 
 
 def test_published_is_the_default_and_by_hand_the_rate_stays(command, tmp_path):
@@ -62,13 +64,14 @@ def test_published_is_the_default_and_by_hand_the_rate_stays(command, tmp_path):
     stored = settings(tmp_path, "resnet_cifar10")
     assert {name: stored[name] for name in NAMES} == MODERN
     done = command(BY_HAND, "-c", "d", "-m", "latest", "--epochs", "3", code=2)
-    assert "--epochs 3 differs from the checkpoint's 2" in done.stderr
+    assert "--epochs 3 differs from the checkpoint's --epochs 2" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (("--warmup_epochs", "2"), "--warmup_epochs 2: expected at most --epochs 1"),
+        (("--recipe", "modern", "--momentum", "0"), "--momentum 0: --nesterov looks ahead along the momentum"),
         (("--pad_crop", "32"), "--pad_crop 32: expected at most 31, for images of 32x32 pixels"),
         (("--cutout", "33"), "--cutout 33: expected at most 32, for images of 32x32 pixels"),
         (("--holdout", "1437"), "--holdout 1437 leaves nothing of 1437 training images; expected fewer"),
@@ -95,7 +98,7 @@ def test_a_checkpoint_from_before_there_were_recipes_is_of_the_published_one(com
 
     forge(tmp_path / "output" / "resnet_cifar10" / "epoch_1.hdf5", forget)
     done = command(DECAY, "--resume", "--pad_crop", "4", code=2)
-    assert "--pad_crop 4 differs from the checkpoint's 0" in done.stderr
+    assert "--pad_crop 4 differs from the checkpoint's --pad_crop 0" in done.stderr
     done = command(DECAY, "--resume")
     assert "epoch 2/2" in done.stdout
     stored = settings(tmp_path)

@@ -74,7 +74,7 @@ def test_recipes_are_trained_once_and_set_side_by_side(process, tmp_path):
     for flags, message in (
         (("--variants", "best"), "expected names out of"),
         (("--reg", "1"), "--reg is this comparison's to set; leave it out"),
-        (("--epochs", "3", "--holdout", "50"), "--epochs 3 differs from the checkpoint's 2"),
+        (("--epochs", "3", "--holdout", "50"), "--epochs 3 differs from the checkpoint's --epochs 2"),
     ):
         done = process(*words, *flags, code=2)
         assert message in done.stderr

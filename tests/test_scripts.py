@@ -159,9 +159,9 @@ def checkpoint(tmp_path_factory):
     ("flags", "message"),
     [
         (("--start_epoch", "3"), "--start_epoch 3 differs from the epoch to go on from, 1"),
-        (("--batch_size", "64"), "--batch_size 64 differs from the checkpoint's 32"),
-        (("--limit", "129"), "--limit 129 differs from the checkpoint's 128"),
-        (("--seed", "7"), "--seed 7 differs from the checkpoint's 42"),
+        (("--batch_size", "64"), "--batch_size 64 differs from the checkpoint's --batch_size 32"),
+        (("--limit", "129"), "--limit 129 differs from the checkpoint's --limit 128"),
+        (("--seed", "7"), "--seed 7 differs from the checkpoint's --seed 42"),
         (("--data", "nowhere"), "--data nowhere does not exist"),
     ],
 )

@@ -583,6 +583,28 @@ def test_a_rate_chosen_in_validation_is_that_of_the_next_epoch(command, stop_at,
     assert history["run"]["learning_rate_changes"] == [[1, 0, pytest.approx(0.02)]]
 
 
+def test_a_rate_chosen_in_validation_outlives_a_stop_there(command, stop_at, typed, tmp_path, monkeypatch):
+    stop_at("test", 2)
+    stop_at("test", 3)
+    typed(0.02, "stop")
+    done = command(BY_HAND, *RUN, code=130)
+    assert "learning rate 0.1 -> 0.02 from epoch 2 on" in done.stdout
+    monkeypatch.undo()
+    command(BY_HAND, "-m", "latest")
+    history = json.loads((tmp_path / "output" / "resnet_cifar10.json").read_text())
+    assert history["learning_rate"] == [0.1, 0.02]
+    assert history["run"]["learning_rate_changes"] == [[1, 0, 0.02]]
+
+
+def test_in_the_last_validation_no_rate_is_asked_for(command, stop_at, typed, tmp_path):
+    stop_at("test", 7)
+    asked = typed()
+    command(DECAY, *RUN, code=130)
+    assert not asked
+    command(DECAY, "--resume", "--lr", "0.2", code=2)
+    command(DECAY, "--resume")
+
+
 def test_a_rate_given_where_only_validation_is_left_is_that_of_the_next_epoch(command, stop_at, monkeypatch, tmp_path):
     stop_at("test", 2)
     command(BY_HAND, *RUN, code=130)

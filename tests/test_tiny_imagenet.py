@@ -26,6 +26,7 @@ from forge import forge
 
 from config import tiny_imagenet_config as config
 from pipeline.io import HDF5DatasetGenerator, HDF5DatasetWriter, archives, tinyimagenet
+from pipeline.io.batches import data_digest
 from pipeline.io.checkpointwriter import save_checkpoint
 from pipeline.io.history import new_history
 from pipeline.io.imagereader import ImageReader
@@ -442,8 +443,18 @@ def test_images_held_out_of_training_are_validated_on_and_no_others(built):
     limited, same = batches_of(built, Recipe(), holdout=7, limit=10)
     assert (limited.num_images, same.num_images) == (10, 7)
     np.testing.assert_array_equal(val._rows, same._rows)
-    with pytest.raises(ValueError, match=r"--holdout [0-9]+ leaves nothing of"):
+    with pytest.raises(ValueError, match=r"holdout is [0-9]+, of [0-9]+ images"):
         batches_of(built, Recipe(), holdout=everything.num_images)
+
+
+def test_images_held_out_are_scored_only_where_they_are_the_same(built):
+    train, val = batches_of(built, Recipe(), holdout=7)
+    options = {"limit": None, "holdout": 7, "batch_size": 5, "workers": 1}
+    places = config.places(str(built))
+    same = tinyimagenet.tiny_imagenet_split(places, "val", digest=data_digest(train, val), **options)
+    np.testing.assert_array_equal(same._rows, val._rows)
+    with pytest.raises(ValueError, match="other ones would be held out"):
+        tinyimagenet.tiny_imagenet_split(places, "val", digest=data_digest(train, train)[::-1], **options)
 
 
 MIXED = {"cutout": 16, "mixup": 0.2, "cutmix": 1.0, "label_smoothing": 0.1}

@@ -207,3 +207,20 @@ class ArrayBatches(Batches):
         images = memory.empty((len(rows), *self.image_shape), self.images.dtype)
         # Any mode but the default writes straight into `out`.
         return self.images.take(rows, axis=0, out=images, mode="clip")
+
+
+def data_digest(train: Batches, val: Batches) -> str:
+    """SHA-256 over what a run trains and validates on, in hexadecimal: the same digest, the same images.
+
+    Augmentation, batches and their order don't count.
+    """
+    return hashlib.sha256((train.digest() + val.digest()).encode()).hexdigest()
+
+
+def check_held_out(train: Batches, val: Batches, digest: str | None) -> None:
+    """Raise `InputError` unless `digest` is the `data_digest` of `train` and of `val`, which are held out of it."""
+    if data_digest(train, val) != digest:
+        raise InputError(
+            "the images are not those that the network was trained on, or in another order, so that other ones would "
+            "be held out; name the data of its training with --data"
+        )

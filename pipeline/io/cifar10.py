@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.io import archives
-from pipeline.io.batches import ArrayBatches
+from pipeline.io.batches import ArrayBatches, check_held_out
 from pipeline.io.dataset import Dataset
 from pipeline.io.digits import load_digits
 from pipeline.io.files import read_regular
@@ -79,30 +79,42 @@ def cifar10_batches(
 
 
 def cifar10_split(
-    data: str | None, split: str, *, limit: int | None, holdout: int | None, mirrors: bool = False, **options
+    data: str | None,
+    split: str,
+    *,
+    limit: int | None,
+    holdout: int | None,
+    digest: str | None,
+    mirrors: bool = False,
+    **options,
 ) -> ArrayBatches:
     """What a network is scored on that was trained on `data`, with `limit` and `holdout`, less its training mean.
 
     Args:
         split: "test" for every test image, "val" for those that training validated on.
+        digest: of what it was trained on (see `data_digest`), by which those held out are known to be the same.
         mirrors: whether they are to be scored mirrored too.
         options: batch_size and workers (see `Batches`).
 
     Raises:
-        InputError: the data can't be read, or doesn't show the same mirrored.
+        InputError: the data can't be read, doesn't show the same mirrored, or other images of it would be held out.
     """
     whole = load_cifar10(data)
     if mirrors and not whole.mirrors:
         raise InputError(f"--data {data} is not what it shows once it is mirrored; leave the flip out")
     trained = whole.choose(limit, holdout)
-    scored = trained if split == "val" else whole
-    return ArrayBatches(
-        scored.test_images,
-        scored.test_labels,
-        whole.classes,
+    make = partial(
+        ArrayBatches,
+        class_names=whole.classes,
         preprocessors=[MeanImagePreprocessor(trained.mean_image())],
         **options,
     )
+    if split == "test":
+        return make(whole.test_images, whole.test_labels)
+    val = make(trained.test_images, trained.test_labels)
+    if holdout is not None:
+        check_held_out(make(trained.train_images, trained.train_labels), val, digest)
+    return val
 
 
 def load_cifar10(data: str | None = None, limit: int | None = None, holdout: int | None = None) -> Dataset:

@@ -25,7 +25,7 @@ class HDF5DatasetGenerator(Batches):
         batch_size, preprocessors, aug, mixing, binarize, training, seed, workers: see `Batches`.
         classes: number of classes; that of the file's `label_names` if None.
         limit: take this many images, a fixed choice, or all if None or if there are fewer.
-        skip: leave out this many first, of the same fixed choice: what a `limit` of so many takes.
+        holdout: leave out those that a `limit` of so many takes, and choose among the others.
 
     Attributes:
         label_names: the name that stands for each label in the source of the data; as many as the file holds.
@@ -48,7 +48,7 @@ class HDF5DatasetGenerator(Batches):
         training: bool = False,
         seed: int = 0,
         limit: int | None = None,
-        skip: int = 0,
+        holdout: int | None = None,
         workers: int = 1,
     ) -> None:
         self._dataset = dataset = read_hdf5_dataset(db_path)
@@ -66,12 +66,10 @@ class HDF5DatasetGenerator(Batches):
         names = dataset.words or dataset.label_names
         self.class_names = names if len(names) == classes else tuple(map(str, range(classes)))
         self._rows = np.arange(len(dataset.labels))
-        if not 0 <= skip < len(self._rows):
-            raise InputError(
-                f"--holdout {skip} leaves nothing of {len(self._rows)} images in {dataset.path}; expected fewer"
-            )
-        if limit is not None or skip:
-            chosen = randomness.permutation(0, 0, len(self._rows))[skip:]
+        if holdout is not None and not 0 < holdout < len(self._rows):
+            raise InputError(f"holdout is {holdout}, of {len(self._rows)} images in {dataset.path}; expected fewer")
+        if limit is not None or holdout is not None:
+            chosen = randomness.permutation(0, 0, len(self._rows))[holdout:]
             self._rows = np.sort(chosen[:limit])
         super().__init__(
             dataset.labels[self._rows],

@@ -175,7 +175,8 @@ def tiny_imagenet_batches(
     """The training batches, varied as `recipe` says, and the validation batches of what the build wrote.
 
     Args:
-        train, val, mean: the files `train.hdf5`, `val.hdf5` and `mean.json`, which is subtracted.
+        train, val, mean: the files `train.hdf5`, `val.hdf5` and `mean.json`, which is subtracted: the means of all of
+            `train.hdf5`, three numbers, also where a part of it is held out.
         limit: take this many images of each, a fixed choice; all if None, and of those held out.
         holdout: validate on so many images of `train`, a fixed choice, which are not trained on, instead of on `val`.
         options: batch_size, seed and workers (see `Batches`).
@@ -184,7 +185,7 @@ def tiny_imagenet_batches(
         InputError: the data set isn't built, or a file is damaged.
     """
     varied = {"aug": recipe.augmentation(), "mixing": recipe.mixing(), "training": True}
-    train_batches = mean_batches(train, mean, limit=limit, skip=holdout or 0, **varied, **options)
+    train_batches = mean_batches(train, mean, limit=limit, holdout=holdout, **varied, **options)
     if holdout is None:
         val_batches = mean_batches(val, mean, limit=limit, **options)
     else:
@@ -196,20 +197,28 @@ def tiny_imagenet_batches(
 
 
 def tiny_imagenet_split(
-    places: SimpleNamespace, split: str, *, limit: int | None, holdout: int | None, **options
+    places: SimpleNamespace, split: str, *, limit: int | None, holdout: int | None, digest: str | None, **options
 ) -> "HDF5DatasetGenerator":
     """What a network is scored on that was trained with `limit` and `holdout`.
 
     Args:
         places: the paths `train_hdf5`, `val_hdf5`, `test_hdf5` and `mean` of what the build wrote.
         split: "test" for every test image, "val" for those that training validated on.
+        digest: of what it was trained on (see `data_digest`), by which those held out are known to be the same.
         options: batch_size and workers (see `Batches`).
+
+    Raises:
+        InputError: the data set isn't built, a file is damaged, or other images would be held out.
     """
+    from pipeline.io.batches import check_held_out
+
     if split == "test":
         return mean_batches(places.test_hdf5, places.mean, **options)
-    if holdout is not None:
-        return mean_batches(places.train_hdf5, places.mean, limit=holdout, **options)
-    return mean_batches(places.val_hdf5, places.mean, limit=limit, **options)
+    if holdout is None:
+        return mean_batches(places.val_hdf5, places.mean, limit=limit, **options)
+    train, val = (mean_batches(places.train_hdf5, places.mean, limit=n, **options) for n in (limit, holdout))
+    check_held_out(train, val, digest)
+    return val
 
 
 def mean_batches(path: Path, mean: Path, **options) -> "HDF5DatasetGenerator":

@@ -21,23 +21,28 @@ class WarmupSGD(keras.optimizers.SGD):
         super().__init__(*args, **options)
         self.warmup_steps = warmup_steps
 
-    def _get_current_learning_rate(self):
-        """What Keras multiplies gradients by, on every backend inside of the compiled step."""
+    def get_config(self) -> dict:
+        return super().get_config() | {"warmup_steps": self.warmup_steps}
+
+    def rate_of(self, step):
+        """The learning rate of `step`, counted from 0, a scalar integer tensor or Python's."""
         rate = super()._get_current_learning_rate()
         if not self.warmup_steps:
             return rate
-        steps = keras.ops.cast(self.iterations + 1, rate.dtype)
+        steps = keras.ops.cast(step + 1, rate.dtype)
         return rate * keras.ops.minimum(1.0, steps / float(self.warmup_steps))
+
+    def _get_current_learning_rate(self):
+        """What Keras multiplies gradients by, on every backend inside of the compiled step."""
+        return self.rate_of(self.iterations)
 
 
 def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     """The rate of the step that `optimizer` took last, in the shortest decimals that name the float32 number.
 
-    In a warm-up `optimizer.learning_rate` is already that of the step that comes next.
+    In a warm-up `optimizer.learning_rate` is already that of the step that comes next; before the first step both are.
     """
-    rate = np.float32(keras.ops.convert_to_numpy(optimizer.learning_rate))
-    warmup_steps = getattr(optimizer, "warmup_steps", 0)
-    steps = int(keras.ops.convert_to_numpy(optimizer.iterations))
-    if 0 < steps <= warmup_steps:
-        rate *= np.float32(steps / min(steps + 1, warmup_steps))
-    return float(str(rate))
+    rate = optimizer.learning_rate
+    if isinstance(optimizer, WarmupSGD):
+        rate = optimizer.rate_of(max(int(keras.ops.convert_to_numpy(optimizer.iterations)) - 1, 0))
+    return float(str(np.float32(keras.ops.convert_to_numpy(rate))))

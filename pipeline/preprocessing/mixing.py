@@ -1,9 +1,11 @@
 """What is done to a whole batch of training images at last: erase a patch, blend or paste images, soften labels."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 import numpy as np
 
+from pipeline.errors import InputError
 from pipeline.utils import memory, randomness
 
 # The stream that patches are drawn from, beside those of `pipeline.preprocessing.augmentation`.
@@ -27,12 +29,21 @@ class Mixing:
 
     It holds no random state: Cutout is a function of (seed, epoch, index of the sample), the rest one of
     (seed, epoch, number of the batch).
+
+    Raises:
+        InputError: a value is below 0, or `label_smoothing` leaves nothing of a label.
     """
 
     cutout: int = 0
     mixup: float = 0.0
     cutmix: float = 0.0
     label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not 0 <= value < (1 if field.name == "label_smoothing" else math.inf):
+                raise InputError(f"{field.name} is {value}; expected 0 or more, of label_smoothing below 1")
 
     def __call__(
         self, images: np.ndarray, labels: np.ndarray, seed: int, epoch: int, batch: int, samples: np.ndarray
