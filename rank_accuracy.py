@@ -70,14 +70,9 @@ def main() -> None:
     checkpoint = read_checkpoint(
         args.model or newest_model(model_file, Path(config.CHECKPOINTS), model_file.with_suffix(""))
     )
-    dataset = checkpoint.network.get("dataset", "cifar10")
-    splits = {"cifar10": cifar10_split, "tiny_imagenet": tiny_imagenet_split}
-    if dataset not in splits:
-        raise InputError(f"{checkpoint.path} is a network for {dataset}; expected one for {' or '.join(splits)}")
-    if args.submission and dataset != "tiny_imagenet":
-        raise InputError(f"--submission is of Tiny ImageNet, and {checkpoint.path} a network for {dataset}")
+    # What its run was given, which may be from before there was such a flag.
     trained = {"data": None, "limit": None, "holdout": None} | checkpoint.history["run"].get("arguments", {})
-    batches = splits[dataset](args, trained, checkpoint.history["run"].get("data"))
+    batches = batches_of(args, checkpoint, trained)
     check_images(checkpoint, batches, args.split)
     for output in filter(None, (args.json, args.submission)):
         if output.is_dir():
@@ -108,38 +103,20 @@ def main() -> None:
         print(f"written: {args.submission}, {len(lines):,} predictions")
 
 
-def cifar10_split(args: Namespace, trained: dict, digest: str | None):
-    """The images of CIFAR-10, or what stood in its place, to score a network on.
+def batches_of(args: Namespace, checkpoint, trained: dict):
+    """The images to score the network in `checkpoint` on; `trained` are the arguments of its run."""
+    from pipeline.io import cifar10, tinyimagenet
 
-    `trained` are the arguments, and `digest` that of the data, of its run.
-    """
-    from pipeline.io import cifar10
-
-    return cifar10.cifar10_split(
-        args.data or trained["data"],
-        args.split,
-        limit=trained["limit"],
-        holdout=trained["holdout"],
-        digest=digest,
-        mirrors=args.tta == "flip",
-        batch_size=args.batch_size,
-        workers=2,
-    )
-
-
-def tiny_imagenet_split(args: Namespace, trained: dict, digest: str | None):
-    """The images of Tiny ImageNet to score a network on; `trained` and `digest` as in `cifar10_split`."""
-    from pipeline.io import tinyimagenet
-
-    return tinyimagenet.tiny_imagenet_split(
-        tiny_imagenet_places(args, trained),
-        args.split,
-        limit=trained["limit"],
-        holdout=trained["holdout"],
-        digest=digest,
-        batch_size=args.batch_size,
-        workers=2,
-    )
+    dataset = checkpoint.network.get("dataset", "cifar10")
+    options = {name: trained[name] for name in ("limit", "holdout")}
+    options |= {"digest": checkpoint.history["run"].get("data"), "batch_size": args.batch_size, "workers": 2}
+    if args.submission and dataset != "tiny_imagenet":
+        raise InputError(f"--submission is of Tiny ImageNet, and {checkpoint.path} a network for {dataset}")
+    if dataset == "tiny_imagenet":
+        return tinyimagenet.tiny_imagenet_split(tiny_imagenet_places(args, trained), args.split, **options)
+    if dataset == "cifar10":
+        return cifar10.cifar10_split(args.data or trained["data"], args.split, mirrors=args.tta == "flip", **options)
+    raise InputError(f"{checkpoint.path} is a network for {dataset}; expected one for cifar10 or tiny_imagenet")
 
 
 def tiny_imagenet_places(args: Namespace, trained: dict):

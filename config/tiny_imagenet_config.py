@@ -55,7 +55,7 @@ PUBLISHED = {
     "flip": "random",
 }
 
-# The same network, trained better; docs/recipes.md says what each change is worth.
+# The same network by later means; docs/recipes.md says what each is, and what was measured.
 MODERN = {
     "schedule": "cosine",
     "warmup_epochs": 1,
