@@ -11,9 +11,10 @@ class MovingAverage:
     """The average of all weights of `model`, the statistics of batch normalisation included, over the steps so far.
 
     After each step average <- d * average + (1 - d) * weights, with d = min(decay, (1 + n) / (10 + n)) at step n, so
-    that what the network was at first is soon forgotten. Polyak and Juditsky, "Acceleration of Stochastic Approximation
-    by Averaging", 1992; of networks, Tarvainen and Valpola, arXiv:1703.01780. All weights are one vector to it, in one
-    compiled call: a step costs next to nothing more.
+    that what the network was at first is soon forgotten: the ramp of TensorFlow's `tf.train.ExponentialMovingAverage`.
+    Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992; of networks, Tarvainen and
+    Valpola, arXiv:1703.01780. All weights are one vector to it, in one compiled call: a step costs next to nothing
+    more.
 
     Args:
         model: a built network. Whoever trains it calls `update` after each step.
