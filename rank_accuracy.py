@@ -81,14 +81,13 @@ def main() -> None:
     unlabelled = list_images(tiny_imagenet_places(args, trained).unlabelled_images) if args.submission else []
     model = checkpoint.build_model()
 
-    print(f"model: {checkpoint.path}")
-    held_out = ", training images held out" if args.split == "val" and trained["holdout"] else ""
-    print(f"split: {args.split}{held_out}")
+    split = "val, training images held out" if args.split == "val" and trained["holdout"] else args.split
+    result = {"model": str(checkpoint.path), "split": split}
     if checkpoint.averages:
-        print("weights: averaged")
-    print(f"images: {batches.num_images}")
+        result["weights"] = "averaged"
+    result["images"] = batches.num_images
+    print("".join(f"{name}: {value}\n" for name, value in result.items()), end="")
     scores = model.predict(batches.for_keras(), verbose=0)
-    result = {"model": str(checkpoint.path), "split": args.split, "images": batches.num_images}
     result |= show_ranks(scores, batches.labels)
     if args.tta:
         batches.aug = Mirror()

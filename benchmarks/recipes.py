@@ -1,14 +1,14 @@
 """Train the same network by several recipes, each from several seeds, and set what they reach side by side.
 
     python benchmarks/recipes.py cifar10 --output output/recipes --seeds 1,2 --limit 10000 --holdout 5000 --epochs 30
-    python benchmarks/recipes.py tiny_imagenet --output output/recipes --variants published,modern --holdout 5000
+    python benchmarks/recipes.py tiny_imagenet --output output/tiny --variants published,modern --holdout 5000
 
-The variants add a piece at a time to the published recipe: a cosine with a warm-up and Nesterov's momentum, L2, and, in
-place of shifts and the random flip, crop and alternating flip, which is the modern one. Flags other than those below
-are handed to the script, resnet_cifar10_decay.py or train_decay.py. It goes on with a run that was stopped, doesn't
-train one again that is done, and refuses flags that contradict either: the same command tabulates what there is.
-Accuracy is that on what training validates on, with --holdout on training images, and then no test image is looked at.
-The table goes to OUTPUT/recipes.md too.
+The data set is named first. The variants add a piece at a time to the published recipe: a cosine with a warm-up and
+Nesterov's momentum, L2, and, in place of shifts and the random flip, crop and alternating flip, which is the modern
+one. Flags other than those below are handed to the script, resnet_cifar10_decay.py or train_decay.py. It goes on with a
+run that was stopped, doesn't train one again that is done, and refuses flags that contradict either: the same command
+tabulates what there is. Accuracy is that on what training validates on, with --holdout on training images, and then no
+test image is looked at. The table goes to OUTPUT/recipes.md too, anew each time.
 """
 
 import shlex
@@ -21,6 +21,7 @@ import measure  # noqa: F401  (makes the project importable)
 import reproduce
 
 from pipeline import arguments, command, flags
+from pipeline.errors import InputError
 from pipeline.io.history import read_history, validation_accuracy
 
 SCRIPTS = {"cifar10": "resnet_cifar10_decay", "tiny_imagenet": "train_decay"}
@@ -45,7 +46,7 @@ def parse_arguments() -> tuple[Namespace, list[str]]:
     parser = arguments.Parser(__doc__)
     parser.add_argument("dataset", choices=SCRIPTS, help="whose network to train")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of all that the runs write")
-    parser.add_argument("--seeds", type=flags.counts, default=(1,), metavar="N,...", help="seeds (default: 1)")
+    parser.add_argument("--seeds", type=seeds, default=(1,), metavar="N,...", help="seeds (default: 1)")
     parser.add_argument(
         "--variants",
         type=variants,
@@ -58,6 +59,11 @@ def parse_arguments() -> tuple[Namespace, list[str]]:
         if word.partition("=")[0].replace("-", "_").strip("_") in OWN_FLAGS:
             parser.error(f"{word} is this comparison's to set; leave it out")
     return args, others
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """Seeds, separated by commas."""
+    return tuple(map(flags.seed, text.split(",")))
 
 
 def variants(text: str) -> tuple[str, ...]:
@@ -79,8 +85,10 @@ def main() -> None:
             code, seconds = reproduce.run(words)
             reproduce.note(folder, seconds)
             if code:
-                sys.exit(code)
-            histories[variant, seed] = read_history(folder / f"{script}.json")
+                reproduce.leave(code)
+            history = histories[variant, seed] = read_history(folder / f"{script}.json")
+            if history["run"]["learning_rate_changes"]:
+                raise InputError(f"the learning rate of {folder} was changed on the way; remove it, to train it anew")
     table = report(args, histories)
     print(f"\n{table}")
     (args.output / "recipes.md").write_text(table)

@@ -28,6 +28,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import measure  # makes the project importable
 import train_step
@@ -126,7 +127,7 @@ def main() -> None:
         if code == 128 + signal.SIGTERM and time.monotonic() >= deadline:
             break
         if code:
-            sys.exit(code)
+            leave(code)
     checkpoint = newest_checkpoint(args.output)
     finished = checkpoint is not None and checkpoint.epoch >= experiment.epochs
     if checkpoint is not None and checkpoint.epoch:
@@ -141,6 +142,13 @@ def main() -> None:
         print(f"written: {path}")
     if not finished:
         print("not done yet; go on with the same command")
+
+
+def leave(code: int) -> NoReturn:
+    """End as the script ended, which has said why."""
+    if code > 128:
+        print("not done yet; go on with the same command")
+    sys.exit(code)
 
 
 def newest_checkpoint(output: Path):
@@ -220,7 +228,7 @@ def ranks(args: Namespace) -> dict[str, float]:
         words = ["rank_accuracy.py", "--model", model, "--json", result, *(["--data", args.data] if args.data else [])]
         code, _ = run(words)
         if code:
-            sys.exit(code)
+            leave(code)
         values = json.loads(result.read_text())
     return {name: values[name] for name in ("rank-1", "rank-5")}
 

@@ -82,7 +82,7 @@ def training_parser(description: str, defaults: Mapping, recipes: Mapping[str, M
     add("--filters", metavar="N,N,...", help="channels out of the stem and of each stage")
     add("--seed", metavar="N", help="of the first weights, the order of data and the augmentation")
     add("--precision", help="what a step computes in")
-    add("--limit", metavar="N", help="train and test on N images each, a fixed choice, for a quick look")
+    add("--limit", metavar="N", help="train on N images, a fixed choice, and test on as many, for a quick look")
     add(
         "--holdout",
         metavar="N",
@@ -104,7 +104,7 @@ def training_parser(description: str, defaults: Mapping, recipes: Mapping[str, M
     group.add_argument(
         "--recipe", choices=recipes, help=f"what the flags below are worth where they aren't given ({stated('recipe')})"
     )
-    add("--schedule", help="how the learning rate falls from epoch to epoch")
+    add("--schedule", help="whether the learning rate falls to 0 from epoch to epoch, and how")
     add("--warmup_epochs", metavar="N", help="first epochs, in which the rate rises step by step")
     nesterov = group.add_mutually_exclusive_group()
     nesterov.add_argument(
@@ -113,7 +113,7 @@ def training_parser(description: str, defaults: Mapping, recipes: Mapping[str, M
         default=None,
         help=f"look ahead along the momentum (Nesterov, 1983) ({stated('nesterov')})",
     )
-    nesterov.add_argument("--no_nesterov", action="store_false", dest="nesterov", default=None, help="don't")
+    nesterov.add_argument("--no_nesterov", action="store_false", dest="nesterov", default=None, help="don't look ahead")
     add("--reg", metavar="L2", help="L2 coefficient of every kernel")
     add("--rotation_range", metavar="DEGREES", help="largest rotation of a training image, either way")
     add("--zoom_range", metavar="Z", help="factors from 1 - Z to 1 + Z, of width and height each")
@@ -121,12 +121,20 @@ def training_parser(description: str, defaults: Mapping, recipes: Mapping[str, M
     add("--height_shift_range", metavar="H", help="the same of the height")
     add("--shear_range", metavar="DEGREES", help="largest shear angle, either way")
     add("--pad_crop", metavar="N", help="pad by N mirrored pixels on each side, and crop")
-    add("--flip", help="mirror half of the images: a new half each epoch, or in turn")
-    add("--cutout", metavar="N", help="erase a square of N pixels a side")
+    add("--flip", help="mirror a random half of the images each epoch, or one half and the other in turn")
+    add("--cutout", metavar="N", help="set a square of N pixels a side to the mean colour")
     add("--mixup", metavar="ALPHA", help="blend pairs of images and labels, at a ratio from Beta(ALPHA, ALPHA)")
-    add("--cutmix", metavar="ALPHA", help="paste a box of one image into another, its area from Beta(ALPHA, ALPHA)")
+    add(
+        "--cutmix",
+        metavar="ALPHA",
+        help="paste a box of one image into another, its area from Beta(ALPHA, ALPHA); with --mixup a batch has either",
+    )
     add("--label_smoothing", metavar="E", help="spread E of a training label over all classes")
-    add("--ema", metavar="DECAY", help="keep a moving average of all weights too, 0 for none")
+    add(
+        "--ema",
+        metavar="DECAY",
+        help="keep a moving average of all weights too, which the trained model then has; 0 for none",
+    )
     return parser
 
 

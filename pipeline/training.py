@@ -153,10 +153,11 @@ def report(run: Run, model: keras.Model, batches: Batches, outcome: Outcome) -> 
     Raises:
         OSError: something could not be written on the way.
     """
-    if run.recipe.ema:
-        print("of the averaged weights:")
+    heading = ["of the averaged weights"] if run.recipe.ema else []
     if run.args.holdout is not None:
-        print(f"on the {batches.num_images:,} training images that were held out:")
+        heading.append(f"on the {batches.num_images:,} training images that were held out")
+    if heading:
+        print(f"{', '.join(heading)}:")
     predictions = model.predict(batches.for_keras(), verbose=0).argmax(axis=1)
     names = batches.class_names
     print(

@@ -217,10 +217,10 @@ def data_digest(train: Batches, val: Batches) -> str:
     return hashlib.sha256((train.digest() + val.digest()).encode()).hexdigest()
 
 
-def check_held_out(train: Batches, val: Batches, digest: str | None) -> None:
-    """Raise `InputError` unless `digest` is the `data_digest` of `train` and of `val`, which are held out of it."""
+def check_choice(train: Batches, val: Batches, digest: str | None) -> None:
+    """Raise `InputError` unless `digest` is the `data_digest` of `train` and `val`, chosen by a limit or holdout."""
     if data_digest(train, val) != digest:
         raise InputError(
-            "the images are not those that the network was trained on, or in another order, so that other ones would "
-            "be held out; name the data of its training with --data"
+            "the images are not those that the network was trained on, or in another order, so that --limit and "
+            "--holdout choose other ones; name the data of its training with --data"
         )

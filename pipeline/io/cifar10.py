@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.io import archives
-from pipeline.io.batches import ArrayBatches, check_held_out
+from pipeline.io.batches import ArrayBatches, check_choice
 from pipeline.io.dataset import Dataset
 from pipeline.io.digits import load_digits
 from pipeline.io.files import read_regular
@@ -92,16 +92,16 @@ def cifar10_split(
 
     Args:
         split: "test" for every test image, "val" for those that training validated on.
-        digest: of what it was trained on (see `data_digest`), by which those held out are known to be the same.
+        digest: of what it was trained on (see `data_digest`), by which a choice of images is known to be the same.
         mirrors: whether they are to be scored mirrored too.
         options: batch_size and workers (see `Batches`).
 
     Raises:
-        InputError: the data can't be read, doesn't show the same mirrored, or other images of it would be held out.
+        InputError: the data can't be read, doesn't show the same mirrored, or other images of it would be chosen.
     """
     whole = load_cifar10(data)
     if mirrors and not whole.mirrors:
-        raise InputError(f"--data {data} is not what it shows once it is mirrored; leave the flip out")
+        raise InputError(f"{data} are not what they show once they are mirrored; leave --tta flip out")
     trained = whole.choose(limit, holdout)
     make = partial(
         ArrayBatches,
@@ -109,12 +109,10 @@ def cifar10_split(
         preprocessors=[MeanImagePreprocessor(trained.mean_image())],
         **options,
     )
-    if split == "test":
-        return make(whole.test_images, whole.test_labels)
     val = make(trained.test_images, trained.test_labels)
-    if holdout is not None:
-        check_held_out(make(trained.train_images, trained.train_labels), val, digest)
-    return val
+    if trained is not whole:  # the mean is that of the choice too
+        check_choice(make(trained.train_images, trained.train_labels), val, digest)
+    return make(whole.test_images, whole.test_labels) if split == "test" else val
 
 
 def load_cifar10(data: str | None = None, limit: int | None = None, holdout: int | None = None) -> Dataset:

@@ -204,20 +204,22 @@ def tiny_imagenet_split(
     Args:
         places: the paths `train_hdf5`, `val_hdf5`, `test_hdf5` and `mean` of what the build wrote.
         split: "test" for every test image, "val" for those that training validated on.
-        digest: of what it was trained on (see `data_digest`), by which those held out are known to be the same.
+        digest: of what it was trained on (see `data_digest`), by which a choice of images is known to be the same.
         options: batch_size and workers (see `Batches`).
 
     Raises:
-        InputError: the data set isn't built, a file is damaged, or other images would be held out.
+        InputError: the data set isn't built, a file is damaged, or other images would be chosen.
     """
-    from pipeline.io.batches import check_held_out
+    from pipeline.io.batches import check_choice
 
     if split == "test":
         return mean_batches(places.test_hdf5, places.mean, **options)
     if holdout is None:
-        return mean_batches(places.val_hdf5, places.mean, limit=limit, **options)
-    train, val = (mean_batches(places.train_hdf5, places.mean, limit=n, **options) for n in (limit, holdout))
-    check_held_out(train, val, digest)
+        val = mean_batches(places.val_hdf5, places.mean, limit=limit, **options)
+    else:
+        val = mean_batches(places.train_hdf5, places.mean, limit=holdout, **options)
+    if limit is not None or holdout is not None:
+        check_choice(mean_batches(places.train_hdf5, places.mean, **options), val, digest)
     return val
 
 
