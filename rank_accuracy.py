@@ -81,12 +81,14 @@ def main() -> None:
     unlabelled = list_images(tiny_imagenet_places(args, trained).unlabelled_images) if args.submission else []
     model = checkpoint.build_model()
 
-    split = "val, training images held out" if args.split == "val" and trained["holdout"] else args.split
-    result = {"model": str(checkpoint.path), "split": split}
+    held_out = args.split == "val" and trained["holdout"] is not None
+    print(f"model: {checkpoint.path}")
+    print(f"split: {args.split}{', training images held out' if held_out else ''}")
     if checkpoint.averages:
-        result["weights"] = "averaged"
-    result["images"] = batches.num_images
-    print("".join(f"{name}: {value}\n" for name, value in result.items()), end="")
+        print("weights: averaged")
+    print(f"images: {batches.num_images}")
+    result = {"model": str(checkpoint.path), "split": args.split, "images": batches.num_images}
+    result |= {"held out": held_out, "averaged": bool(checkpoint.averages)}
     scores = model.predict(batches.for_keras(), verbose=0)
     result |= show_ranks(scores, batches.labels)
     if args.tta:

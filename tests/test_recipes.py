@@ -197,7 +197,10 @@ def test_rank_accuracy_scores_the_averaged_weights_on_held_out_or_test_images(co
     )
     accuracy = np.mean(scores.argmax(axis=1) == load_cifar10("digits").test_labels)
     assert json.loads((tmp_path / "rank.json").read_text())["rank-1"] == pytest.approx(accuracy)
-    for flags, message in ((("--tta", "flip"), "once they are mirrored"), (("--submission", "a"), "is of Tiny ImageNet")):
+    for flags, message in (
+        (("--tta", "flip"), "once they are mirrored"),
+        (("--submission", "a"), "is of Tiny ImageNet"),
+    ):
         done = command(*words, *flags, code=2)
         assert message in done.stderr
         assert done.stderr.count("\n") == 1
