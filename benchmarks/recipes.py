@@ -18,7 +18,7 @@ from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 
 import measure  # noqa: F401  (makes the project importable)
-import reproduce
+import scripts
 
 from pipeline import arguments, command, flags
 from pipeline.errors import InputError
@@ -35,9 +35,9 @@ VARIANTS = {
 }
 # What the variants set, and nobody else.
 OWN_FLAGS = (
-    *("m", "model", "o", "resume", "seed", "stop_after", "recipe", "schedule", "warmup_epochs", "nesterov"),
-    *("no_nesterov", "reg", "pad_crop", "flip", "rotation_range", "zoom_range", "width_shift_range"),
-    *("height_shift_range", "shear_range"),
+    *("-m", "--model", "-o", "--resume", "--seed", "--stop_after", "--recipe", "--schedule", "--warmup_epochs"),
+    *("--nesterov", "--no_nesterov", "--reg", "--pad_crop", "--flip", "--rotation_range", "--zoom_range"),
+    *("--width_shift_range", "--height_shift_range", "--shear_range"),
 )
 
 
@@ -54,11 +54,7 @@ def parse_arguments() -> tuple[Namespace, list[str]]:
         metavar="NAME,...",
         help=f"of {', '.join(VARIANTS)} (default: all)",
     )
-    args, others = parser.parse_known_args()
-    for word in others:
-        if word.partition("=")[0].replace("-", "_").strip("_") in OWN_FLAGS:
-            parser.error(f"{word} is this comparison's to set; leave it out")
-    return args, others
+    return scripts.parse_with_others(parser, OWN_FLAGS, "this comparison's")
 
 
 def seeds(text: str) -> tuple[int, ...]:
@@ -82,10 +78,10 @@ def main() -> None:
             folder = args.output / f"{variant}-{seed}"
             places = ("--model", folder / "model.hdf5", "--output", folder, "--resume")
             words = (f"{script}.py", *VARIANTS[variant], *others, "--seed", seed, *places)
-            code, seconds = reproduce.run(words)
-            reproduce.note(folder, seconds)
+            code, seconds = scripts.run(words)
+            scripts.note(folder, seconds)
             if code:
-                reproduce.leave(code)
+                scripts.leave(code)
             history = histories[variant, seed] = read_history(folder / f"{script}.json")
             if history["run"]["learning_rate_changes"]:
                 raise InputError(f"the learning rate of {folder} was changed on the way; remove it, to train it anew")
@@ -109,7 +105,7 @@ def report(args: Namespace, histories: dict[tuple[str, int], dict]) -> str:
         paces = [
             statistics.median(seconds.values()) * len(run["loss"]) / 60
             for run, seed in zip(runs, args.seeds, strict=True)
-            if (seconds := reproduce.epoch_seconds(args.output / f"{variant}-{seed}"))
+            if (seconds := scripts.epoch_seconds(args.output / f"{variant}-{seed}"))
         ]
         cells = [
             variant,
@@ -122,8 +118,8 @@ def report(args: Namespace, histories: dict[tuple[str, int], dict]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     notes = (
-        "Validation accuracy after the last epoch in percent, of the averaged weights where a run keeps them; the most \
-less the least of the seeds; training accuracy, their mean; minutes by each run's median epoch."
+        "Validation accuracy after the last epoch in percent, of the averaged weights where a run keeps them; the most "
+        "less the least of the seeds; training accuracy, their mean; minutes by each run's median epoch."
     )
     return "\n".join(lines) + f"\n\n{notes}\n\n`{shlex.join(['python', *sys.argv])}`\n"
 

@@ -12,25 +12,20 @@ after Ctrl+C. Any other flag that follows EXPERIMENT is handed to the script, as
 
 import json
 import math
-import re
-import resource
 import shlex
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
-import measure  # makes the project importable
+import measure  # noqa: F401  (makes the project importable)
+import scripts
 import train_step
 
 from config import cifar10_config, tiny_imagenet_config
@@ -94,8 +89,6 @@ EXPERIMENTS = {
     "tiny-2": Experiment("train_decay", 75, {"rank-1": 0.5793, "rank-5": 0.8103}),
 }
 
-EPOCH_LINE = re.compile(r"epoch (\d+)/.* ([\d.]+) s$")
-INSIDE_LINE = re.compile(r"going on from .*, epoch (\d+), batch \d+$")
 MILESTONES = (1, 2, 5, 10, 20, 30, 50, 75, 100, 125)
 
 
@@ -106,11 +99,7 @@ def parse_arguments() -> tuple[Namespace, list[str]]:
     parser.add_argument("--data", metavar="PATH", help="the data set, as the script takes it")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of all that the run writes")
     parser.add_argument("--max_minutes", type=flags.positive, metavar="M", help="stop cleanly after M minutes")
-    args, others = parser.parse_known_args()
-    for word in others:
-        if word.partition("=")[0] in OWN_FLAGS:
-            parser.error(f"{word} is the experiment's to set; leave it out")
-    return args, others
+    return scripts.parse_with_others(parser, OWN_FLAGS, "the experiment's")
 
 
 def main() -> None:
@@ -122,12 +111,12 @@ def main() -> None:
     for words in experiment.commands(args.data, args.output, before.epoch if before else 0):
         if time.monotonic() >= deadline:
             break
-        code, seconds = run(words + others, deadline)
-        note(args.output, seconds)
+        code, seconds = scripts.run(words + others, deadline)
+        scripts.note(args.output, seconds)
         if code == 128 + signal.SIGTERM and time.monotonic() >= deadline:
             break
         if code:
-            leave(code)
+            scripts.leave(code)
     checkpoint = newest_checkpoint(args.output)
     finished = checkpoint is not None and checkpoint.epoch >= experiment.epochs
     if checkpoint is not None and checkpoint.epoch:
@@ -144,13 +133,6 @@ def main() -> None:
         print("not done yet; go on with the same command")
 
 
-def leave(code: int) -> NoReturn:
-    """End as the script ended, which has said why."""
-    if code > 128:
-        print("not done yet; go on with the same command")
-    sys.exit(code)
-
-
 def newest_checkpoint(output: Path):
     """What the script will go on from: the newest sound checkpoint, or None."""
     from pipeline.io.checkpoint import read_checkpoint
@@ -162,62 +144,6 @@ def newest_checkpoint(output: Path):
     return None
 
 
-def run(words: Sequence, deadline: float = math.inf) -> tuple[int, dict[int, float]]:
-    """Run a script until it ends, or is told to at `deadline`; its exit code, and the seconds of each whole epoch."""
-    script, *flags = map(str, words)
-    print("$", shlex.join(["python", script, *flags]), flush=True)
-    children, asked, seconds, begun = [], [], {}, None
-
-    def hand_on(number: int, frame: FrameType | None = None) -> None:
-        asked.append(number)
-        for child in children:
-            child.send_signal(number)
-
-    before = command.handle_stops(hand_on)
-    timer = threading.Timer(min(threading.TIMEOUT_MAX, deadline - time.monotonic()), hand_on, [signal.SIGTERM])
-    timer.daemon = True
-    try:
-        # In a session of its own: Ctrl+C at the terminal reaches this process alone, which hands it on, once.
-        child = subprocess.Popen(
-            [sys.executable, measure.ROOT / script, *flags],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        children.append(child)
-        for number in asked:  # meanwhile
-            child.send_signal(number)
-        timer.start()
-        for line in child.stdout:
-            print(line, end="", flush=True)
-            if found := INSIDE_LINE.match(line):
-                begun = int(found[1]) + 1
-            if (found := EPOCH_LINE.match(line)) and int(found[1]) != begun:
-                seconds[int(found[1])] = float(found[2])
-        code = child.wait()
-    finally:
-        timer.cancel()
-        for child in children:
-            child.terminate()  # nothing if it has ended
-            child.wait()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if code < 0:  # a signal that the script could not answer, or not yet
-        code = 128 - code
-        print(f"{script} was ended by {signal.Signals(code - 128).name}", file=sys.stderr)
-    return code, seconds
-
-
-def note(output: Path, seconds: dict[int, float]) -> None:
-    """Keep for the table what no history holds: who trained which epochs, and how fast."""
-    if seconds:
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-        line = {"commit": measure.commit(), "machine": measure.machine(), "peak_memory": peak, "seconds": seconds}
-        with open(output / "reproduce.jsonl", "a") as file:
-            file.write(json.dumps(line) + "\n")
-
-
 def ranks(args: Namespace) -> dict[str, float]:
     """Rank-1 and rank-5 accuracy on the test set."""
     from pipeline.io.checkpointfolder import list_checkpoints
@@ -226,34 +152,18 @@ def ranks(args: Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "ranks.json"
         words = ["rank_accuracy.py", "--model", model, "--json", result, *(["--data", args.data] if args.data else [])]
-        code, _ = run(words)
+        code, _ = scripts.run(words)
         if code:
-            leave(code)
+            scripts.leave(code)
         values = json.loads(result.read_text())
     return {name: values[name] for name in ("rank-1", "rank-5")}
-
-
-def epoch_seconds(output: Path) -> dict[int, float]:
-    """The seconds of each epoch that one process trained from its beginning to its end."""
-    return {int(epoch): value for line in notes(output) for epoch, value in line["seconds"].items()}
-
-
-def notes(output: Path) -> list[dict]:
-    """What `note` has kept."""
-    path = output / "reproduce.jsonl"
-    if not path.exists():
-        return []
-    try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    except ValueError as error:
-        raise InputError(f"{path} is damaged; remove it, and the table tells no times") from error
 
 
 def waiting(experiment: Experiment, checkpoint, output: Path) -> float:
     """The share of a step that waits for data, on random images of the same size."""
     settings, steps = checkpoint.history["run"]["arguments"], checkpoint.history["run"]["steps"]
     # As many steps as take some ten seconds.
-    if seconds := epoch_seconds(output):
+    if seconds := scripts.epoch_seconds(output):
         steps = min(steps, max(3, round(10 * steps / statistics.median(seconds.values()))))
     with tempfile.TemporaryDirectory() as folder:
         with console.quiet_start():
@@ -285,9 +195,9 @@ def report(name: str, history: dict, output: Path, reached: dict[str, float], wa
     for what, value in experiment.published.items():
         here = f"{100 * reached[what]:.2f} %" if what in reached else "not yet"
         lines.append(f"| {what} on the test set, last epoch | {100 * value:.2f} % | {here} |")
-    pieces = notes(output)
+    pieces = scripts.notes(output)
     facts = {}
-    if seconds := epoch_seconds(output).values():
+    if seconds := scripts.epoch_seconds(output).values():
         middle = statistics.median(seconds)
         facts["seconds an epoch, validation included"] = f"{middle:.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
         facts["all epochs"] = f"{settings['epochs'] * middle / 60:.1f} minutes at this pace"

@@ -198,8 +198,8 @@ def test_images_held_out_are_scored_only_where_they_are_the_same(image_folder, c
     (image_folder / "train" / "ant" / "0.png").rename(image_folder / "train" / "ant" / "9.png")
     for split in ("val", "test"):  # less the mean of another choice
         done = command(*words[:-1], split, code=2)
-    assert "choose other ones; name the data of its training with --data" in done.stderr
-    assert done.stderr.count("\n") == 1
+        assert "choose other ones; name the data of its training with --data" in done.stderr
+        assert done.stderr.count("\n") == 1
 
 
 def test_a_broken_image_is_named(image_folder):

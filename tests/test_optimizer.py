@@ -46,7 +46,7 @@ def model_of(optimizer):
     return model
 
 
-def losses_of_weight(model, steps):
+def decreases(model, steps):
     """What the weight loses in each of `steps` compiled steps: the rate, without momentum."""
     lost, ones = [], np.ones((1, 1), np.float32)
     for _ in range(steps):
@@ -58,13 +58,13 @@ def losses_of_weight(model, steps):
 
 
 def test_the_rate_rises_linearly_to_the_one_that_is_set_and_stays():
-    lost = losses_of_weight(model_of(WarmupSGD(0.4, warmup_steps=4)), 6)
+    lost = decreases(model_of(WarmupSGD(0.4, warmup_steps=4)), 6)
     np.testing.assert_allclose(lost, [0.1, 0.2, 0.3, 0.4, 0.4, 0.4], rtol=1e-5)
 
 
 def test_without_warm_up_it_is_stock_sgd():
     options = {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True}
-    ours, stock = (losses_of_weight(model_of(of(**options)), 5) for of in (WarmupSGD, keras.optimizers.SGD))
+    ours, stock = (decreases(model_of(of(**options)), 5) for of in (WarmupSGD, keras.optimizers.SGD))
     assert ours == stock
 
 
@@ -73,7 +73,7 @@ def test_the_rate_of_the_last_step_is_told_and_the_one_that_is_set_may_change():
     model = model_of(optimizer)
     assert last_learning_rate(optimizer) == 0.1  # none yet: that of the first
     for expected in (0.1, 0.2, 0.3, 0.4, 0.4):
-        losses_of_weight(model, 1)
+        decreases(model, 1)
         assert last_learning_rate(optimizer) == expected
     optimizer.learning_rate = 0.1
     assert last_learning_rate(optimizer) == 0.1

@@ -601,7 +601,8 @@ def test_in_the_last_validation_no_rate_is_asked_for(command, stop_at, typed, tm
     asked = typed()
     command(DECAY, *RUN, code=130)
     assert not asked
-    command(DECAY, "--resume", "--lr", "0.2", code=2)
+    done = command(DECAY, "--resume", "--lr", "0.2", code=2)
+    assert "--lr 0.2: the rate has decayed to 0 after epoch 2; leave it out" in done.stderr
     command(DECAY, "--resume")
 
 

@@ -454,7 +454,7 @@ def test_images_held_out_are_scored_only_where_they_are_the_same(built):
     same = tinyimagenet.tiny_imagenet_split(places, "val", digest=data_digest(train, val), **options)
     np.testing.assert_array_equal(same._rows, val._rows)
     with pytest.raises(ValueError, match="choose other ones; name the data"):
-        tinyimagenet.tiny_imagenet_split(places, "val", digest=data_digest(train, train)[::-1], **options)
+        tinyimagenet.tiny_imagenet_split(places, "val", digest="0" * 64, **options)
 
 
 MIXED = {"cutout": 16, "mixup": 0.2, "cutmix": 1.0, "label_smoothing": 0.1}

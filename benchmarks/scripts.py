@@ -1,0 +1,113 @@
+"""Running the project's scripts one after the other, and keeping what no history holds: how fast each epoch was."""
+
+import json
+import math
+import re
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from argparse import Namespace
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import measure  # makes the project importable
+
+from pipeline import arguments, command
+from pipeline.errors import InputError
+
+EPOCH_LINE = re.compile(r"epoch (\d+)/.* ([\d.]+) s$")
+INSIDE_LINE = re.compile(r"going on from .*, epoch (\d+), batch \d+$")
+
+
+def parse_with_others(parser: arguments.Parser, own: Collection[str], whose: str) -> tuple[Namespace, list[str]]:
+    """The arguments, and those that are the script's; an error if they have one that is `own`, which is `whose`."""
+    args, others = parser.parse_known_args()
+    for word in others:
+        if word.partition("=")[0] in own:
+            parser.error(f"{word} is {whose} to set; leave it out")
+    return args, others
+
+
+def run(words: Sequence, deadline: float = math.inf) -> tuple[int, dict[int, float]]:
+    """Run a script until it ends, or is told to at `deadline`; its exit code, and the seconds of each whole epoch."""
+    script, *others = map(str, words)
+    print("$", shlex.join(["python", script, *others]), flush=True)
+    children, asked, seconds, begun = [], [], {}, None
+
+    def hand_on(number: int, frame: FrameType | None = None) -> None:
+        asked.append(number)
+        for child in children:
+            child.send_signal(number)
+
+    before = command.handle_stops(hand_on)
+    timer = threading.Timer(min(threading.TIMEOUT_MAX, deadline - time.monotonic()), hand_on, [signal.SIGTERM])
+    timer.daemon = True
+    try:
+        # In a session of its own: Ctrl+C at the terminal reaches this process alone, which hands it on, once.
+        child = subprocess.Popen(
+            [sys.executable, measure.ROOT / script, *others],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        children.append(child)
+        for number in asked:  # meanwhile
+            child.send_signal(number)
+        timer.start()
+        for line in child.stdout:
+            print(line, end="", flush=True)
+            if found := INSIDE_LINE.match(line):
+                begun = int(found[1]) + 1
+            if (found := EPOCH_LINE.match(line)) and int(found[1]) != begun:
+                seconds[int(found[1])] = float(found[2])
+        code = child.wait()
+    finally:
+        timer.cancel()
+        for child in children:
+            child.terminate()  # nothing if it has ended
+            child.wait()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if code < 0:  # a signal that the script could not answer, or not yet
+        code = 128 - code
+        print(f"{script} was ended by {signal.Signals(code - 128).name}", file=sys.stderr)
+    return code, seconds
+
+
+def leave(code: int) -> NoReturn:
+    """End as the script ended, which has said why."""
+    if code > 128:
+        print("not done yet; go on with the same command")
+    sys.exit(code)
+
+
+def note(output: Path, seconds: dict[int, float]) -> None:
+    """Keep for the table what no history holds: who trained which epochs, and how fast."""
+    if seconds:
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+        line = {"commit": measure.commit(), "machine": measure.machine(), "peak_memory": peak, "seconds": seconds}
+        with open(output / "reproduce.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def epoch_seconds(output: Path) -> dict[int, float]:
+    """The seconds of each epoch that one process trained from its beginning to its end."""
+    return {int(epoch): value for line in notes(output) for epoch, value in line["seconds"].items()}
+
+
+def notes(output: Path) -> list[dict]:
+    """What `note` has kept."""
+    path = output / "reproduce.jsonl"
+    if not path.exists():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except ValueError as error:
+        raise InputError(f"{path} is damaged; remove it, and the table tells no times") from error
