@@ -1,4 +1,4 @@
-# Each target makes .venv and installs what it needs first; nothing but Python 3.11 or newer is asked for.
+# Each target makes .venv and installs what it needs first; nothing but Python 3.11, 3.12 or 3.13 is asked for.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -45,8 +45,8 @@ clean:
 	rm -rf $(VENV)
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	    || { echo "Python 3.11 or newer is needed, as PYTHON=/path/to/python3.11 make ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { echo \
+	    "Python 3.11, 3.12 or 3.13 is needed, for which TensorFlow is made, as PYTHON=python3.13 make ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/installed: requirements.txt | $(VENV)/bin/python

@@ -2,10 +2,17 @@
 
     python build_tiny_imagenet.py --download
     python build_tiny_imagenet.py --data datasets/tiny-imagenet-200 --overwrite
+    python build_tiny_imagenet.py --data /mnt/tiny-imagenet-200 --output datasets/tiny-imagenet
 
-Reads the data set as it is distributed and writes train.hdf5, val.hdf5, test.hdf5 and mean.json into its folder hdf5/.
-50 training images of each class become the test set; the official validation set stays what it is.
+Reads the data set as it is distributed and writes train.hdf5, val.hdf5, test.hdf5 and mean.json into its folder hdf5/,
+or into --output, which the other scripts then take as --data. 50 training images of each class become the test set; the
+official validation set stays what it is.
 """
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # which python -P and PYTHONSAFEPATH leave out
 
 from config import tiny_imagenet_config as config
 from pipeline import arguments, command, console
@@ -15,6 +22,7 @@ from pipeline.errors import InputError
 def parse_arguments():
     parser = arguments.Parser(__doc__)
     arguments.add_tiny_imagenet(parser, config.DATA, config.DATA_VARIABLE)
+    arguments.add_output(parser, f"folder to write to (default: {config.BUILT}/ in the data set's folder)")
     parser.add_argument("--download", action="store_true", help="fetch the official archive (248 MB) first")
     parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier build")
     return parser.parse_args()
@@ -25,7 +33,7 @@ def main() -> None:
     from pipeline.io import tinyimagenet
     from pipeline.io.imagereader import ImageReader
 
-    places = config.places(args.data)
+    places = config.places(args.data, args.output)
     outputs = [places.train_hdf5, places.val_hdf5, places.test_hdf5, places.mean]
     tinyimagenet.check_outputs(outputs, args.overwrite)
     if not args.download and not places.root.is_dir():

@@ -1,7 +1,7 @@
 """Measure rank-1 and rank-5 accuracy of a trained model on its test set.
 
     python rank_accuracy.py
-    python rank_accuracy.py --model output/checkpoints/epoch_70.hdf5 --split val
+    python rank_accuracy.py --model output/train/checkpoints/epoch_70.hdf5 --split val
     python rank_accuracy.py --model output/resnet_cifar10.hdf5 --tta flip
     python rank_accuracy.py --submission output/submission.txt
 
@@ -12,8 +12,11 @@ decay; on CIFAR-10's test set: 93.79 % rank-1.
 
 import json
 import os
+import sys
 from argparse import Namespace
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # which python -P and PYTHONSAFEPATH leave out
 
 from config import tiny_imagenet_config
 from pipeline import arguments, command, console, flags
@@ -26,12 +29,13 @@ def parse_arguments() -> Namespace:
     parser.add_argument(
         "-m",
         "--model",
-        type=Path,
+        type=flags.file_path,
         metavar="FILE",
         help=f"trained model or checkpoint (default: {config.MODEL}, else the newest checkpoint)",
     )
     parser.add_argument(
         "--data",
+        type=flags.path,
         metavar="PATH",
         help=f"the data set, as the training scripts take it (default: of Tiny ImageNet the folder in "
         f"{config.DATA_VARIABLE}; else what the model was trained on)",
@@ -45,11 +49,11 @@ def parse_arguments() -> Namespace:
     parser.add_argument(
         "--tta", choices=("flip",), help="score the mirrored image too, and the mean of both, on lines of their own"
     )
-    parser.add_argument("--batch_size", type=flags.count, metavar="N", default=64, help="images a step (default: 64)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result to FILE too")
+    parser.add_argument("--batch_size", type=flags.count, metavar="N", help="images a step (default: that of training)")
+    parser.add_argument("--json", type=flags.file_path, metavar="FILE", help="write the result to FILE too")
     parser.add_argument(
         "--submission",
-        type=Path,
+        type=flags.file_path,
         metavar="FILE",
         help="write the class predicted for each unlabelled image of Tiny ImageNet to FILE, in the challenge's format",
     )
@@ -61,6 +65,7 @@ def main() -> None:
     with console.quiet_start():
         from pipeline.io import read_checkpoint
         from pipeline.io.atomic import make_folder, write_atomically
+        from pipeline.io.batches import own_failures
         from pipeline.io.checkpointfolder import newest_model
         from pipeline.io.images import list_images
         from pipeline.preprocessing import Mirror
@@ -71,14 +76,15 @@ def main() -> None:
         args.model or newest_model(model_file, Path(config.CHECKPOINTS), model_file.with_suffix(""))
     )
     # What its run was given, which may be from before there was such a flag.
-    trained = {"data": None, "limit": None, "holdout": None} | checkpoint.history["run"].get("arguments", {})
+    trained = {"data": None, "limit": None, "holdout": None, "batch_size": 64}
+    trained |= checkpoint.history["run"].get("arguments", {})
     batches = batches_of(args, checkpoint, trained)
     check_images(checkpoint, batches, args.split)
     for output in filter(None, (args.json, args.submission)):
         if output.is_dir():
             raise InputError(f"{output} is a folder; name a file")
         make_folder(output.parent)
-    unlabelled = list_images(tiny_imagenet_places(args, trained).unlabelled_images) if args.submission else []
+    unlabelled = list_images(tiny_imagenet_places(args, trained).unlabelled_images)[0] if args.submission else []
     model = checkpoint.build_model()
 
     held_out = args.split == "val" and trained["holdout"] is not None
@@ -89,11 +95,13 @@ def main() -> None:
     print(f"images: {batches.num_images}")
     result = {"model": str(checkpoint.path), "split": args.split, "images": batches.num_images}
     result |= {"held out": held_out, "averaged": bool(checkpoint.averages)}
-    scores = model.predict(batches.for_keras(), verbose=0)
+    with own_failures(batches):
+        scores = model.predict(batches.for_keras(), verbose=0)
     result |= show_ranks(scores, batches.labels)
     if args.tta:
         batches.aug = Mirror()
-        scores = (scores + model.predict(batches.for_keras(), verbose=0)) / 2
+        with own_failures(batches):
+            scores = (scores + model.predict(batches.for_keras(), verbose=0)) / 2
         result["tta flip"] = show_ranks(scores, batches.labels, ", mean over the image and its mirror image")
     if args.json:
         write_atomically(args.json, (json.dumps(result, indent=1) + "\n").encode())
@@ -110,7 +118,8 @@ def batches_of(args: Namespace, checkpoint, trained: dict):
 
     dataset = checkpoint.network.get("dataset", "cifar10")
     options = {name: trained[name] for name in ("limit", "holdout")}
-    options |= {"digest": checkpoint.history["run"].get("data"), "batch_size": args.batch_size, "workers": 2}
+    options |= {"digest": checkpoint.history["run"].get("data"), "workers": 2}
+    options["batch_size"] = args.batch_size or trained["batch_size"]
     if args.submission and dataset != "tiny_imagenet":
         raise InputError(f"--submission is of Tiny ImageNet, and {checkpoint.path} a network for {dataset}")
     if dataset == "tiny_imagenet":

@@ -7,6 +7,11 @@ The trained model goes to --model, the checkpoints on the way to a folder of the
 Published: 120 epochs reach 93.39 %, 150 epochs 93.79 %.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # which python -P and PYTHONSAFEPATH leave out
+
 from pipeline import command
 
 

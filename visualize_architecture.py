@@ -7,9 +7,12 @@ The drawing needs pydot (in requirements-dev.txt) and graphviz (a system package
 """
 
 import math
+import sys
 from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # which python -P and PYTHONSAFEPATH leave out
 
 from config import cifar10_config, tiny_imagenet_config
 from pipeline import arguments, command, console, flags
@@ -46,7 +49,7 @@ def parse_arguments():
 
 def drawing(text: str) -> Path:
     """The name of a file that graphviz can draw."""
-    path = Path(text)
+    path = flags.file_path(text)
     if path.suffix not in (".png", ".pdf", ".svg"):
         raise ArgumentTypeError(f"{text!r} is not a file name that ends in .png, .pdf or .svg")
     return path

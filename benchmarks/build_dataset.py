@@ -31,7 +31,7 @@ with ThreadPoolExecutor(2) as pool, open(sys.argv[2], "wb") as file:
 
 def parse_arguments():
     parser = arguments.Parser(__doc__)
-    parser.add_argument("--data", type=Path, metavar="DIR", help="a raw data set (default: random images)")
+    parser.add_argument("--data", type=flags.file_path, metavar="DIR", help="a raw data set (default: random images)")
     parser.add_argument("--per_class", type=flags.count, default=2000, metavar="N", help="images (default: 2000)")
     parser.add_argument("--repeats", type=flags.count, default=3, metavar="N", help="repeats (default: 3)")
     return parser.parse_args()

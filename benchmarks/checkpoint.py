@@ -21,7 +21,9 @@ from pipeline import arguments, command, console, flags
 
 def parse_arguments() -> argparse.Namespace:
     parser = arguments.Parser(__doc__)
-    parser.add_argument("--folder", metavar="DIR", help="where to write (default: the system's temporary folder)")
+    parser.add_argument(
+        "--folder", type=flags.path, metavar="DIR", help="where to write (default: the system's temporary folder)"
+    )
     parser.add_argument("--repeats", type=flags.count, default=9, metavar="N", help="repeats (default: 9)")
     parser.add_argument(
         "--minutes", type=flags.positive, default=5, metavar="M", help="of the training after it (default: 5)"

@@ -44,7 +44,9 @@ def parse_arguments():
     parser.add_argument("--seconds", type=flags.positive, default=2, metavar="S", help="of each (default: 2)")
     parser.add_argument("--images", type=flags.count, default=10_000, metavar="N", help="images (default: 10000)")
     parser.add_argument("--growth", action="store_true", help="compare with a file of 1,000,000 images (12.3 GB)")
-    parser.add_argument("--peak_of", type=Path, metavar="FILE", help="print rate and peak memory over FILE, and end")
+    parser.add_argument(
+        "--peak_of", type=flags.file_path, metavar="FILE", help="print rate and peak memory over FILE, and end"
+    )
     return parser.parse_args()
 
 

@@ -15,7 +15,6 @@ import shlex
 import statistics
 import sys
 from argparse import ArgumentTypeError, Namespace
-from pathlib import Path
 
 import measure  # noqa: F401  (makes the project importable)
 import scripts
@@ -45,7 +44,9 @@ def parse_arguments() -> tuple[Namespace, list[str]]:
     """The arguments, and those that are the script's."""
     parser = arguments.Parser(__doc__)
     parser.add_argument("dataset", choices=SCRIPTS, help="whose network to train")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of all that the runs write")
+    parser.add_argument(
+        "--output", type=flags.file_path, required=True, metavar="DIR", help="folder of all that the runs write"
+    )
     parser.add_argument("--seeds", type=seeds, default=(1,), metavar="N,...", help="seeds (default: 1)")
     parser.add_argument(
         "--variants",

@@ -96,8 +96,10 @@ def parse_arguments() -> tuple[Namespace, list[str]]:
     """The arguments, and those that are the script's."""
     parser = arguments.Parser(__doc__)
     parser.add_argument("experiment", choices=EXPERIMENTS, help="which to run")
-    parser.add_argument("--data", metavar="PATH", help="the data set, as the script takes it")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of all that the run writes")
+    parser.add_argument("--data", type=flags.path, metavar="PATH", help="the data set, as the script takes it")
+    parser.add_argument(
+        "--output", type=flags.file_path, required=True, metavar="DIR", help="folder of all that the run writes"
+    )
     parser.add_argument("--max_minutes", type=flags.positive, metavar="M", help="stop cleanly after M minutes")
     return scripts.parse_with_others(parser, OWN_FLAGS, "the experiment's")
 

@@ -36,5 +36,5 @@ BY_HAND = NETWORK | {"epochs": 85, "batch_size": 64, "lr": 0.1, "momentum": 0.9,
 # Decay from 0.1 to 0, linear in the published runs, which took 120 and 150 epochs.
 DECAY = NETWORK | {"epochs": 150, "batch_size": 128, "lr": 0.1, "momentum": 0.9}
 
-CHECKPOINTS = "output/checkpoints"
+CHECKPOINTS = "output/resnet_cifar10/checkpoints"
 MODEL = "output/resnet_cifar10.hdf5"

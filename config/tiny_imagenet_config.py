@@ -7,7 +7,7 @@ from types import SimpleNamespace
 DATA = "datasets/tiny-imagenet-200"
 DATA_VARIABLE = "TINY_IMAGENET_DIR"
 
-# As it is distributed, and below hdf5/ what the build makes of it.
+# As it is distributed.
 PARTS = {
     "train_images": "train",
     "val_images": "val/images",
@@ -15,10 +15,15 @@ PARTS = {
     "unlabelled_images": "test/images",
     "wordnet_ids": "wnids.txt",
     "word_labels": "words.txt",
-    "train_hdf5": "hdf5/train.hdf5",
-    "val_hdf5": "hdf5/val.hdf5",
-    "test_hdf5": "hdf5/test.hdf5",
-    "mean": "hdf5/mean.json",
+}
+
+# What the build makes of it, in the folder `BUILT` there, or in one of its own.
+BUILT = "hdf5"
+BUILT_PARTS = {
+    "train_hdf5": "train.hdf5",
+    "val_hdf5": "val.hdf5",
+    "test_hdf5": "test.hdf5",
+    "mean": "mean.json",
 }
 
 ARCHIVE = {
@@ -74,11 +79,21 @@ BY_HAND = NETWORK | {"epochs": 70, "batch_size": 64, "lr": 0.1, "momentum": 0.9,
 DECAY = NETWORK | {"epochs": 75, "batch_size": 64, "lr": 0.1, "momentum": 0.9}
 
 # Checkpoints, and the trained model. The plots and histories go to --output, named after the scripts.
-CHECKPOINTS = "output/checkpoints"
+CHECKPOINTS = "output/train/checkpoints"
 MODEL = "output/resnet_tinyimagenet_decay.hdf5"
 
 
-def places(data: str | None = None) -> SimpleNamespace:
-    """The paths of the data set's `root` folder and of its `PARTS`, by name, as they follow from the flag --data."""
+def places(data: str | None = None, output: str | None = None) -> SimpleNamespace:
+    """The paths of the data set's `root` folder, of its `PARTS` and of the `BUILT_PARTS`, by name.
+
+    Args:
+        data: the flag --data; a folder as the data set is distributed, or one that holds the built parts.
+        output: folder of the built parts, if it is none of these.
+    """
     root = Path(data or DATA)
-    return SimpleNamespace(root=root, **{name: root / part for name, part in PARTS.items()})
+    built = Path(output) if output else root if (root / BUILT_PARTS["mean"]).exists() else root / BUILT
+    return SimpleNamespace(
+        root=root,
+        **{name: root / part for name, part in PARTS.items()},
+        **{name: built / part for name, part in BUILT_PARTS.items()},
+    )

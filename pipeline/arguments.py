@@ -14,7 +14,7 @@ from functools import partial
 from typing import NoReturn
 
 from pipeline.errors import InputError
-from pipeline.flags import TYPES, WORDS, as_flag, as_text, model_file, saved_value, whole
+from pipeline.flags import TYPES, WORDS, as_flag, as_text, model_file, path, saved_value, whole
 from pipeline.recipe import all_values
 
 # What a run is: stored with it, and on a resume the same again.
@@ -54,8 +54,9 @@ def training_parser(description: str, defaults: Mapping, recipes: Mapping[str, M
     """
     parser = Parser(description)
     parser.epilog = (
-        "Ctrl+C finishes the batch and saves; on a terminal it asks first, and takes another learning rate. SIGTERM\n"
-        "and SIGHUP save. Exit codes: 0 done, 1 the disk failed, 2 bad input, 130 Ctrl+C, 143 SIGTERM, 129 SIGHUP."
+        "Ctrl+C finishes the batch and saves; on a terminal it asks first, and takes another learning rate. SIGTERM,\n"
+        "SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU, SIGQUIT and SIGPWR save and end. Exit codes: 0 done, 1 the disk failed,\n"
+        "2 bad input, 128 and its number for a signal, as 130 for Ctrl+C and 143 for SIGTERM."
     )
     shared = RUN_DEFAULTS | OPTION_DEFAULTS
     tables = {recipe: shared | all_values(table) | dict(defaults) for recipe, table in recipes.items()}
@@ -97,7 +98,7 @@ def training_parser(description: str, defaults: Mapping, recipes: Mapping[str, M
         help="save inside an epoch too, every S seconds (default: only when stopped)",
     )
     add("--workers", metavar="N", help="threads that prepare batches; the batches are the same for any N")
-    add("-o", "--output", metavar="DIR", help="folder of the plot and the history")
+    add_output(parser, f"folder of the plot and the history ({stated('output')})")
 
     group = parser.add_argument_group("the recipe, and each of its values, which wins over it")
     add = partial(add, to=group)
@@ -143,10 +144,11 @@ def add_by_hand(parser: Parser, checkpoints: str) -> None:
     parser.add_argument(
         "-c",
         "--checkpoints",
+        type=path,
         metavar="DIR",
         help=f"folder of the checkpoints (default: that of --model, else {checkpoints})",
     )
-    parser.add_argument("-m", "--model", metavar="FILE", help="checkpoint to go on from, or the word latest")
+    parser.add_argument("-m", "--model", type=path, metavar="FILE", help="checkpoint to go on from, or the word latest")
     parser.add_argument("-s", "--start_epoch", type=whole, metavar="N", help="epoch of --model, as a check")
 
 
@@ -168,6 +170,7 @@ def add_cifar10(parser: Parser) -> None:
     """The flag that names CIFAR-10, or what stands in its place."""
     parser.add_argument(
         "--data",
+        type=path,
         metavar="PATH",
         help="cifar-10-python.tar.gz or cifar-10-binary.tar.gz, the folder unpacked from either, a folder of images "
         "train/<class>/ and test/<class>/, or the word digits (default: the official archive, downloaded once)",
@@ -178,10 +181,16 @@ def add_tiny_imagenet(parser: Parser, folder: str, variable: str) -> None:
     """The flag that names Tiny ImageNet's folder; the environment `variable` may stand for it; else it is `folder`."""
     parser.add_argument(
         "--data",
+        type=path,
         metavar="DIR",
-        default=os.environ.get(variable),
-        help=f"folder of Tiny ImageNet (default: that in {variable}, else {folder})",
+        default=os.environ.get(variable) or None,
+        help=f"folder of Tiny ImageNet, or one that its build wrote to (default: that in {variable}, else {folder})",
     )
+
+
+def add_output(parser: Parser, what: str) -> None:
+    """The flag that names the folder to write to; `what` says what is written."""
+    parser.add_argument("-o", "--output", type=path, metavar="DIR", help=what)
 
 
 def resolve(

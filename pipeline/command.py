@@ -11,25 +11,29 @@ from typing import TextIO
 
 from pipeline.errors import InputError
 
-# What asks a process to end, and what it then says: Ctrl+C, a batch system or shutdown, a terminal that closes.
-STOPS = {
-    signal.SIGINT: "stopped by Ctrl+C",
-    signal.SIGTERM: "stopped by SIGTERM",
-    signal.SIGHUP: "stopped by SIGHUP",
-}
+# What asks a process to end: Ctrl+C; a batch system, a shutdown or a power failure; a terminal that closes. Batch
+# systems warn by the signal that a job names, or before its time of computing is over (SIGXCPU).
+STOPS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGPWR")
+    if hasattr(signal, name)
+)
 
 
 def run(main: Callable[[], None], *, tidy: bool = False) -> None:
     """Run a script's `main` and end the process. What a script imports inside `main` is covered by the following too.
 
-    Exit codes: 0 done, 1 the disk or system failed, 2 bad input, 130 Ctrl+C, 143 SIGTERM, 129 SIGHUP, 141 the reader
-    of the output has gone; never a traceback for these. Any other exception is a defect and keeps its traceback.
+    Exit codes: 0 done, 1 the disk or system failed, 2 bad input, 128 and its number for a signal that asked to end (130
+    Ctrl+C, 143 SIGTERM), 141 the reader of the output has gone; never a traceback for these. Any other exception is a
+    defect and keeps its traceback.
 
     Args:
         tidy: on the first of `STOPS` remove what is half-written, and then end; without it, where there is nothing to
             remove, end at once.
     """
     _open_streams()
+    # A plot goes to a file: neither a window nor a notebook, which names itself to its children so, has a part in it.
+    os.environ["MPLBACKEND"] = "agg"
     asked = []
 
     def unwind(number: int, frame: FrameType | None) -> None:
@@ -48,7 +52,7 @@ def run(main: Callable[[], None], *, tidy: bool = False) -> None:
         handle_stops(signal.SIG_IGN)
     if asked:  # also where the interpreter dropped the exception, as it does in a destructor
         code = 128 + asked[0]
-        print(f"\n{STOPS[asked[0]]}", file=sys.stderr)
+        print(f"\n{stopped_by(asked[0])}", file=sys.stderr)
     sys.stdout.flush()
     lost = sys.stdout.lost or sys.stderr.lost
     if lost and not code:
@@ -67,19 +71,23 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def stopped_by(number: int) -> str:
+    """What a process says at its end that signal `number` ends."""
+    return f"stopped by {'Ctrl+C' if number == signal.SIGINT else signal.Signals(number).name}"
+
+
 def end_at_once(number: int, descriptor: int = 2) -> None:
     """End the process as signal `number` asks, and say so on `descriptor`; for where there is nothing to save."""
-    tell(f"\n{STOPS[number]}\n", descriptor)
+    tell(f"\n{stopped_by(number)}\n", descriptor)
     os._exit(128 + number)
 
 
 def handle_stops(handler: Callable | signal.Handlers) -> dict[int, Callable | signal.Handlers]:
-    """Let `handler` answer `STOPS`, but SIGHUP where `nohup` has it ignored; return what answered each before."""
-    return {
-        number: signal.signal(number, handler)
-        for number in STOPS
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
-    }
+    """Let `handler` answer `STOPS`, save those that the process was started to ignore; return what answered before.
+
+    `nohup` ignores SIGHUP, and a shell script Ctrl+C for what it starts in the background.
+    """
+    return {number: signal.signal(number, handler) for number in STOPS if signal.getsignal(number) != signal.SIG_IGN}
 
 
 def tell(text: str, descriptor: int = 2) -> None:

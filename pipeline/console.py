@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from pipeline import command, flags
+from pipeline import backend, command, flags
 from pipeline.errors import InputError
-
-BACKENDS = ("tensorflow", "jax")
 
 
 @contextmanager
@@ -22,23 +20,26 @@ def quiet_start() -> Iterator[None]:
     """Hold back what native libraries write to standard error while they are imported; show it if the import fails.
 
     TensorFlow's shared objects log before any of their settings can be read, past `sys.stderr`, so the file
-    descriptor itself is redirected. A backend that isn't installed or isn't supported becomes an `InputError`.
+    descriptor itself is redirected. A library that ends the process, as TensorFlow does on a processor that it wasn't
+    built for, says why there too. A backend that isn't installed or isn't supported becomes an `InputError`.
     """
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    if backend not in BACKENDS:
-        raise InputError(f"KERAS_BACKEND is {backend}; expected {' or '.join(BACKENDS)}")
+    chosen = backend.choose_backend()
     sys.stderr.flush()
     kept = os.dup(2)
-
-    def end(number: int, frame: FrameType | None) -> None:
-        # An exception in the middle of a native library's start can come out as any other, or not at all.
-        command.end_at_once(number, kept)
-
-    handlers = command.handle_stops(end)
     with tempfile.TemporaryFile() as chatter:
+        # Where the backend is loaded already nothing ends the process; a fork beside its threads would be a risk.
+        survived = (lambda: None) if chosen in sys.modules else _show_if_process_dies(chatter.fileno())
+
+        def end(number: int, frame: FrameType | None) -> None:
+            # An exception in the middle of a native library's start can come out as any other, or not at all.
+            survived()
+            command.end_at_once(number, kept)
+
+        handlers = command.handle_stops(end)
         os.dup2(chatter.fileno(), 2)
         try:
-            yield
+            with backend.loading_keras(chosen):
+                yield
         except ModuleNotFoundError as error:
             raise InputError(
                 f"{error}; install requirements.txt, or requirements-jax.txt and set KERAS_BACKEND=jax"
@@ -49,10 +50,38 @@ def quiet_start() -> Iterator[None]:
                 shutil.copyfileobj(chatter, stderr)
             raise
         finally:
+            survived()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             os.dup2(kept, 2)
             os.close(kept)
+
+
+def _show_if_process_dies(chatter: int) -> Callable[[], None]:
+    """Have another process copy the file `chatter` to standard error if this one dies before it calls what is returned.
+
+    A process that a library aborts runs no more Python.
+    """
+    ours, theirs = os.pipe()
+    watcher = os.fork()
+    if not watcher:
+        os.close(theirs)
+        # Ctrl+C, or what a batch system sends to all processes, is this one's parent's to answer.
+        command.handle_stops(signal.SIG_IGN)
+        if not os.read(ours, 1):
+            os.write(2, os.pread(chatter, 1 << 16, 0))
+        os._exit(0)
+    os.close(ours)
+
+    def survived() -> None:
+        nonlocal watcher
+        if watcher:
+            os.write(theirs, b"1")
+            os.close(theirs)
+            os.waitpid(watcher, 0)
+            watcher = 0
+
+    return survived
 
 
 @contextmanager
@@ -86,7 +115,8 @@ def ask(message: str, given_up: Callable[[], bool]) -> str | float:
 
     A terminal that is closed, or `given_up` that becomes true while nobody answers, means "stop".
     """
-    print(f"{message}\n  c: go on   RATE, as 0.01: go on with another learning rate   s: save and stop", flush=True)
+    choices = "c: go on   RATE, as 0.01: go on with another learning rate   s or Ctrl+C: save and stop"
+    print(f"{message}\n  {choices}", flush=True)
     while True:
         print("c, RATE or s> ", end="", flush=True)
         # A blocking read would miss a signal that comes just before it.

@@ -1,6 +1,9 @@
 """What a flag may be worth: from its text, and from a file that a run left. Standard library only."""
 
 import math
+import os
+import re
+import struct
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -41,9 +44,27 @@ def seed(text: str) -> int:
     return _number(text, int, lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295")
 
 
+def path(text: str) -> str:
+    """The path of a file or folder, with the home folder in place of a leading ~ or ~user.
+
+    A shell replaces that only where a word begins with it, so not in --output=~/runs.
+    """
+    expanded = os.path.expanduser(text)
+    if text.startswith("~") and expanded == text:
+        raise ArgumentTypeError(f"{text!r}: no such user's home folder is known; a name that begins with ~ is ./~...")
+    if not text:
+        raise ArgumentTypeError("'' is no path")
+    return expanded
+
+
+def file_path(text: str) -> Path:
+    """As `path`, for what is handled as a `Path`."""
+    return Path(path(text))
+
+
 def model_file(text: str) -> Path:
     """The name of a model's HDF5 file."""
-    path = Path(text)
+    path = file_path(text)
     if path.suffix not in (".hdf5", ".h5"):
         raise ArgumentTypeError(f"{text!r} is not a file name that ends in .hdf5")
     return path
@@ -95,10 +116,25 @@ def _number(text: str, kind: type, fits: Callable[[float], bool], expected: str)
         value = kind(text)
     except ValueError:
         value = None
-    if value is None or not fits(value):
+    # Python takes 1_000, blanks around a number and the digits of any script.
+    if value is None or not re.fullmatch(r"[-+.0-9a-zA-Z]+", text, re.ASCII) or not fits(value):
         raise ArgumentTypeError(f"{text!r} is not {expected}")
+    if kind is float and not fits(_as_float32(value)):
+        raise ArgumentTypeError(f"{text!r} is not {expected}, to the precision of float32, which a step computes in")
     return value
 
+
+def _as_float32(value: float) -> float:
+    """The float32 nearest to `value`; 0 below the least normal one, which processors flush to it."""
+    try:
+        (rounded,) = struct.unpack("f", struct.pack("f", value))
+    except OverflowError:
+        return math.copysign(math.inf, value)
+    return rounded if abs(rounded) >= 2.0**-126 else 0.0
+
+
+# What --data may name that is no path.
+DIGITS = "digits"
 
 # Flags whose value is one of a few words.
 WORDS = {
@@ -172,6 +208,12 @@ def saved_value(name: str, stored: object) -> object:
     if not isinstance(stored, bool if name in _SWITCHES else str) or not str(stored).isprintable():
         raise InputError(f"the checkpoint's --{name} can't be {stored!a:.100}")
     return stored
+
+
+def changeable(values: Mapping[str, object]) -> set[str]:
+    """The names of those of the stored flags `values` that may be others when their run goes on."""
+    # A decay is reckoned from its last epoch.
+    return {"lr", "data"} | ({"epochs"} if values.get("schedule") == "constant" else set())
 
 
 def as_text(value: object) -> str:

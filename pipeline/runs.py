@@ -14,6 +14,7 @@ from pipeline import arguments, console
 from pipeline.command import printable
 from pipeline.environment import device, versions
 from pipeline.errors import InputError
+from pipeline.flags import DIGITS, changeable
 from pipeline.io.atomic import check_folder
 from pipeline.io.batches import Batches, data_digest
 from pipeline.io.checkpoint import Checkpoint
@@ -122,7 +123,7 @@ def start_by_hand(
     folder = Path(given.checkpoints or (checkpoint.path.parent if checkpoint else checkpoints))
     args, values = _resolve(given, script, defaults, recipes, checkpoint)
     command = _command("--checkpoints", folder, "--model", "latest")
-    return _set_up(Run(script, args, values, checkpoint, folder, command, found=found))
+    return _set_up(Run(script, args, values, checkpoint, folder, command, found=found), given)
 
 
 def start_decay(given: Namespace, script: str, defaults: Mapping, recipes: Mapping[str, Mapping]) -> Run:
@@ -132,7 +133,7 @@ def start_decay(given: Namespace, script: str, defaults: Mapping, recipes: Mappi
     checkpoint = find_checkpoint("latest" if given.resume else None, folder)
     args, values = _resolve(given, script, defaults, recipes, checkpoint)
     command = _command("--model", given.model, "--resume")
-    return _set_up(Run(script, args, values, checkpoint, folder, command, given.model, found))
+    return _set_up(Run(script, args, values, checkpoint, folder, command, given.model, found), given)
 
 
 def open_history(run: Run, train: Batches, val: Batches) -> dict:
@@ -155,9 +156,10 @@ def open_history(run: Run, train: Batches, val: Batches) -> dict:
     record = history["run"]
     before = record["arguments"]
     if record["data"] != data:
+        there = f"--data {run.args.data}" if run.args.data else "the data set"
         raise InputError(
-            f"--data {run.args.data} holds other images than the checkpoint's --data {before['data']}; name the data "
-            "that the run was trained on, or start a fresh run without a checkpoint"
+            f"{there} holds other images than the run was trained on, with the checkpoint's --data {before['data']}; "
+            "name those, or start a fresh run without a checkpoint"
         )
     if run.checkpoint.batch > train.steps:
         raise InputError(
@@ -196,10 +198,7 @@ def _resolve(
             if saved[name] != checkpoint.network.get(name):
                 raise InputError(f"checkpoint {checkpoint.path} is of another network than its --{name} says")
     defaults = all_values(recipes[recipe]) | dict(defaults)
-    free = {"lr", "data"}
-    if saved is not None and saved["schedule"] == "constant":
-        free.add("epochs")
-    args = arguments.resolve(given, defaults, saved, options, free)
+    args = arguments.resolve(given, defaults, saved, options, changeable(saved or {}))
     if args.warmup_epochs > args.epochs:
         raise InputError(f"--warmup_epochs {args.warmup_epochs}: expected at most --epochs {args.epochs}")
     if args.nesterov and not args.momentum:
@@ -222,15 +221,27 @@ def _command(*words: object) -> str:
     return shlex.join([*set_backend, python, sys.argv[0], *map(str, words)])
 
 
-def _set_up(run: Run) -> Run:
-    """Check where files will go, before time is spent; fix what Keras takes from global state; hand `run` back."""
+def _set_up(run: Run, given: Namespace) -> Run:
+    """Check where files come from and go, before time is spent; fix what Keras takes from global state."""
+    args = run.args
     if run.checkpoint is not None:
         batch = f", batch {run.start[1]}" if run.start[1] else ""
         print(printable(f"going on from {run.checkpoint.path}, epoch {run.start[0]}{batch}"))
-    for path in (run.folder, Path(run.args.output), *([run.model_path.parent] if run.model_path else [])):
+        if given.data is None and args.data not in (None, DIGITS) and not Path(args.data).exists():
+            raise InputError(
+                f"the checkpoint's --data {args.data} does not exist, seen from {Path.cwd()}; name the place of the "
+                "same images with --data"
+            )
+    for path in (run.folder, Path(args.output), *([run.model_path.parent] if run.model_path else [])):
         check_folder(path)
     with console.quiet_start():  # Keras imports TensorFlow to seed it too, where it is installed beside JAX.
-        keras.utils.set_random_seed(run.args.seed)  # the first weights; nothing else draws from it
-    keras.config.set_dtype_policy(run.args.precision)
-    print(f"recipe {run.args.recipe}: {run.recipe}")
+        keras.utils.set_random_seed(args.seed)  # the first weights; nothing else draws from it
+    keras.config.set_dtype_policy(args.precision)
+    print(f"recipe {args.recipe}: {run.recipe}")
+    # A path is relative to the folder that a run is started in, which on a resume may be another one.
+    inherited = run.checkpoint is not None and given.output is None
+    of_checkpoint = f" (the checkpoint's --output {args.output})" if inherited else ""
+    print(printable(f"checkpoints go to {run.folder.absolute()}"))
+    print(printable(f"plot and history go to {Path(args.output).absolute() / run.script}.png and .json{of_checkpoint}"))
+    print(f"to stop press Ctrl+C; go on with: {run.command}", flush=True)
     return run

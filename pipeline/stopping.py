@@ -1,7 +1,9 @@
-"""Ctrl+C, SIGTERM and SIGHUP while there is something to save."""
+"""Ctrl+C, SIGTERM and the like while there is something to save."""
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Self
 
@@ -17,19 +19,22 @@ class Stopped(Exception):  # noqa: N818  (as KeyboardInterrupt, no error)
 
 
 class StopRequest:
-    """Turns the first Ctrl+C, and SIGTERM and SIGHUP, into a request that the run meets at the end of its batch.
+    """Turns the first Ctrl+C, and every other of `pipeline.command.STOPS`, into a request, met at the end of the batch.
 
     A second Ctrl+C ends the process at once: whatever is being written is written under another name until it is whole.
     A context manager; the handlers that were there come back at its end.
 
     Attributes:
         interrupted: whether Ctrl+C asked.
-        terminated: the number of the signal that asked and can't be taken back, SIGTERM or SIGHUP, or 0.
+        terminated: the number of the signal that asked and can't be taken back, as SIGTERM, or 0.
+        is_answered: whether Ctrl+C came within `asking`.
     """
 
     def __init__(self) -> None:
         self.interrupted = False
         self.terminated = 0
+        self.is_answered = False
+        self._is_asking = False
 
     def __bool__(self) -> bool:
         return self.interrupted or bool(self.terminated)
@@ -47,11 +52,22 @@ class StopRequest:
         """What a process that stops on request returns."""
         return 128 + (self.terminated or signal.SIGINT)
 
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Take Ctrl+C for an answer to a question: nothing is being done meanwhile that it could end at once."""
+        self.is_answered, self._is_asking = False, True
+        try:
+            yield
+        finally:
+            self._is_asking = False
+
     def _request(self, number: int, frame: FrameType | None) -> None:
         if number != signal.SIGINT:
             if not self.terminated:
                 self.terminated = number
                 tell(f"\n{signal.Signals(number).name}: finishing the batch\n")
+        elif self._is_asking:
+            self.is_answered = True
         elif not self.interrupted:
             self.interrupted = True
             tell("\nCtrl+C: finishing the batch; Ctrl+C again stops at once\n")

@@ -3,8 +3,7 @@
 import gc
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from pipeline.callbacks import (
 from pipeline.command import printable
 from pipeline.errors import InputError
 from pipeline.io.atomic import make_folder, move_aside, remove_unfinished
-from pipeline.io.batches import Batches
+from pipeline.io.batches import Batches, own_failures
 from pipeline.io.checkpoint import progress_in, read_checkpoint
 from pipeline.io.checkpointfolder import NAMES, CheckpointFolder, list_checkpoints
 from pipeline.io.history import epochs_of, is_start_of, read_history
@@ -79,7 +78,7 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
         InputError: the data set is not the one that the checkpoint was trained on, another process trains in one of
             the folders or has done so since the checkpoint was chosen, the checkpoint is inside an epoch that is
             beyond the last, or the run diverges.
-        SystemExit: Ctrl+C or SIGTERM asked to stop, and the state is saved.
+        SystemExit: Ctrl+C, SIGTERM or the like asked to stop, and the state is saved.
     """
     shape = (network["height"], network["width"], network["depth"])
     for batches in (train, val):
@@ -121,8 +120,7 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
             except Stopped as stopped:
                 exit_code = stopped.exit_code
             if exit_code is not None:
-                newest = printable("".join(map(str, list_checkpoints(run.folder)[-1:]))) or "none"
-                print(f"the newest checkpoint is {newest}\ngo on with: {run.command}")
+                _tell_how_to_go_on(run)
                 # TensorFlow's iterators complain if they outlive Python.
                 gc.collect()
                 sys.exit(exit_code)
@@ -130,7 +128,7 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
             print(f"epoch {last} is reached already: {done} epochs are done")
             _keep_earlier_runs(run, history, models)
         # What a failing disk has kept from being written, or was asked for in another place.
-        if not monitor.is_written and (not json_path.exists() or _belongs(json_path, history)):
+        if not monitor.is_written and (not json_path.exists() or _belongs(json_path, run, history)):
             monitor.write()
         for path in models:
             if not path.exists() or read_checkpoint(path, arrays=False).epoch != epochs_of(history):
@@ -143,8 +141,13 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
         print(f"{last} of {args.epochs} epochs are done; go on with: {run.command}")
     written = [fig_path, json_path] if monitor.is_written else []
     written += [path for path in list_checkpoints(run.folder)[-1:] if progress_in(path) == (epochs_of(history), 0)]
-    written += [path for path in models if path.exists() and _belongs(path, history)]
+    written += [path for path in models if path.exists() and _belongs(path, run, history)]
     return Outcome(written, checkpoints.failures + monitor.failures)
+
+
+def _tell_how_to_go_on(run: Run) -> None:
+    newest = printable("".join(map(str, list_checkpoints(run.folder)[-1:]))) or "none"
+    print(f"the newest checkpoint is {newest}\ngo on with: {run.command}", flush=True)
 
 
 def report(run: Run, model: keras.Model, batches: Batches, outcome: Outcome) -> None:
@@ -158,7 +161,8 @@ def report(run: Run, model: keras.Model, batches: Batches, outcome: Outcome) -> 
         heading.append(f"on the {batches.num_images:,} training images that were held out")
     if heading:
         print(f"{', '.join(heading)}:")
-    predictions = model.predict(batches.for_keras(), verbose=0).argmax(axis=1)
+    with own_failures(batches):
+        predictions = model.predict(batches.for_keras(), verbose=0).argmax(axis=1)
     names = batches.class_names
     print(
         classification_report(
@@ -214,7 +218,8 @@ def _train(
         now, aim = last_learning_rate(model.optimizer), run.rate(history, epoch)
         rising = f", rising to {aim:g}" if epoch * train.steps + batch < model.optimizer.warmup_steps else ""
         message = f"after epoch {epoch}, batch {batch}, learning rate {now:g}{rising}:"
-        answer = console.ask(message, given_up=lambda: stop.terminated)
+        with stop.asking():
+            answer = console.ask(message, given_up=lambda: stop.is_answered or stop.terminated)
         if answer in ("stop", "go on"):
             return answer
         start = (epoch + 1, 0) if trained else (epoch, batch)
@@ -246,19 +251,25 @@ def _train(
             steps=len(train),
         )
 
-    if batch:
-        # Keras settles the number of batches once per fit: what is left of an epoch takes one of its own.
-        _finish_epoch(run, model, train, val, called)
-        epoch, batch = epoch + 1, 0
-        train.set_epoch(epoch)
-    if epoch < last:
-        _fit(model, train, val, epoch, last, called())
+    try:
+        if batch:
+            # Keras settles the number of batches once per fit: what is left of an epoch takes one of its own.
+            _finish_epoch(run, model, train, val, called)
+            epoch, batch = epoch + 1, 0
+            train.set_epoch(epoch)
+        if epoch < last:
+            _fit(model, train, val, epoch, last, called())
+    except Exception as error:
+        if error in (train.failure, val.failure):
+            batch_checkpoint.save_after_failure()
+            _tell_how_to_go_on(run)
+        raise
 
 
 def _fit(
     model: keras.Model, train: Batches, val: Batches, initial_epoch: int, last: int, callbacks: AsyncCallbackList
 ) -> None:
-    with callbacks, _own_failures(train, val):
+    with callbacks, own_failures(train, val):
         model.fit(
             train.for_keras(),
             validation_data=val.for_keras(),
@@ -269,18 +280,6 @@ def _fit(
             shuffle=False,
             verbose=0,
         )
-
-
-@contextmanager
-def _own_failures(*sources: Batches) -> Iterator[None]:
-    """Why a batch could not be made, in place of what TensorFlow makes of it."""
-    try:
-        yield
-    except Exception:
-        for batches in sources:
-            if batches.failure:
-                raise batches.failure from None
-        raise
 
 
 def _finish_epoch(
@@ -298,7 +297,7 @@ def _finish_epoch(
     # Only validation is left, which Keras has no fit for.
     everyone = called(in_fit=False)
     everyone.on_epoch_begin(epoch)
-    with _own_failures(val):
+    with own_failures(val):
         val_logs = model.evaluate(val.for_keras(), verbose=0, return_dict=True, callbacks=everyone)
         run.checkpoint.restore_metrics(model)
         logs = model.get_metrics_result()
@@ -310,18 +309,21 @@ def _keep_earlier_runs(run: Run, history: dict, paths: Sequence[Path]) -> None:
     strangers = [
         path
         for path in paths
-        if path.exists() and not (_belongs(path, history) and (progress_in(path) or (0, 0)) <= run.start)
+        if path.exists() and not (_belongs(path, run, history) and (progress_in(path) or (0, 0)) <= run.start)
     ]
     for target in move_aside(strangers):
         names = ", ".join(path.name for path in strangers if path.parent == target.parent)
         print(printable(f"moved to {target}, to keep what was there: {names}"))
 
 
-def _belongs(path: Path, history: dict) -> bool:
-    """Whether the history in a checkpoint or JSON file, or beside a plot, is the beginning of `history`."""
+def _belongs(path: Path, run: Run, history: dict) -> bool:
+    """Whether the history in a checkpoint or JSON file, or beside a plot, is the beginning of that of `run`."""
+    if run.checkpoint is not None and path.resolve() == run.checkpoint.path.resolve():
+        return True
     try:
-        of_curves = path.suffix in (".json", ".png")
-        earlier = read_history(path.with_suffix(".json")) if of_curves else read_checkpoint(path, arrays=False).history
+        if path.suffix in (".json", ".png"):
+            return is_start_of(read_history(path.with_suffix(".json")), history)
+        earlier = read_checkpoint(path, arrays=False)
+        return is_start_of(earlier.history, history, earlier.batch)
     except InputError:
         return False
-    return is_start_of(earlier, history)

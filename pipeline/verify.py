@@ -1,8 +1,9 @@
 """Check files before they are used: that they are whole, and nothing else than this project writes or reads.
 
-    python -m pipeline.verify output/checkpoints datasets/tiny-imagenet-200
+    python -m pipeline.verify output/resnet_cifar10/checkpoints datasets/tiny-imagenet-200
     python -m pipeline.verify --json output/resnet_cifar10.hdf5 output/resnet_cifar10.json
 
+Python finds this command in the folder of the project; elsewhere set PYTHONPATH to that folder.
 Takes checkpoints, data files (their images are read and checked against their digest), histories, image files, and
 folders, in which it looks for all of these. Nothing is loaded into a network. Exit code 0 if all are sound, 1 if one is
 not, 2 if the call is wrong.
@@ -16,10 +17,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline import arguments, command, console
+from pipeline import arguments, command, console, flags
 from pipeline.errors import InputError
 
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 _HDF5_SUFFIXES = {".hdf5", ".hdf", ".h5"}
 
 
@@ -35,7 +35,7 @@ class Finding:
 
 def parse_arguments():
     parser = arguments.Parser(__doc__, prog="python -m pipeline.verify")
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a file, or a folder of files")
+    parser.add_argument("paths", nargs="+", type=flags.file_path, metavar="PATH", help="a file, or a folder of files")
     parser.add_argument("--json", action="store_true", help="print a line of JSON for each instead")
     return parser.parse_args()
 
@@ -60,22 +60,20 @@ def findings(path: Path) -> Iterator[Finding]:
     Raises:
         InputError: it is a folder with nothing in it to check.
     """
-    if not path.is_dir():
-        yield from check_folder_images(path, [path]) if path.suffix.lower() in _IMAGE_SUFFIXES else [check_file(path)]
-        return
-    files = sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names)
-    images = [file for file in files if file.suffix.lower() in _IMAGE_SUFFIXES]
-    others = [
-        file
-        for file in files
-        if file.suffix.lower() in _HDF5_SUFFIXES or (file.suffix.lower() == ".json" and _is_ours(file))
-    ]
-    if not images and not others:
-        raise InputError(f"folder {path} holds no checkpoint, data file, history or image")
-    for file in others:
+    from pipeline.io.images import list_files, list_folder
+
+    listing = list_folder(path) if path.is_dir() else list_files([str(path)])
+    others = [Path(file) for file in listing.others]
+    if path.is_dir():
+        others = [file for file in others if _is_to_check(file)]
+        if not (listing.images or listing.unreadable or others):
+            raise InputError(f"folder {path} holds no checkpoint, data file, history or image")
+    for file in sorted(others):
         yield check_file(file)
-    if images:
-        yield from check_folder_images(path, images)
+    for file, wrong in listing.unreadable.items():
+        yield Finding(file, "image", False, wrong)
+    if listing.images:
+        yield from check_folder_images(path, listing.images)
 
 
 def check_file(path: Path) -> Finding:
@@ -101,16 +99,16 @@ def check_file(path: Path) -> Finding:
         return Finding(str(path), "unknown", False, f"can't read {path}: {error.strerror}")
 
 
-def check_folder_images(root: Path, paths: list[Path]) -> Iterator[Finding]:
+def check_folder_images(root: Path, paths: list[str]) -> Iterator[Finding]:
     """Decode all images at `paths`: one that isn't sound is a finding, and so is their number."""
     from pipeline.io.imagereader import check_images
 
     shapes, broken = Counter(), 0
     with console.progress(str(root), len(paths), "images") as advance:
-        for path, result in zip(paths, check_images(list(map(str, paths))), strict=True):
+        for path, result in zip(paths, check_images(paths), strict=True):
             if isinstance(result, str):
                 broken += 1
-                yield Finding(str(path), "image", False, result)
+                yield Finding(path, "image", False, result)
             else:
                 shapes[f"{result[1]}x{result[0]}"] += 1
             advance(1)
@@ -155,6 +153,11 @@ def _mean(path: Path) -> str:
     from pipeline.io.tinyimagenet import read_mean
 
     return ", ".join(f"{channel} {value:.2f}" for channel, value in read_mean(path).items())
+
+
+def _is_to_check(path: Path) -> bool:
+    """Whether a file in a folder, no image, is one that this project reads."""
+    return path.suffix.lower() in _HDF5_SUFFIXES or (path.suffix.lower() == ".json" and _is_ours(path))
 
 
 def _is_ours(path: Path) -> bool:

@@ -13,9 +13,13 @@ import h5py
 import numpy as np
 import pytest
 
-import pipeline  # noqa: F401  (its environment variables come before any backend is loaded)
+# Of the package, whose environment variables come before any backend is loaded.
+from pipeline.command import STOPS
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Where the CIFAR-10 script with the rate by hand keeps its checkpoints unless told otherwise.
+CHECKPOINTS = Path("output", "resnet_cifar10", "checkpoints")
 
 # A network and a data set that train in seconds: four steps an epoch.
 SMALL = ("--data", "digits", "--limit", "128", "--batch_size", "32", "--stages", "1,1", "--filters", "4,8,16")
@@ -79,7 +83,7 @@ def command(tmp_path, monkeypatch, capfd):
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
         for stream in ("stdout", "stderr"):  # which the script wraps
             monkeypatch.setattr(sys, stream, getattr(sys, stream))
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        handlers = {number: signal.getsignal(number) for number in STOPS}
         with pytest.raises(SystemExit) as end:
             runpy.run_path(str(ROOT / script), run_name="__main__")
         for number, handler in handlers.items():

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 
 from pipeline.callbacks import AsyncCallbackList, EpochCheckpoint, TrainingMonitor
-from pipeline.callbacks.trainingmonitor import draw_history
+from pipeline.callbacks.plot import draw_history
 from pipeline.io.checkpoint import read_checkpoint
 from pipeline.io.checkpointfolder import list_checkpoints
 from pipeline.io.history import new_history

@@ -450,7 +450,6 @@ def test_what_is_no_plain_file_is_refused(image_folder, tmp_path_factory):
         (lambda: os.mkfifo(victim), "Not a regular file"),
         (lambda: victim.symlink_to("/dev/zero"), "Not a regular file"),
         (lambda: victim.symlink_to("/etc/passwd"), "neither JPEG nor PNG"),
-        (lambda: victim.mkdir(), "Is a directory"),
     ):
         make()
         with pytest.raises(ValueError, match=message):
@@ -458,7 +457,7 @@ def test_what_is_no_plain_file_is_refused(image_folder, tmp_path_factory):
         victim.rmdir() if victim.is_dir() else victim.unlink()
     (image_folder / "train" / "bee").rename(image_folder / "train" / "\x1b[2Jbee")
     (image_folder / "test" / "bee").rename(image_folder / "test" / "\x1b[2Jbee")
-    with pytest.raises(ValueError, match=r"holds the folder '\\x1b\[2Jbee'; expected the name of a class"):
+    with pytest.raises(ValueError, match=r"holds '/\\x1b\[2Jbee/0\.png', whose name can't be printed"):
         load_cifar10(str(image_folder))
     folder = tmp_path_factory.mktemp("pipe")
     os.mkfifo(folder / "data_batch_1")

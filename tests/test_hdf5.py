@@ -12,6 +12,7 @@ from forge import forge
 from pipeline import training
 from pipeline.callbacks import AsyncCallbackList
 from pipeline.io import HDF5DatasetGenerator, HDF5DatasetWriter
+from pipeline.io.batches import own_failures
 from pipeline.io.hdf5dataset import read_hdf5_dataset
 from pipeline.preprocessing import AffineAugmentation, MeanPreprocessor
 
@@ -318,5 +319,5 @@ def test_a_file_cut_short_under_a_training_is_named(tmp_path, data):
     with pytest.raises(ValueError, match=r"^data file .*victim\.hdf5 was cut short; build it again$"):
         training._fit(model, batches, batches, 0, 1, AsyncCallbackList(add_history=True, model=model))
     named = pytest.raises(ValueError, match=r"^data file .*victim\.hdf5 was cut short; build it again$")
-    with named, training._own_failures(batches):
+    with named, own_failures(batches):
         model.evaluate(batches.for_keras(), verbose=0)

@@ -11,7 +11,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL
+from conftest import CHECKPOINTS, ROOT, SMALL
 from forge import forge, reseal
 
 from pipeline.io.checkpoint import read_checkpoint
@@ -21,7 +21,7 @@ KERNEL = "model_weights/conv1/conv1/kernel"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where a run of one epoch has been: output/checkpoints/epoch_1.hdf5 is good."""
+    """Where a run of one epoch has been: output/resnet_cifar10/checkpoints/epoch_1.hdf5 is good."""
     folder = tmp_path_factory.mktemp("run")
     words = [sys.executable, ROOT / "resnet_cifar10.py", *SMALL, "--epochs", "1"]
     subprocess.run(words, cwd=folder, check=True, capture_output=True)
@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def good(folder, tmp_path):
-    return shutil.copy(folder / "output" / "checkpoints" / "epoch_1.hdf5", tmp_path / "epoch_1.hdf5")
+    return shutil.copy(folder / CHECKPOINTS / "epoch_1.hdf5", tmp_path / "epoch_1.hdf5")
 
 
 def replace(name, **options):
@@ -317,7 +317,10 @@ def test_a_folder_of_hostile_files_costs_no_more_memory_than_a_good_one(good, tm
 
 def test_a_script_refuses_one_in_a_line_and_goes_on_from_the_good_one_before_it(command, folder, tmp_path):
     shutil.copytree(folder / "output", tmp_path / "output")
-    bad = shutil.copy(tmp_path / "output/checkpoints/epoch_1.hdf5", tmp_path / "output/checkpoints/epoch_2.hdf5")
+    bad = shutil.copy(
+        tmp_path / "output/resnet_cifar10/checkpoints/epoch_1.hdf5",
+        tmp_path / "output/resnet_cifar10/checkpoints/epoch_2.hdf5",
+    )
     forge(bad, network(height=-1))
     done = command("resnet_cifar10.py", "--model", bad, "--epochs", "2", code=2)
     assert done.stderr.count("\n") == 1

@@ -21,18 +21,23 @@ def test_without_ties_it_is_keras_top_k(classes):
     np.testing.assert_allclose(rank5_accuracy(predictions, labels), expected)
 
 
-def test_a_label_counts_if_fewer_than_k_others_score_at_least_as_high():
+def test_of_equal_scores_the_lower_class_comes_first_as_argmax_has_it():
     scores = np.array([[0.4, 0.4, 0.1, 0.0, 0.0, 0.0, 0.1]])
-    # Class 0 shares the first place; 2 has two above and one beside it; 3 has four at least as high and two beside it.
-    assert rank5_accuracy(scores, np.array([0])) == (0.0, 1.0)
-    assert rank5_accuracy(scores, np.array([2])) == (0.0, 1.0)
-    assert rank5_accuracy(scores, np.array([3])) == (0.0, 0.0)
+    # In this order: 0, 1, 2, 6, 3, 4, 5.
+    expected = {0: (1.0, 1.0), 1: (0.0, 1.0), 6: (0.0, 1.0), 3: (0.0, 1.0), 4: (0.0, 0.0), 5: (0.0, 0.0)}
+    assert {label: rank5_accuracy(scores, np.array([label])) for label in expected} == expected
 
 
-def test_a_network_that_can_not_tell_is_right_about_nothing():
-    labels = np.arange(10) % 6
-    assert rank5_accuracy(np.ones((10, 6)), labels) == (0.0, 0.0)
-    assert rank5_accuracy(np.ones((10, 5)), labels % 5) == (0.0, 1.0)
+def test_rank_1_is_what_keras_counts_however_many_scores_are_the_same():
+    rng = np.random.default_rng(0)
+    predictions, labels = rng.integers(0, 4, (500, 20)).astype(np.float32), rng.integers(0, 20, 500)
+    expected = float(np.mean(keras.metrics.categorical_accuracy(np.eye(20)[labels], predictions)))
+    assert rank5_accuracy(predictions, labels)[0] == pytest.approx(expected)
+
+
+def test_a_network_that_can_not_tell_is_as_good_as_chance():
+    labels = np.arange(100) % 20
+    assert rank5_accuracy(np.ones((100, 20)), labels) == (1 / 20, 5 / 20)
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import cv2
+import keras
 import numpy as np
 import pytest
 from conftest import ROOT, SMALL, assert_identical
+
+from config import cifar10_config, tiny_imagenet_config
+from pipeline.io.checkpoint import read_checkpoint
 
 BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
@@ -201,7 +207,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(command, chec
 
 def test_latest_without_a_checkpoint_starts_from_the_beginning(command):
     done = command(BY_HAND, *SMALL, "--epochs", "1", "--model", "latest")
-    assert "no checkpoint in output/checkpoints: starting from the beginning" in done.stdout
+    assert "no checkpoint in output/resnet_cifar10/checkpoints: starting from the beginning" in done.stdout
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -214,7 +220,7 @@ def test_signals_end_without_a_traceback(started, number, code):
     assert process.returncode == code
     assert "Traceback" not in errors
     assert "finishing the batch" in errors
-    assert "resnet_cifar10.py --checkpoints output/checkpoints --model latest\n" in output
+    assert "resnet_cifar10.py --checkpoints output/resnet_cifar10/checkpoints --model latest\n" in output
 
 
 def test_no_step_is_compiled_again_under_way_but_for_the_last_batch_of_an_evaluation(process):
@@ -242,3 +248,52 @@ def test_architecture_is_printed_as_in_the_published_tables(process):
     assert ["avg pool", "1 x 1 x 512", "8 x 8, stride 8"] in cells
     assert "parameters: 2,265,748, trainable: 2,252,046" in table
     assert "not drawn: that needs pydot" in table
+
+
+def test_a_network_is_scored_as_it_was_trained(command, tmp_path):
+    """In mixed_bfloat16 many scores are the same, and other images are right than in float32."""
+    command(DECAY, *SMALL, "--epochs", "2", "--precision", "mixed_bfloat16", "--limit", "360")
+    reported = json.loads((tmp_path / "output" / "resnet_cifar10_decay.json").read_text())["val_accuracy"][-1]
+    keras.config.set_dtype_policy("float32")  # as in a process of its own
+    command("rank_accuracy.py", "--model", "output/resnet_cifar10.hdf5", "--json", "rank.json")
+    ranks = json.loads((tmp_path / "rank.json").read_text())
+    assert ranks["rank-1"] == pytest.approx(reported)
+    checkpoint = read_checkpoint(tmp_path / "output" / "resnet_cifar10.hdf5")
+    assert checkpoint.build_model().get_layer("conv1").compute_dtype == "bfloat16"
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def write_image_folder(folder):
+    for place in ("train/ant", "train/bee", "test/ant", "test/bee"):
+        (folder / place).mkdir(parents=True)
+        for number in range(2):
+            cv2.imwrite(str(folder / place / f"{number}.png"), np.full((32, 32, 3), 50 * number, np.uint8))
+    return folder
+
+
+def test_a_resume_from_elsewhere_says_where_files_go_and_whose_value_is_missing(command, checkpoint, tmp_path):
+    here = tmp_path / "here"
+    here.mkdir()
+    folder = write_image_folder(tmp_path / "data")
+    flags = ("--stages", "1", "--filters", "4,8", "--batch_size", "2", "--epochs", "2", "--stop_after", "1")
+    command(BY_HAND, "--data", folder.name, *flags, "-c", here)
+    shutil.move(folder, tmp_path / "moved")
+    done = command(BY_HAND, "-m", here / "epoch_1.hdf5", code=2)
+    assert f"the checkpoint's --data data does not exist, seen from {tmp_path}" in done.stderr
+    done = command(BY_HAND, "-m", here / "epoch_1.hdf5", "--data", "moved")
+    assert f"plot and history go to {tmp_path}/output/resnet_cifar10.png and .json (the checkpoint's --" in done.stdout
+    assert f"checkpoints go to {here}\n" in done.stdout
+
+
+def test_the_command_that_goes_on_is_printed_at_the_start(command):
+    done = command(BY_HAND, *SMALL, "--epochs", "1", "-c", "c")
+    lines = done.stdout.splitlines()
+    start = next(number for number, line in enumerate(lines) if "go on with: " in line)
+    assert lines[start].endswith("--checkpoints c --model latest")
+    assert start < next(number for number, line in enumerate(lines) if line.startswith("epoch 1/"))
+
+
+def test_following_the_readme_no_script_meets_another_s_checkpoints():
+    folders = [cifar10_config.CHECKPOINTS, tiny_imagenet_config.CHECKPOINTS]
+    folders += [str(Path(config.MODEL).with_suffix("")) for config in (cifar10_config, tiny_imagenet_config)]
+    assert len({Path(folder) for folder in folders}) == 4

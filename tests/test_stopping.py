@@ -17,12 +17,13 @@ import keras
 import numpy as np
 import pexpect
 import pytest
-from conftest import ROOT, SMALL, assert_identical
+from conftest import CHECKPOINTS, ROOT, SMALL, assert_identical
 
 from pipeline import command as command_module
 from pipeline import console
 from pipeline.callbacks import AsyncCallbackList, BatchCheckpoint, batchcheckpoint
 from pipeline.io import atomic, checkpointfolder, lock
+from pipeline.io.batches import ArrayBatches
 from pipeline.io.checkpoint import read_checkpoint
 from pipeline.io.checkpointfolder import CheckpointFolder, list_checkpoints
 from pipeline.io.checkpointwriter import save_checkpoint
@@ -82,6 +83,8 @@ def stop_at(monkeypatch):
         ("test", 2, signal.SIGINT, "epoch_0_batch_4.hdf5"),
         ("train", 7, signal.SIGTERM, "epoch_1_batch_3.hdf5"),
         ("train", 2, signal.SIGHUP, "epoch_0_batch_2.hdf5"),
+        ("train", 3, signal.SIGUSR1, "epoch_0_batch_3.hdf5"),
+        ("test", 5, signal.SIGXCPU, "epoch_1_batch_4.hdf5"),
     ],
 )
 def test_a_signal_saves_at_the_end_of_the_batch_and_the_run_goes_on_exactly(
@@ -225,7 +228,7 @@ def test_the_menu_goes_on_changes_the_rate_and_stops(terminal, tmp_path):
     terminal.sendline("s")
     terminal.expect(r"go on with: \S+ \S+resnet_cifar10\.py")
     ends_with(terminal, 130)
-    (left,) = list_checkpoints(tmp_path / "output" / "checkpoints")
+    (left,) = list_checkpoints(tmp_path / CHECKPOINTS)
     run = read_checkpoint(left).history["run"]
     ((epoch, batch, rate),) = run["learning_rate_changes"]
     assert rate == run["arguments"]["lr"] == 0.01
@@ -245,8 +248,7 @@ def test_a_menu_that_nobody_answers_any_more_stops(terminal, tmp_path, end, code
     else:
         terminal.kill(end)
     ends_with(terminal, code)
-    # A second Ctrl+C stops at once.
-    assert len(list_checkpoints(tmp_path / "output" / "checkpoints")) == (end != signal.SIGINT)
+    assert len(list_checkpoints(tmp_path / CHECKPOINTS)) == 1
 
 
 def test_two_runs_in_one_folder(process, started, tmp_path):
@@ -255,10 +257,10 @@ def test_two_runs_in_one_folder(process, started, tmp_path):
     second = process(BY_HAND, *SMALL, code=2)
     first.kill()
     first.wait()
-    assert re.search(rf"output/checkpoints is in use by process {first.pid} on \S+ since \d{{4}}-", second.stderr)
+    assert re.search(rf"{CHECKPOINTS} is in use by process {first.pid} on \S+ since \d{{4}}-", second.stderr)
     assert second.stderr.count("\n") == 1
     # The system has let go of the dead run's lock.
-    with lock.Lock(tmp_path / "output" / "checkpoints"):
+    with lock.Lock(tmp_path / CHECKPOINTS):
         pass
 
 
@@ -423,10 +425,11 @@ def test_a_folder_removed_under_way_is_told_and_the_run_goes_on(command, monkeyp
 
 
 def test_unfinished_files_of_dead_runs_are_swept_and_nothing_else(command, tmp_path):
-    (tmp_path / "output" / "checkpoints" / "mine.tmp").mkdir(parents=True)
-    for place in ("checkpoints/epoch_5.hdf5.77.tmp", "resnet_cifar10.json.77.tmp"):
+    (tmp_path / CHECKPOINTS / "mine.tmp").mkdir(parents=True)
+    checkpoints = "resnet_cifar10/checkpoints"
+    for place in (f"{checkpoints}/epoch_5.hdf5.77.tmp", "resnet_cifar10.json.77.tmp"):
         (tmp_path / "output" / place).write_text("half")
-    for place in ("checkpoints/mine.77.tmp", "checkpoints/epoch_5.tmp", "train.json.77.tmp"):
+    for place in (f"{checkpoints}/mine.77.tmp", f"{checkpoints}/epoch_5.tmp", "train.json.77.tmp"):
         (tmp_path / "output" / place).write_text("of someone else")
     command(BY_HAND, *SMALL, "--epochs", "1")
     assert sorted(path.name for path in (tmp_path / "output").rglob("*.tmp")) == [
@@ -447,7 +450,7 @@ def test_ctrl_c_that_also_ends_the_reader_of_the_output_loses_nothing(started, t
         getattr(process, stream).close()
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
-    assert list_checkpoints(tmp_path / "output" / "checkpoints")
+    assert list_checkpoints(tmp_path / CHECKPOINTS)
 
 
 def test_a_log_on_a_full_disk_stops_no_run(tmp_path):
@@ -456,13 +459,13 @@ def test_a_log_on_a_full_disk_stops_no_run(tmp_path):
         done = subprocess.run(words, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
     assert done.stderr == "resnet_cifar10.py: error: can't print: No space left on device\n"
-    assert list_checkpoints(tmp_path / "output" / "checkpoints")[-1].name == "epoch_2.hdf5"
+    assert list_checkpoints(tmp_path / CHECKPOINTS)[-1].name == "epoch_2.hdf5"
 
 
 def test_a_run_without_any_stream_runs(tmp_path):
     line = " ".join(map(str, [sys.executable, ROOT / BY_HAND, *RUN]))
     assert subprocess.run(["/bin/sh", "-c", f"{line} <&- >&- 2>&-"], cwd=tmp_path).returncode == 0
-    assert list_checkpoints(tmp_path / "output" / "checkpoints")[-1].name == "epoch_2.hdf5"
+    assert list_checkpoints(tmp_path / CHECKPOINTS)[-1].name == "epoch_2.hdf5"
 
 
 @pytest.mark.parametrize("tidy", [True, False])
@@ -475,6 +478,82 @@ def test_a_signal_where_python_drops_exceptions_still_counts(tidy, number):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 128 + number
+
+
+@pytest.mark.parametrize("other", [("--seed", "2"), ("--lr", "0.05"), ("--limit", "160")])
+def test_another_run_s_state_inside_its_first_epoch_is_kept(command, stop_at, monkeypatch, tmp_path, straight, other):
+    stop_at("train", 2)
+    command(BY_HAND, *RUN, *other, "-c", "c", code=130)
+    monkeypatch.undo()
+    left = tmp_path / "c" / "epoch_0_batch_2.hdf5"
+    content = left.read_bytes()
+    done = command(BY_HAND, "-c", "c", "-m", straight() / "epoch_1.hdf5", "-o", "o")
+    assert (tmp_path / "c" / "earlier-1" / left.name).read_bytes() == content
+    assert "earlier-1, to keep what was there: epoch_0_batch_2.hdf5" in done.stdout
+
+
+def test_a_run_s_own_state_inside_its_first_epoch_goes_with_another_rate_too(command, stop_at, monkeypatch, tmp_path):
+    stop_at("train", 2)
+    command(BY_HAND, *RUN, code=130)
+    monkeypatch.undo()
+    command(BY_HAND, "-m", "latest", "--lr", "0.05")
+    assert [path.name for path in list_checkpoints(tmp_path / CHECKPOINTS)] == ["epoch_1.hdf5", "epoch_2.hdf5"]
+    assert not (tmp_path / CHECKPOINTS / "earlier-1").exists()
+
+
+FAILING = """
+import sys
+sys.path.insert(0, {root!r})
+from pipeline.io.batches import ArrayBatches
+
+read = ArrayBatches._read
+
+def fail(self, rows):
+    if self.training and self.epoch == 1 and rows[0] == self._order[2 * self.batch_size]:
+        raise OSError(5, "Input/output error", "train.hdf5")
+    return read(self, rows)
+
+ArrayBatches._read = fail
+"""
+
+
+def check_failing_batch(first, second, straight, folder):
+    """The third batch of the second epoch fails in the `first` run, as on a disk that has gone; the `second` goes on."""
+    done = first()
+    assert done.stderr.endswith(f"{BY_HAND}: error: [Errno 5] Input/output error: 'train.hdf5'\n")
+    assert "Traceback" not in done.stderr
+    assert list_checkpoints(folder / "c")[-1].name == "epoch_1_batch_2.hdf5"
+    assert "go on with: " in done.stdout.splitlines()[-1]
+    second()
+    assert_same_end(straight, folder / "c", folder / "o")
+
+
+def test_a_batch_that_fails_is_told_as_itself_and_what_was_trained_before_is_saved(
+    command, monkeypatch, straight, tmp_path
+):
+    def first():
+        monkeypatch.setattr(ArrayBatches, "_read", ArrayBatches._read)
+        exec(FAILING.format(root=str(ROOT)), {})  # noqa: S102
+        done = command(BY_HAND, *RUN, "-c", "c", "-o", "o", code=1)
+        monkeypatch.undo()
+        return done
+
+    def second():
+        command(BY_HAND, "-c", tmp_path / "c", "-m", "latest", "-o", tmp_path / "o")
+
+    check_failing_batch(first, second, straight(), tmp_path)
+
+
+def test_so_is_one_that_fails_on_jax(process, straight, tmp_path):
+    script = tmp_path / BY_HAND
+    run = f"import runpy\nrunpy.run_path({str(ROOT / BY_HAND)!r}, run_name='__main__')"
+    script.write_text(FAILING.format(root=str(ROOT)) + run)
+    check_failing_batch(
+        lambda: process(script, *RUN, "-c", "c", "-o", "o", backend="jax", code=1),
+        lambda: process(BY_HAND, "-c", "c", "-m", "latest", "-o", "o", backend="jax"),
+        straight("jax"),
+        tmp_path,
+    )
 
 
 def test_a_state_inside_an_epoch_is_no_result_of_the_one_before(command, stop_at, monkeypatch, tmp_path):
@@ -501,7 +580,7 @@ def test_a_lock_is_taken_again_where_the_folder_was_removed(tmp_path):
 
 def test_a_run_that_another_process_went_on_with_meanwhile_is_not_gone_on_with(command, monkeypatch, tmp_path):
     command(BY_HAND, *RUN, "--stop_after", "1")
-    folder = tmp_path / "output" / "checkpoints"
+    folder = tmp_path / CHECKPOINTS
     original = lock.Lock.hold
 
     def hold(self):
@@ -510,14 +589,14 @@ def test_a_run_that_another_process_went_on_with_meanwhile_is_not_gone_on_with(c
 
     monkeypatch.setattr(lock.Lock, "hold", hold)
     done = command(BY_HAND, "-m", "latest", code=2)
-    assert "another process has gone on with the run in output/checkpoints just now" in done.stderr
+    assert "another process has gone on with the run in output/resnet_cifar10/checkpoints just now" in done.stderr
     assert names(folder) == [".lock", "epoch_1.hdf5", "epoch_2.hdf5"]
 
 
 def test_a_run_that_diverges_inside_an_epoch_leaves_no_checkpoint_of_it(command, tmp_path):
     done = command(BY_HAND, *RUN, "--lr", "1e30", "--checkpoint_seconds", "0.001", code=2)
     assert re.search(r"the loss is not finite in epoch 1 after batch \d: the run has diverged", done.stderr)
-    for path in list_checkpoints(tmp_path / "output" / "checkpoints"):
+    for path in list_checkpoints(tmp_path / CHECKPOINTS):
         assert all(np.isfinite(values).all() for values in read_checkpoint(path).metrics)
 
 
@@ -551,7 +630,7 @@ def test_a_chosen_rate_is_safe_at_once(command, stop_at, typed, tmp_path, monkey
     monkeypatch.setattr(CheckpointFolder, "_thin_out", lambda self, newest: kept.append(newest))
     command(BY_HAND, *RUN)
     assert (0, 2) in kept
-    run = read_checkpoint(tmp_path / "output" / "checkpoints" / "epoch_0_batch_2.hdf5").history["run"]
+    run = read_checkpoint(tmp_path / CHECKPOINTS / "epoch_0_batch_2.hdf5").history["run"]
     assert run["learning_rate_changes"] == [[0, 2, 0.02]]
     assert run["arguments"]["lr"] == 0.02
 
@@ -570,7 +649,7 @@ def test_a_terminal_that_closes_loses_nothing(terminal, tmp_path):
     terminal.ptyproc.fileobj.close()
     terminal.wait()
     assert terminal.exitstatus == 129
-    assert list_checkpoints(tmp_path / "output" / "checkpoints")
+    assert list_checkpoints(tmp_path / CHECKPOINTS)
 
 
 @pytest.mark.parametrize(("script", "rates"), [(BY_HAND, [0.1, 0.02]), (DECAY, [0.1, 0.02])])
@@ -635,7 +714,7 @@ def test_a_stop_that_can_not_be_saved_asks_again_on_a_terminal(command, stop_at,
     done = command(BY_HAND, *RUN, code=130)
     assert "No space left on device" in done.stderr
     assert "the state is not saved" in done.stderr
-    assert "the newest checkpoint is output/checkpoints/epoch_0_batch_2.hdf5" in done.stdout
+    assert "the newest checkpoint is output/resnet_cifar10/checkpoints/epoch_0_batch_2.hdf5" in done.stdout
 
 
 def test_a_stop_that_can_not_be_saved_is_told_elsewhere(command, stop_at, monkeypatch):

@@ -10,7 +10,7 @@ from conftest import ROOT
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 # From the top floor to the ground; a part imports from lower floors, or from its own without a circle.
-COMMAND = ("arguments", "command", "console", "errors", "flags", "stopping")
+COMMAND = ("arguments", "backend", "command", "console", "errors", "flags", "stopping")
 GROUND = ("preprocessing", "nn", "utils", "recipe", "environment", "lazy", *COMMAND)
 FLOORS = (("training", "verify"), ("runs",), ("callbacks",), ("io",), GROUND)
 

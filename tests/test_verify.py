@@ -59,8 +59,8 @@ def test_sound_files_get_a_line_each(output, data, photos):
     done = verify(output, data, photos)
     lines = [line.replace(str(output.parent), "") for line in done.stdout.splitlines()]
     assert lines == [
-        "sound: /output/checkpoints/epoch_1.hdf5: checkpoint, epoch 1 of resnet_cifar10, 10 classes",
-        "sound: /output/checkpoints/epoch_2.hdf5: checkpoint, epoch 2 of resnet_cifar10, 10 classes",
+        "sound: /output/resnet_cifar10/checkpoints/epoch_1.hdf5: checkpoint, epoch 1 of resnet_cifar10, 10 classes",
+        "sound: /output/resnet_cifar10/checkpoints/epoch_2.hdf5: checkpoint, epoch 2 of resnet_cifar10, 10 classes",
         "sound: /output/resnet_cifar10.json: history, 2 epochs of resnet_cifar10",
         "sound: /output: images, 1 images that decode and are whole: "
         + lines[3].rpartition(": ")[2],  # the plot, of matplotlib's size
@@ -78,7 +78,7 @@ def flip(path, place):
 
 
 def test_each_broken_file_is_named_and_the_others_are_still_checked(output, data, photos):
-    flip(output / "checkpoints" / "epoch_1.hdf5", 9000)
+    flip(output / "resnet_cifar10" / "checkpoints" / "epoch_1.hdf5", 9000)
     # In an image, which opening the file does not read.
     flip(data / "train.hdf5", (data / "train.hdf5").stat().st_size // 2)
     (output / "resnet_cifar10.json").write_text("{")
@@ -96,15 +96,15 @@ def test_each_broken_file_is_named_and_the_others_are_still_checked(output, data
         if not finding["sound"]
     }
     assert broken.keys() == {
-        "/output/checkpoints/epoch_1.hdf5",
+        "/output/resnet_cifar10/checkpoints/epoch_1.hdf5",
         "/output/resnet_cifar10.json",
         "/data/train.hdf5",
         "/photos/ant/0.JPEG",
     }
-    assert "its digest differs" in broken["/output/checkpoints/epoch_1.hdf5"]
+    assert "its digest differs" in broken["/output/resnet_cifar10/checkpoints/epoch_1.hdf5"]
     assert "the digest of its images differs" in broken["/data/train.hdf5"]
     assert "is cut short" in broken["/photos/ant/0.JPEG"]
-    assert found[str(output / "checkpoints" / "epoch_2.hdf5")]["sound"]
+    assert found[str(output / "resnet_cifar10" / "checkpoints" / "epoch_2.hdf5")]["sound"]
     assert '"about": "1 of 5 images are not sound"' in done.stdout
 
 

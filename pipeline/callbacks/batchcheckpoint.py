@@ -48,7 +48,7 @@ class BatchCheckpoint(keras.callbacks.Callback):
         self.steps = steps
         self.seconds = seconds
         self.on_stop = on_stop
-        self._first = first
+        self._first = self._epoch, self._batch = first
         self._metrics = metrics
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -72,6 +72,15 @@ class BatchCheckpoint(keras.callbacks.Callback):
         self._epoch, self._batch, self._metrics = epoch + 1, 0, []
         if self.stop:
             self._meet()
+
+    def save_after_failure(self) -> None:
+        """Save what was trained before a batch that could not be made."""
+        if (self._epoch, self._batch) == self._first:
+            return
+        if 0 < self._batch < self.steps:
+            self._sync()
+            self._metrics = metric_state(self.model)
+        self._save(outlook="the state is not saved")
 
     def _is_called_for(self) -> bool:
         return bool(self.stop) or self._is_due()

@@ -1,22 +1,30 @@
 """Files that are absent, complete, or ignored."""
 
+import errno
 import os
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.errors import InputError
+
+# How a file system says that it can't flush something, as some do of a folder, or that it can't be opened for that.
+_CAN_NOT_FLUSH = {
+    getattr(errno, name)
+    for name in ("EINVAL", "EBADF", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "ENOTTY", "EACCES", "EPERM", "EISDIR")
+}
 
 
 class WriteError(OSError):
     """A file could not be written whole. What stood under its name is untouched."""
 
     def __init__(self, path: Path, bytes_needed: int, error: OSError) -> None:
-        folder = next(parent for parent in path.absolute().parents if parent.is_dir())
-        super().__init__(
-            f"can't write {path}: {error.strerror or error}; {bytes_needed:,} bytes needed, "
-            f"{shutil.disk_usage(folder).free:,} free"
-        )
+        room = ""
+        with suppress(OSError):  # a disk that has gone
+            folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+            room = f", {shutil.disk_usage(folder).free:,} free"
+        super().__init__(f"can't write {path}: {error.strerror or error}; {bytes_needed:,} bytes needed{room}")
 
 
 def write_atomically(path: Path, *parts: bytes) -> None:
@@ -37,7 +45,7 @@ def write_atomically(path: Path, *parts: bytes) -> None:
             with open(temporary, "wb") as file:
                 file.writelines(parts)
                 file.flush()
-                os.fsync(file.fileno())
+                _flush(file.fileno())
             if temporary.read_bytes() != b"".join(parts):
                 raise OSError("it reads back other than it was written")
             os.replace(temporary, path)
@@ -55,12 +63,25 @@ def temporary_path(path: Path) -> Path:
 
 
 def flush(path: Path) -> None:
-    """Return once the file, or the names in the folder, `path` are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Return once the file, or the names in the folder, `path` are on the disk, where the file system can do that."""
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        if error.errno not in _CAN_NOT_FLUSH:
+            raise
+        return
+    try:
+        _flush(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _flush(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CAN_NOT_FLUSH:
+            raise
 
 
 def remove_unfinished(folder: Path, names: re.Pattern) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
 
 import keras
@@ -39,7 +40,8 @@ class Batches(keras.utils.PyDataset):
     Attributes:
         num_images: number of samples.
         epoch: number of completed epochs, as it was told; 0 at first.
-        failure: why a batch could not be made, which reaches the caller of `fit` as another exception on TensorFlow.
+        failure: why a batch could not be made; on TensorFlow another exception reaches the caller of `fit` (see
+            `own_failures`).
 
     Raises:
         InputError: (a `ValueError`) no batch can be made.
@@ -79,7 +81,7 @@ class Batches(keras.utils.PyDataset):
         self.seed = seed
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
         self._ahead: dict[int, Future] = {}
-        self.failure: InputError | None = None
+        self.failure: Exception | None = None
         self._depth = 2 * workers
         self.set_epoch(0)
 
@@ -125,7 +127,7 @@ class Batches(keras.utils.PyDataset):
                 self._ahead[following] = self._pool.submit(self._make, self.epoch, following, rows)
         try:
             return self._ahead.pop(index).result()
-        except InputError as error:
+        except Exception as error:
             self.failure = error
             raise
 
@@ -207,6 +209,19 @@ class ArrayBatches(Batches):
         images = memory.empty((len(rows), *self.image_shape), self.images.dtype)
         # Any mode but the default writes straight into `out`.
         return self.images.take(rows, axis=0, out=images, mode="clip")
+
+
+@contextmanager
+def own_failures(*sources: Batches) -> Iterator[None]:
+    """Raise why a batch of `sources` could not be made, in place of what TensorFlow makes of it."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.startswith("tensorflow"):
+            for batches in sources:
+                if batches.failure:
+                    raise batches.failure from None
+        raise
 
 
 def data_digest(train: Batches, val: Batches) -> str:

@@ -88,11 +88,26 @@ class Checkpoint:
         """The Keras backend that the run ran on last."""
         return "jax" if "jax" in self.history["run"].get("versions", ()) else "tensorflow"
 
+    @property
+    def precision(self) -> str:
+        """What a step of the run computes in, a Keras dtype policy."""
+        return self.history["run"].get("arguments", {}).get("precision", "float32")
+
     def build_model(self) -> "keras.Model":
-        """The network with its weights, averaged if the run averages them, uncompiled, for evaluation."""
+        """The network with its weights, averaged if the run averages them, uncompiled, for evaluation.
+
+        It computes in the precision that it was trained in, whatever Keras' dtype policy is.
+        """
+        import keras
+
         from pipeline.nn.conv import ResNet
 
-        model = ResNet.build(**self.network)
+        policy = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(self.precision)
+        try:
+            model = ResNet.build(**self.network)
+        finally:
+            keras.config.set_dtype_policy(policy)
         self._assign(weights_by_name(model))
         return model
 

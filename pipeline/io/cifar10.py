@@ -5,22 +5,25 @@ test images of 32x32 pixels, RGB, in ten classes, six files of 10,000 images.
 """
 
 import hashlib
-import os
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.backend import keras_home
 from pipeline.errors import InputError
+from pipeline.flags import DIGITS
 from pipeline.io import archives
 from pipeline.io.batches import ArrayBatches, check_choice
 from pipeline.io.dataset import Dataset
 from pipeline.io.digits import load_digits
 from pipeline.io.files import read_regular
 from pipeline.io.imagereader import ImageReader
+from pipeline.io.images import is_foreign, list_images
 from pipeline.io.pickledarrays import read_pickled
 from pipeline.preprocessing import MeanImagePreprocessor
 from pipeline.recipe import Recipe
@@ -34,7 +37,6 @@ SIZE = 32
 _TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 _TEST = "test_batch"
 _RECORD = 1 + 3 * SIZE * SIZE
-_SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 # The files of each official layout, and the bytes that each has at most.
 _MOST_PICKLED, _MOST_BESIDE = 1 << 25, 1 << 16
@@ -121,12 +123,12 @@ def load_cifar10(data: str | None = None, limit: int | None = None, holdout: int
     Args:
         data: None for the official archive, out of Keras' cache or downloaded; "digits" for scikit-learn's digits;
             the path of `cifar-10-python.tar.gz` or `cifar-10-binary.tar.gz`; a folder in the layout of either; or a
-            folder `train/<class>/*.{png,jpg}` and `test/<class>/*`.
+            folder of images, `train/<class>/` and `test/<class>/` (see `pipeline.io.images`).
 
     Raises:
         InputError: nothing of this kind is there, it can't be downloaded, or what is there isn't whole.
     """
-    dataset = load_digits() if data == "digits" else _load(data)
+    dataset = load_digits() if data == DIGITS else _load(data)
     return dataset.choose(limit, holdout)
 
 
@@ -151,7 +153,7 @@ def _official_archive() -> Path:
     """The official archive with its digest checked, downloaded into Keras' cache unless it is there already."""
     from keras.utils import get_file
 
-    home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+    home = keras_home()
     cache = home / "datasets"
     # The second name is the one that keras.datasets.cifar10.load_data gives to the same file.
     names = ("cifar-10-python.tar.gz", "cifar-10-batches-py-target_archive")
@@ -251,33 +253,49 @@ def _read_python(content: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _load_folder(path: Path) -> Dataset:
-    """`train/<class>/` and `test/<class>/`; classes and files in the order of their names."""
-    classes = _class_names(path / "train")
-    if classes != _class_names(path / "test"):
-        raise InputError(f"{path}/train and {path}/test hold different classes; expected the same folders in both")
-    with ImageReader((SIZE, SIZE)) as reader:
-        train, test = (_load_split(reader, path / split, classes) for split in ("train", "test"))
-    return Dataset(*train, *test, classes)
-
-
-def _class_names(path: Path) -> tuple[str, ...]:
-    names = tuple(sorted(entry.name for entry in path.iterdir() if entry.is_dir()))
-    if not names:
-        raise InputError(f"{path} holds no folder; expected one a class")
-    if strange := [name for name in names if not name.isprintable()]:
-        raise InputError(f"{path} holds the folder {strange[0]!a:.100}; expected the name of a class, to be printed")
-    return names
-
-
-def _load_split(reader: ImageReader, path: Path, classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    files = []
-    for label, name in enumerate(classes):
-        found = sorted(file for file in (path / name).iterdir() if file.suffix.lower() in _SUFFIXES)
-        if not found:
-            raise InputError(f"{path / name} holds no PNG or JPEG image")
-        files += [(label, file) for file in found]
+    """`train/<class>/` and `test/<class>/`, and folders below; classes and files in the order of their names."""
+    folders = path / "train", path / "test"
+    train, test = (
+        _files_by_class(folder, images) for folder, images in zip(folders, list_images(*folders), strict=True)
+    )
+    for ours, others, where, elsewhere in ((train, test, "train", "test"), (test, train, "test", "train")):
+        if missing := sorted(ours.keys() - others.keys()):
+            named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+            raise InputError(
+                f"{path}/train and {path}/test hold different classes: {elsewhere} lacks {named}, which {where} has; "
+                "expected the same folders in both"
+            )
+    if len(train) < 2:
+        raise InputError(f"{path}/train holds one class alone, {next(iter(train))}; expected at least two")
+    classes = tuple(sorted(train))
+    labels = [np.repeat(np.arange(len(classes)), [len(split[name]) for name in classes]) for split in (train, test)]
+    files = [file for split in (train, test) for name in classes for file in split[name]]
     images, done = np.empty((len(files), SIZE, SIZE, 3), np.uint8), 0
-    for decoded in reader.read([str(file) for _, file in files]):
-        images[done : done + len(decoded)] = decoded[..., ::-1]  # RGB
-        done += len(decoded)
-    return images, np.array([label for label, _ in files])
+    with ImageReader((SIZE, SIZE)) as reader:
+        for decoded in reader.read(files):
+            images[done : done + len(decoded)] = decoded[..., ::-1]  # RGB
+            done += len(decoded)
+    count = len(labels[0])
+    return Dataset(images[:count], labels[0], images[count:], labels[1], classes)
+
+
+def _files_by_class(folder: Path, files: Sequence[str]) -> dict[str, list[str]]:
+    """Those of `files`, image files below `folder`, that lie in each of its folders, by the name of the class."""
+    folder_of = {}
+    for entry in folder.iterdir():
+        if entry.is_dir() and not is_foreign(entry.name):
+            # One name has several forms in Unicode, and file systems differ in which they give back.
+            name = unicodedata.normalize("NFC", entry.name)
+            if name in folder_of:
+                raise InputError(f"{folder} holds two folders {name}, written in two forms of Unicode; join them")
+            folder_of[name] = entry.name
+    found = {entry: [] for entry in folder_of.values()}
+    start = len(str(folder)) + 1
+    for file in files:
+        entry, *below = file[start:].split("/")
+        if not below:
+            raise InputError(f"image {file} lies in no class's folder; expected {folder}/<class>/")
+        found[entry].append(file)
+    if empty := [entry for entry, files in found.items() if not files]:
+        raise InputError(f"{folder / min(empty)} holds no PNG or JPEG image")
+    return {name: found[entry] for name, entry in folder_of.items()}

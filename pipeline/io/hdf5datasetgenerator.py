@@ -103,7 +103,10 @@ class HDF5DatasetGenerator(Batches):
     def _read(self, rows: np.ndarray) -> np.ndarray:
         images = memory.empty((len(rows), *self.image_shape), np.uint8)
         places = self._dataset.offset + self._rows[rows] * images[0].size
-        for image, place in zip(images, places.tolist(), strict=True):
-            if os.preadv(self._dataset.descriptor, [image], place) != image.size:
-                raise InputError(f"data file {self._dataset.path} was cut short; build it again")
+        try:
+            for image, place in zip(images, places.tolist(), strict=True):
+                if os.preadv(self._dataset.descriptor, [image], place) != image.size:
+                    raise InputError(f"data file {self._dataset.path} was cut short; build it again")
+        except OSError as error:
+            raise OSError(f"can't read data file {self._dataset.path}: {error.strerror or error}") from error
         return images

@@ -144,7 +144,7 @@ class HDF5DatasetWriter:
             try:
                 os.posix_fallocate(self._descriptor, self._images.id.get_offset(), self._images.size)
             except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP):
                     self._discard()
                     raise
 

@@ -76,12 +76,39 @@ def diverged(where: str) -> InputError:
     )
 
 
-def is_start_of(earlier: dict, later: dict) -> bool:
-    """Whether `later` goes on from `earlier`: the same numbers in each epoch that `earlier` has."""
+def is_start_of(earlier: dict, later: dict, batch: int = 0) -> bool:
+    """Whether `later` goes on from `earlier`, which was left `batch` batches after its last epoch.
+
+    Both are of one run: the same script, data and arguments but for those that may change on the way, the same rates up
+    to there, and the same numbers in each epoch that `earlier` has. What one of them doesn't say is not compared.
+    """
     shared = curves(later["run"])
-    return shared == curves(earlier["run"]) and all(
-        earlier[curve] == later[curve][: len(earlier[curve])] for curve in shared
+    return (
+        shared == curves(earlier["run"])
+        and all(earlier[curve] == later[curve][: len(earlier[curve])] for curve in shared)
+        and _is_same_run(earlier["run"], later["run"])
+        and _has_same_rates(earlier, later, batch)
     )
+
+
+def _is_same_run(one: dict, other: dict) -> bool:
+    if any(one[name] != other[name] for name in ("script", "data") if name in one and name in other):
+        return False
+    ours, theirs = (run.get("arguments", {}) for run in (one, other))
+    fixed = (ours.keys() & theirs.keys()) - flags.changeable(theirs)
+    return all(flags.saved_value(name, ours[name]) == flags.saved_value(name, theirs[name]) for name in fixed)
+
+
+def _has_same_rates(earlier: dict, later: dict, batch: int) -> bool:
+    ours, theirs = (history["run"].get("learning_rate_changes", []) for history in (earlier, later))
+    added = theirs[len(ours) :]
+    if theirs[: len(ours)] != ours:
+        return False
+    if not added:
+        rates = {history["run"].get("arguments", {}).get("lr") for history in (earlier, later)}
+        return len(rates - {None}) < 2
+    # Before the end of the first epoch no curve says at which rate `later` began.
+    return epochs_of(earlier) > 0 and added[0][:2] >= [epochs_of(earlier), batch]
 
 
 def write_history(path: Path, history: dict) -> None:

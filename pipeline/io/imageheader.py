@@ -5,6 +5,7 @@ JPEG: ITU-T T.81, annex B. PNG: W3C Portable Network Graphics, third edition, ch
 
 import re
 import struct
+import zlib
 from dataclasses import dataclass
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
@@ -19,14 +20,40 @@ _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"})
+# Which way up an image is, is kept beside its pixels.
+_TURNING_CHUNK = b"eXIf"
+_APP0, _JFIF = 0xE0, b"JFIF\0"
+
+# How files of other kinds of images begin.
+_OTHERS = {
+    kind: re.compile(start, re.DOTALL)
+    for kind, start in {
+        "GIF": rb"GIF8[79]a",
+        "BMP": rb"BM.{4}\x00{4}",
+        "TIFF": rb"II\*\x00|MM\x00\*",
+        "WebP": rb"RIFF.{4}WEBP",
+        "JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+        "JPEG XL": rb"\0\0\0\x0cJXL |\xff\x0a",
+        "AVIF": rb".{4}ftypavi[fs]",
+        "HEIC": rb".{4}ftyp(hei[cmsx]|hevc|mif1|msf1)",
+        "Photoshop": rb"8BPS",
+        "ICO": rb"\x00\x00\x01\x00",
+    }.items()
+}
+MARK_BYTES = 16
+"""As many bytes of a file as tell its kind."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """The size of an image, in pixels."""
+    """The size of an image, in pixels, and of its file what the pixels follow from.
+
+    Decoders complain of other parts too, as a colour profile of another kind of image, which changes nothing here.
+    """
 
     width: int
     height: int
+    essential: bytes
 
 
 def read_header(content: bytes) -> Header:
@@ -42,44 +69,58 @@ def read_header(content: bytes) -> Header:
             return _read_png(content)
     except (IndexError, struct.error) as error:
         raise ValueError("is cut short") from error
-    raise ValueError("is neither JPEG nor PNG")
+    kind = other_kind(content)
+    raise ValueError(f"is neither JPEG nor PNG{f' but {kind}' if kind else ''}")
+
+
+def other_kind(content: bytes) -> str | None:
+    """The kind of image, neither JPEG nor PNG, that begins as `content` does; None if none is known."""
+    return next((kind for kind, start in _OTHERS.items() if start.match(content)), None)
 
 
 def _read_jpeg(content: bytes) -> Header:
-    header, scans, place = None, 0, 2
+    size, scans, place, essential = None, 0, 2, content
     while True:
         found = _MARKER.search(content, place)
         if found is None:
             raise ValueError("is cut short")
         marker, place = content[found.start() + 1], found.end()
         if marker == _END_OF_IMAGE and scans:
-            return header
+            return Header(*size, essential)
         if marker in (0x01, 0xD8):
             continue  # markers without content
         (length,) = struct.unpack_from(">H", content, place)
-        if marker in _START_OF_FRAME and header is None:
+        if marker in _START_OF_FRAME and size is None:
             height, width = struct.unpack_from(">HH", content, place + 3)
-            header = Header(width, height)
+            size = width, height
         elif marker == _START_OF_SCAN:
             scans += 1
-            if header is None or scans > _MOST_SCANS:
-                raise ValueError("has scans without a frame" if header is None else "has too many scans")
+            if size is None or scans > _MOST_SCANS:
+                raise ValueError("has scans without a frame" if size is None else "has too many scans")
+        elif marker == _APP0 and content.startswith(_JFIF, place + 2) and content[place + 7] not in (1, 2):
+            # libjpeg warns of any other version of JFIF, and after it of nothing more.
+            essential = content[: place + 7] + b"\1" + content[place + 8 :]
         place += length
 
 
 def _read_png(content: bytes) -> Header:
     width, height = struct.unpack_from(">II", content, len(PNG) + 8)
-    place, text = len(PNG), 0
+    place, beside, kept = len(PNG), 0, [PNG]
     while True:
         length, kind = struct.unpack_from(">I4s", content, place)
+        chunk = content[place : place + 12 + length]
         place += 12 + length
         if place > len(content):
             raise ValueError("is cut short")
-        if kind == b"IEND":
-            return Header(width, height)
         if kind == b"acTL":
             raise ValueError("is an animation")
+        if kind in _PIXEL_CHUNKS or kind == _TURNING_CHUNK:
+            kept.append(chunk)
+        elif zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+            raise ValueError(f"is damaged: the checksum of its chunk {kind.decode('latin-1')!a} differs")
+        if kind == b"IEND":
+            return Header(width, height, b"".join(kept))
         if kind not in _PIXEL_CHUNKS:
-            text += length
-            if text > _MOST_TEXT:
+            beside += length
+            if beside > _MOST_TEXT:
                 raise ValueError("holds more beside its pixels than it should")

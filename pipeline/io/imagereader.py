@@ -1,27 +1,28 @@
 """Decoding many image files on all cores."""
 
+import mmap
 import multiprocessing
 import os
-import shutil
 import signal
-import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import reduction
 from multiprocessing.connection import Connection
-from multiprocessing.shared_memory import SharedMemory
+from multiprocessing.process import BaseProcess
 from typing import Self
 
 import numpy as np
 
+from pipeline import command
 from pipeline.errors import InputError
-from pipeline.io.images import StrictDecoder
+from pipeline.io.images import StrictDecoder, first_of
 
 # Images that a process decodes in a row, and such chunks that may be ahead of what is taken: together 126 MB of 64x64.
 _CHUNK = 64
 _MOST_AHEAD = 160
-# Where Linux keeps shared memory: a container often has no more than 64 MB of it, and no error but a dead process shows
-# that it is used up.
-_SHARED = "/dev/shm"  # noqa: S108
+_MOST_SHARED = 1 << 28  # bytes
 
 
 class ImageReader:
@@ -29,7 +30,8 @@ class ImageReader:
 
     Threads would wait for each other: an image of 64x64 pixels decodes in less time than it takes to hand over Python's
     interpreter a few times. The processes write into memory that they share with this one, and end when it ends,
-    however it ends.
+    however it ends. As everything that starts Python processes, it belongs below `if __name__ == "__main__":` in a
+    program's main module, which each process imports.
 
     Args:
         shape: (height, width) that every image must have, in pixels.
@@ -38,10 +40,18 @@ class ImageReader:
 
     def __init__(self, shape: tuple[int, int], processes: int | None = None) -> None:
         self.shape = shape
-        ring_shape = (_chunks_ahead(shape), _CHUNK, *shape, 3)
-        self._memory = SharedMemory(create=True, size=int(np.prod(ring_shape)))
-        self._ring = np.ndarray(ring_shape, np.uint8, self._memory.buf)
-        self._connections = _start(_decode, [(self._memory.name, ring_shape)] * (processes or _cores()))
+        chunk_bytes = _CHUNK * shape[0] * shape[1] * 3
+        ring_shape = (max(1, min(_MOST_AHEAD, _MOST_SHARED // chunk_bytes)), _CHUNK, *shape, 3)
+        descriptor = _unnamed_memory()
+        try:
+            os.ftruncate(descriptor, ring_shape[0] * chunk_bytes)
+            self._ring = _ring(descriptor, ring_shape)
+            self._workers = _start(_decode, [(ring_shape,)] * (processes or _cores()))
+            for worker in self._workers:
+                with worker.alive():
+                    reduction.send_handle(worker.connection, descriptor, worker.process.pid)
+        finally:
+            os.close(descriptor)
 
     def read(self, paths: Sequence[str]) -> Iterator[np.ndarray]:
         """The images at `paths`, in order, in uint8 BGR arrays (n, height, width, 3) of a few dozen.
@@ -50,23 +60,22 @@ class ImageReader:
         Take all before the next call.
 
         Raises:
-            InputError: when an image is taken that `StrictDecoder` refuses.
+            InputError: when all has been taken that comes before an image that `StrictDecoder` refuses; it says how
+                many more are refused.
         """
         chunks = -(-len(paths) // _CHUNK)
-        with _alive():
-            for connection in self._connections:
-                connection.send(paths)
-            for chunk in range(min(chunks, len(self._ring))):
-                self._connection(chunk).send(chunk)
+        for worker in self._workers:
+            with worker.alive():
+                worker.connection.send(paths)
+        for chunk in range(min(chunks, len(self._ring))):
+            self._ask_for(chunk)
         return self._take(len(paths), chunks)
 
     def close(self) -> None:
         """End the processes and give back the memory; arrays that were taken are no longer valid."""
-        for connection in self._connections:
-            connection.close()
+        for worker in self._workers:
+            worker.connection.close()
         del self._ring
-        self._memory.close()
-        self._memory.unlink()
 
     def __enter__(self) -> Self:
         return self
@@ -74,61 +83,90 @@ class ImageReader:
     def __exit__(self, *error) -> None:
         self.close()
 
-    def _connection(self, chunk: int) -> Connection:
-        return self._connections[chunk % len(self._connections)]
+    def _worker(self, chunk: int) -> "_Worker":
+        return self._workers[chunk % len(self._workers)]
+
+    def _ask_for(self, chunk: int) -> None:
+        with self._worker(chunk).alive():
+            self._worker(chunk).connection.send(chunk)
 
     def _take(self, count: int, chunks: int) -> Iterator[np.ndarray]:
+        refused = []
         for chunk in range(chunks):
-            with _alive():
-                error = self._connection(chunk).recv()
-            if error is not None:
-                raise InputError(error)
-            yield self._ring[chunk % len(self._ring), : min(_CHUNK, count - chunk * _CHUNK)]
+            with self._worker(chunk).alive():
+                refused += self._worker(chunk).connection.recv()
+            if not refused:
+                yield self._ring[chunk % len(self._ring), : min(_CHUNK, count - chunk * _CHUNK)]
             following = chunk + len(self._ring)
             if following < chunks:
-                with _alive():
-                    self._connection(following).send(following)
+                self._ask_for(following)
+        if refused:
+            raise InputError(first_of(refused))
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """A process, and our end of the connection to it."""
+
+    process: BaseProcess
+    connection: Connection
+
+    @contextmanager
+    def alive(self) -> Iterator[None]:
+        """Says what it means that the other end of the connection is gone."""
+        try:
+            yield
+        except (EOFError, ConnectionError) as error:
+            self.process.join(5)
+            code = self.process.exitcode
+            reason = {
+                -signal.SIGKILL: "killed: is there enough memory?",
+                1: 'as it started: a main module must call this below if __name__ == "__main__":',
+            }.get(code, f"exit code {code}")
+            raise OSError(f"a process that decodes images has died, {reason}") from error
 
 
 def check_images(paths: Sequence[str]) -> Iterator[tuple[int, ...] | str]:
     """For each image at `paths`, in order: its shape, or what is wrong with it. Decodes on all cores."""
     cores = _cores()
-    connections = _start(_check, [(paths[number::cores],) for number in range(cores)])
+    workers = _start(_check, [(paths[number::cores],) for number in range(cores)])
     for number in range(len(paths)):
-        with _alive():
-            yield connections[number % cores].recv()
+        worker = workers[number % cores]
+        with worker.alive():
+            yield worker.connection.recv()
 
 
-def _start(target: Callable, arguments: Sequence[tuple]) -> list[Connection]:
-    """Start a process for each of `arguments` that runs `target(connection, *arguments)`; return our ends of those."""
+def _start(target: Callable, arguments: Sequence[tuple]) -> list[_Worker]:
+    """Start a process for each of `arguments` that runs `target(connection, *arguments)`."""
     context = multiprocessing.get_context("spawn")
-    connections = []
-    # A blocked signal stays blocked in a child: Ctrl+C, which reaches them too, is this process's to answer.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    workers = []
+    # A blocked signal stays blocked in a child: what asks all processes to end is this one's to answer. By SIGTERM it
+    # ends them itself.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*command.STOPS} - {signal.SIGTERM})
     try:
         for own in arguments:
             connection, other_end = context.Pipe()
-            context.Process(target=target, args=(other_end, *own), daemon=True).start()
+            process = context.Process(target=target, args=(other_end, *own), daemon=True)
+            process.start()
             other_end.close()
-            connections.append(connection)
+            workers.append(_Worker(process, connection))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    return connections
+    return workers
 
 
-@contextmanager
-def _alive() -> Iterator[None]:
-    """Says what it means that the other end of a connection is gone."""
+def _ring(descriptor: int, shape: tuple[int, ...]) -> np.ndarray:
+    """The shared memory behind `descriptor` as an uint8 array."""
+    return np.frombuffer(mmap.mmap(descriptor, int(np.prod(shape))), np.uint8).reshape(shape)
+
+
+def _unnamed_memory() -> int:
+    """A descriptor of memory to share, without a name to clear up, or a limit as that of /dev/shm in a container."""
     try:
-        yield
-    except (EOFError, ConnectionError) as error:
-        raise OSError("a process that decodes images has died; is there enough memory, in /dev/shm too?") from error
-
-
-def _chunks_ahead(shape: tuple[int, int]) -> int:
-    """As many as fit into half of the shared memory that is free."""
-    free = shutil.disk_usage(_SHARED).free if os.path.isdir(_SHARED) else sys.maxsize
-    return max(1, min(_MOST_AHEAD, free // 2 // (_CHUNK * shape[0] * shape[1] * 3)))
+        return os.memfd_create("images")
+    except (AttributeError, OSError):  # not on this system
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
 
 
 def _cores() -> int:
@@ -150,13 +188,17 @@ def _check(connection: Connection, paths: Sequence[str]) -> None:
             os._exit(0)
 
 
-def _decode(connection: Connection, memory_name: str, ring_shape: tuple[int, ...]) -> None:
-    """What a process does: takes a list of paths, then numbers of chunks of it; answers each with None or an error."""
+def _decode(connection: Connection, ring_shape: tuple[int, ...]) -> None:
+    """What a process does: takes the shared memory and a list of paths, then numbers of chunks of it.
+
+    Answers each with what is wrong with each image of the chunk that isn't sound.
+    """
     try:
-        memory = SharedMemory(memory_name)
-    except FileNotFoundError:  # closed before this process had started
+        descriptor = reduction.recv_handle(connection)
+    except (EOFError, OSError):  # closed before this process had started
         os._exit(0)
-    ring = np.ndarray(ring_shape, np.uint8, memory.buf)
+    ring = _ring(descriptor, ring_shape)
+    os.close(descriptor)
     paths: Sequence[str] = ()
     decoder = StrictDecoder()
     while True:
@@ -167,13 +209,13 @@ def _decode(connection: Connection, memory_name: str, ring_shape: tuple[int, ...
         if not isinstance(message, int):
             paths = message
             continue
-        error = None
-        try:
-            for place, path in enumerate(paths[message * _CHUNK : (message + 1) * _CHUNK]):
+        refused = []
+        for place, path in enumerate(paths[message * _CHUNK : (message + 1) * _CHUNK]):
+            try:
                 ring[message % len(ring), place] = decoder.read(path, ring_shape[2:4])
-        except InputError as refused:
-            error = str(refused)
+            except InputError as error:
+                refused.append(str(error))
         try:
-            connection.send(error)
+            connection.send(refused)
         except OSError:
             os._exit(0)

@@ -1,21 +1,41 @@
-"""Image files, read whole or refused."""
+"""Image files, found by one rule, and read whole or refused.
+
+In a folder and below it, a file is an image if its name or its first bytes say so. One that isn't sound JPEG or PNG is
+an error. Links are followed. What other programs leave behind, hidden or under one of a few names, is passed over, and
+files that are no images are counted.
+"""
 
 import os
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from pipeline.command import printable
 from pipeline.errors import InputError
-from pipeline.io.files import read_regular
-from pipeline.io.imageheader import read_header
+from pipeline.io.files import open_regular, read_regular
+from pipeline.io.imageheader import JPEG, MARK_BYTES, PNG, other_kind, read_header
 
 MOST_BYTES = 1 << 25
 # OpenCV reads this when it loads, and holds to it too.
 MOST_PIXELS = int(os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"])
+
+_SUFFIXES = {".jpg", ".jpeg", ".png"}
+_OTHER_SUFFIXES = {
+    ".apng", ".arw", ".avif", ".bmp", ".cr2", ".dib", ".dng", ".exr", ".gif", ".hdr", ".heic", ".heif", ".ico", ".j2k",
+    ".jfif", ".jp2", ".jpe", ".jxl", ".mpo", ".nef", ".pbm", ".pgm", ".pjp", ".pjpeg", ".pnm", ".ppm", ".psd", ".raw",
+    ".svg", ".tga", ".tif", ".tiff", ".webp",
+}  # fmt: skip
+# What macOS, Windows and network storage leave in folders; names that begin with a dot are passed over anyway.
+_FOREIGN = {
+    "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin",
+    "system volume information", "lost+found",
+}  # fmt: skip
 
 
 def read_image(path: str | PathLike, shape: tuple[int, int] | None = None) -> np.ndarray:
@@ -42,7 +62,7 @@ def read_image(path: str | PathLike, shape: tuple[int, int] | None = None) -> np
     if header.width * header.height > MOST_PIXELS:
         raise InputError(f"image {path} has {header.width}x{header.height} pixels; expected at most {MOST_PIXELS:,}")
     try:
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        pixels = cv2.imdecode(np.frombuffer(header.essential, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise InputError(f"image {path} doesn't decode: {error.err:.100}; replace it") from error
     if pixels is None:
@@ -83,21 +103,108 @@ class StrictDecoder:
         return text
 
 
-def list_images(folder: Path) -> list[str]:
-    """Paths of the image files in `folder` and below, in the order of their names, whatever the file system's.
+@dataclass(frozen=True)
+class Listing:
+    """What some files are, by their paths, each part in the order of these.
+
+    `images` are to be read as JPEG or PNG; `unreadable` says of each other image what it is; `others` are no images.
+    """
+
+    images: list[str]
+    unreadable: dict[str, str]
+    others: list[str]
+
+
+def list_files(paths: Iterable[str]) -> Listing:
+    """What the files at `paths` are."""
+    listing = Listing([], {}, [])
+    for path in sorted(paths):
+        suffix = os.path.splitext(path)[1].lower()
+        if suffix in _SUFFIXES:
+            listing.images.append(path)
+            continue
+        try:
+            mark = _mark(path)
+        except OSError as error:
+            mark, wrong = b"", f"can't be read: {error.strerror}"
+        else:
+            kind = other_kind(mark)
+            wrong = f"is neither JPEG nor PNG{f' but {kind}' if kind else ''}"
+        if mark.startswith((JPEG, PNG)):
+            listing.images.append(path)
+        elif suffix in _OTHER_SUFFIXES or other_kind(mark):
+            listing.unreadable[path] = f"image {path} {wrong}; convert or remove it"
+        else:
+            listing.others.append(path)
+    return listing
+
+
+def list_folder(folder: Path) -> Listing:
+    """What the files in `folder` and below are, save foreign ones.
 
     Raises:
-        InputError: the folder is missing, or holds no image, or one whose name can't be printed.
+        InputError: the folder, or one below, is missing or can't be listed.
     """
-    from imutils import paths
-
     if not folder.is_dir():
         raise InputError(f"folder {folder} is missing")
-    found = sorted(paths.list_images(str(folder)))
-    if not found:
-        raise InputError(f"folder {folder} holds no image")
-    start = len(str(folder))
-    for path in found:
-        if not path[start:].isprintable():
-            raise InputError(f"{folder} holds {path[start:]!a}, whose name can't be printed; rename it")
-    return found
+    return list_files(_files(str(folder)))
+
+
+def list_images(*folders: Path) -> list[list[str]]:
+    """Paths of the image files in each of `folders` and below, in their order; other files are counted on a line.
+
+    Raises:
+        InputError: a folder is missing, holds no image, or one that is neither JPEG nor PNG or has a name that can't be
+            printed.
+    """
+    listings = [list_folder(folder) for folder in folders]
+    if unreadable := [text for listing in listings for text in listing.unreadable.values()]:
+        raise InputError(first_of(unreadable))
+    for folder, listing in zip(folders, listings, strict=True):
+        if not listing.images:
+            raise InputError(f"folder {folder} holds no image")
+        for path in listing.images:
+            if not path[len(str(folder)) :].isprintable():
+                raise InputError(f"{folder} holds {path[len(str(folder)) :]!a}, whose name can't be printed; rename it")
+        if listing.others:
+            first = printable(listing.others[0])
+            print(f"files in {folder} that are no images: {len(listing.others):,}, as {first}; passed over")
+    return [listing.images for listing in listings]
+
+
+def first_of(unreadable: Sequence[str]) -> str:
+    """What to say of images that can't be read, given what is wrong with each."""
+    more = len(unreadable) - 1
+    return unreadable[0] + (f" ({more:,} more image{'s' * (more > 1)} can't be read either)" if more else "")
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a file or folder of this name is another program's, and no part of a data set."""
+    return name.startswith(".") or name.lower() in _FOREIGN
+
+
+def _files(folder: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
+    """Paths of all files in `folder` and below, save foreign ones; `above` are the folders that it lies in."""
+    try:
+        status = os.stat(folder)
+        here = status.st_dev, status.st_ino
+        if here in above:  # by a link to one of them
+            return
+        with os.scandir(folder) as entries:
+            found = [(entry.path, entry.is_dir()) for entry in entries if not is_foreign(entry.name)]
+    except OSError as error:
+        raise InputError(f"can't list folder {folder}: {error.strerror}") from error
+    for path, is_folder in found:
+        if is_folder:
+            yield from _files(path, above | {here})
+        else:
+            yield path
+
+
+def _mark(path: str) -> bytes:
+    """The first bytes of the file at `path`, which tell its kind."""
+    descriptor = open_regular(path)
+    try:
+        return os.read(descriptor, MARK_BYTES)
+    finally:
+        os.close(descriptor)

@@ -1,6 +1,8 @@
 """One process at a time in a folder."""
 
+import errno
 import fcntl
+import logging
 import os
 import socket
 import time
@@ -10,16 +12,21 @@ from typing import Self
 
 from pipeline.errors import InputError
 
+_HELD = (errno.EAGAIN, errno.EACCES)
+
 
 class Lock:
     """Holds `folder` against every other process that asks for it, through the file `name` in it; a context manager.
 
     The system lets go of the lock when the process ends, however it ends; the file stays, so that no process can lock
-    one that another has just removed.
+    one that another has just removed. On a file system without locks, as some network file systems are, nothing is
+    held, which is logged once.
 
     Raises:
         InputError: another process holds the folder; the message names it.
     """
+
+    _is_told = False
 
     def __init__(self, folder: Path, name: str = ".lock") -> None:
         self.folder = folder
@@ -31,17 +38,24 @@ class Lock:
         if self._is_held():
             return
         self._release()
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self._descriptor = self._open()
+        except PermissionError as error:
+            self._tell(error)
+            return
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        except OSError as error:
+            if error.errno not in _HELD:
+                self._tell(error)
+                return
             holder = os.pread(self._descriptor, 200, 0).decode(errors="replace") or "another process"
             self._release()
             raise InputError(
                 f"{self.folder} is in use by {holder}; wait for its end, or name another folder"
             ) from error
         since = time.strftime("%Y-%m-%d %H:%M:%S")
-        with suppress(OSError):  # a full disk: the lock holds all the same, only without a name
+        with suppress(OSError):  # a full disk, or another user's file: the lock holds all the same, without our name
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode(), 0)
 
@@ -51,6 +65,20 @@ class Lock:
 
     def __exit__(self, *error) -> None:
         self._release()
+
+    def _open(self) -> int:
+        """A descriptor of the lock's file, for all who share the folder, as far as the umask lets them."""
+        try:
+            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except PermissionError:
+            return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _tell(self, error: OSError) -> None:
+        if not Lock._is_told:
+            Lock._is_told = True
+            logging.getLogger(__name__).warning(
+                "%s can't be locked (%s): start no second run there", self.folder, error.strerror or error
+            )
 
     def _is_held(self) -> bool:
         if self._descriptor is None:

@@ -88,7 +88,11 @@ def open_sealed(path: Path, kind: Kind, *, spare: bool = False) -> Iterator[tupl
         place, size = seal.numbers if spare else (BLOCK, 0)
         if not BLOCK <= place <= place + size <= BLOCK + length:
             raise kind.damaged(path, "its first bytes name a place outside of it")
-        if seal.digest != digest_of(file, place, size):
+        try:
+            digest = digest_of(file, place, size)
+        except OSError as error:
+            raise OSError(f"can't read {kind.name} {path}: {error.strerror or error}") from error
+        if seal.digest != digest:
             raise kind.damaged(path, "its digest differs")
         try:
             with h5py.File(file, "r") as content:

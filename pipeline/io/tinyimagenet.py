@@ -11,6 +11,7 @@ import json
 import os
 import re
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -79,6 +80,8 @@ def read_wordnet_ids(path: Path) -> tuple[str, ...]:
         raise InputError(f"{path} names {len(ids):,} classes; expected at most {_MOST_CLASSES:,}")
     if not ids:
         raise InputError(f"{path} is empty; expected the WordNet ids of the classes, one a line")
+    if len(ids) < 2:
+        raise InputError(f"{path} names one class alone, {ids[0]}; expected at least two")
     return tuple(sorted(ids))
 
 
@@ -105,11 +108,13 @@ def list_train(folder: Path, wordnet_ids: Iterable[str]) -> tuple[list[str], lis
     Raises:
         InputError: the folder is missing, a class has no image, or there is a class that `wordnet_ids` lacks.
     """
-    paths = list_images(folder)
+    (paths,) = list_images(folder)
     start = len(str(folder)) + 1
-    ids = [path[start:].split("/", 1)[0] for path in paths]
+    ids = [_one_form(path[start:].split("/", 1)[0]) for path in paths]
     expected, found = set(wordnet_ids), set(ids)
     for path, wordnet_id in zip(paths, ids, strict=True):
+        if "/" not in path[start:]:
+            raise InputError(f"image {path} lies in no class's folder; expected {folder}/<WordNet id>/")
         if wordnet_id not in expected:
             raise InputError(f"image {path} is of class {wordnet_id!a}, which the table of WordNet ids lacks")
     if missing := sorted(expected - found):
@@ -123,7 +128,7 @@ def list_val(folder: Path, mappings: Path, wordnet_ids: Iterable[str]) -> tuple[
     Raises:
         InputError: the folder or the table is missing, or they don't match each other or `wordnet_ids`.
     """
-    paths = list_images(folder)
+    (paths,) = list_images(folder)
     expected, id_of = set(wordnet_ids), {}
     for number, line in enumerate(_lines(mappings), 1):
         name, *rest = line.rstrip("\n").split("\t")
@@ -136,7 +141,7 @@ def list_val(folder: Path, mappings: Path, wordnet_ids: Iterable[str]) -> tuple[
                 f"{mappings}, line {number}: class {rest[0]!a} of {name!a} is not in the table of WordNet ids"
             )
         id_of[name] = rest[0]
-    names = [Path(path).name for path in paths]
+    names = [_one_form(Path(path).name) for path in paths]
     for name, path in zip(names, paths, strict=True):
         if name not in id_of:
             raise InputError(f"validation image {path} has no line in {mappings}")
@@ -235,11 +240,16 @@ def mean_batches(path: Path, mean: Path, **options) -> "HDF5DatasetGenerator":
 
 def _lines(path: Path) -> list[str]:
     try:
-        return read_regular(path, _MOST_TABLE).decode().splitlines()
+        return _one_form(read_regular(path, _MOST_TABLE).decode("utf-8-sig")).splitlines()
     except OSError as error:
         raise InputError(f"can't read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a text file: {error.reason}") from error
+
+
+def _one_form(text: str) -> str:
+    """`text` in one of the forms that Unicode has for a letter with an accent; file systems give back either."""
+    return unicodedata.normalize("NFC", text)
 
 
 def _is_name(text: str) -> bool:

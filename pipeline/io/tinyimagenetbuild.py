@@ -31,7 +31,8 @@ def build(
         places: the paths `train_images`, `val_images`, `val_mappings`, `wordnet_ids`, `word_labels` of what is read,
             and `train_hdf5`, `val_hdf5`, `test_hdf5`, `mean` of what is written, in one folder.
         reader: decodes the images.
-        test_images_per_class: training images of each class that become the test set, chosen by `seed`.
+        test_images_per_class: training images of each class that become the test set, chosen by `seed`; of a class that
+            has no more than that, a tenth.
 
     Raises:
         InputError: a raw file is missing, damaged or contradicts another, or an output exists already.
@@ -41,12 +42,7 @@ def build(
     words = tinyimagenet.read_words(places.word_labels, wordnet_ids)
     train_paths, train_ids = tinyimagenet.list_train(places.train_images, wordnet_ids)
     val_paths, val_ids = tinyimagenet.list_val(places.val_images, places.val_mappings, wordnet_ids)
-    for wordnet_id, count in Counter(train_ids).items():
-        if count <= test_images_per_class:
-            raise InputError(
-                f"{places.train_images / wordnet_id} holds {count} images; expected more than the "
-                f"{test_images_per_class} that become test images"
-            )
+    test_counts = _test_counts(Counter(train_ids), test_images_per_class, places.train_images)
     folder = places.mean.parent
     atomic.make_folder(folder)
     with Lock(folder):
@@ -59,13 +55,19 @@ def build(
             # Decoding begins here, while scikit-learn loads, which takes as long as a fifth of it.
             val_images = reader.read(val_paths)
             train_labels, val_labels, train_rows, test_rows = _label_and_split(
-                wordnet_ids, train_ids, val_ids, test_images_per_class, seed
+                wordnet_ids, train_ids, val_ids, test_counts, seed
             )
-            _write_split(val_hdf5, val_images, reader.shape, val_labels, wordnet_ids, words)
-            train_images = reader.read([train_paths[row] for row in train_rows])
-            mean = _write_split(train_hdf5, train_images, reader.shape, train_labels[train_rows], wordnet_ids, words)
-            test_images = reader.read([train_paths[row] for row in test_rows])
-            _write_split(test_hdf5, test_images, reader.shape, train_labels[test_rows], wordnet_ids, words)
+            try:
+                _write_split(val_hdf5, val_images, reader.shape, val_labels, wordnet_ids, words)
+                images = reader.read([train_paths[row] for row in train_rows])
+                mean = _write_split(train_hdf5, images, reader.shape, train_labels[train_rows], wordnet_ids, words)
+                images = reader.read([train_paths[row] for row in test_rows])
+                _write_split(test_hdf5, images, reader.shape, train_labels[test_rows], wordnet_ids, words)
+            except InputError:
+                # An image that can't be read: how many there are in all splits, so that all can be mended at once.
+                for _ in reader.read([*val_paths, *train_paths]):
+                    pass
+                raise
             tinyimagenet.write_mean(mean_json, mean)
             # Whatever needs the data needs the mean: with it gone first and back last, no mixture counts as a build.
             places.mean.unlink(missing_ok=True)
@@ -76,8 +78,25 @@ def build(
     return mean
 
 
+def _test_counts(images: Counter[str], test_images_per_class: int, folder: Path) -> dict[str, int]:
+    """How many of the `images` of each class become test images: `test_images_per_class`, of fewer a tenth."""
+    fewer = {}
+    for wordnet_id, count in images.items():
+        if count < 2:
+            raise InputError(f"{folder / wordnet_id} holds {count} image; expected one to train on and one to test on")
+        if count <= test_images_per_class:
+            fewer[wordnet_id] = max(1, round(count / 10))
+    if fewer:
+        wordnet_id, count = next(iter(sorted(fewer.items())))
+        print(
+            f"test images: {test_images_per_class} of each class, and a tenth of each of {len(fewer):,} that hold no "
+            f"more than that, as {count} of the {images[wordnet_id]} of {wordnet_id}"
+        )
+    return dict.fromkeys(images, test_images_per_class) | fewer
+
+
 def _label_and_split(
-    wordnet_ids: Sequence[str], train_ids: Sequence[str], val_ids: Sequence[str], test_images_per_class: int, seed: int
+    wordnet_ids: Sequence[str], train_ids: Sequence[str], val_ids: Sequence[str], test_counts: dict[str, int], seed: int
 ) -> tuple[np.ndarray, ...]:
     """The labels of the training and of the validation images, the rows of the former that stay, and those that go."""
     from sklearn.model_selection import train_test_split
@@ -85,18 +104,16 @@ def _label_and_split(
 
     encoder = LabelEncoder().fit(wordnet_ids)
     train_labels, val_labels = encoder.transform(train_ids), encoder.transform(val_ids)
-    train_rows, test_rows = train_test_split(
-        np.arange(len(train_labels)),
-        test_size=test_images_per_class * len(wordnet_ids),
-        stratify=train_labels,
-        random_state=seed,
-    )
-    counts = np.bincount(train_labels[test_rows])
-    if np.any(counts != test_images_per_class):
-        raise InputError(
-            f"the classes differ too much in number of images: {counts.min()} to {counts.max()} of each would become "
-            f"test images; expected {test_images_per_class}"
-        )
+    sizes = np.bincount(train_labels)
+    counts = np.array([test_counts[wordnet_id] for wordnet_id in encoder.classes_])
+    parts = []
+    # Of classes of the same size a stratified split takes the same number each.
+    for size in np.unique(sizes):
+        alike = np.flatnonzero(sizes == size)
+        rows = np.flatnonzero(np.isin(train_labels, alike))
+        test_size = counts[alike].sum()
+        parts.append(train_test_split(rows, test_size=test_size, stratify=train_labels[rows], random_state=seed))
+    train_rows, test_rows = map(np.concatenate, zip(*parts, strict=True))
     return train_labels, val_labels, train_rows, test_rows
 
 

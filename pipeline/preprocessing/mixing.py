@@ -25,7 +25,7 @@ class Mixing:
             area that stays is drawn from Beta(alpha, alpha), and what is left of it after the box is cut off at the
             edges is the share of the label (Yun et al., arXiv:1905.04899). With Mixup too, each batch tosses a coin.
         label_smoothing: e leaves 1 - e of a label and spreads e evenly over all classes (Szegedy et al.,
-            arXiv:1512.00567). Of training labels alone: a validation loss stays the plain cross-entropy.
+            arXiv:1512.00567). Of training labels alone: validation keeps the labels as they are.
 
     It holds no random state: Cutout is a function of (seed, epoch, index of the sample), the rest one of
     (seed, epoch, number of the batch).

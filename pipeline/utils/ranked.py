@@ -8,8 +8,9 @@ from pipeline.errors import InputError
 def rank5_accuracy(predictions: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Rank-1 and rank-5 accuracy, also called top-1 and top-5, as fractions from 0 to 1.
 
-    A label counts for rank k if fewer than k other classes score at least as high. So ties count against: a network
-    that scores all of many classes the same is right about none of them. Without ties this is Keras' top-k accuracy.
+    A label counts for rank k if fewer than k other classes come before it: those that score higher, and of those that
+    score the same, those with a lower number. So rank-1 is what `argmax` and Keras' `accuracy` count, a network that
+    scores all classes the same is as good as chance, and each rank names exactly k classes.
 
     Args:
         predictions: scores (n, classes), real numbers; the higher, the likelier.
@@ -28,6 +29,6 @@ def rank5_accuracy(predictions: np.ndarray, labels: np.ndarray) -> tuple[float, 
     if np.isnan(predictions).any():
         raise InputError("predictions hold NaN; the model has diverged or its weights are damaged")
     own = np.take_along_axis(predictions, labels[:, None], axis=1)
-    # The class itself scores as high as itself.
-    others = (predictions >= own).sum(axis=1) - 1
-    return float(np.mean(others < 1)), float(np.mean(others < 5))
+    is_lower = np.arange(predictions.shape[1]) < labels[:, None]
+    before = ((predictions > own) | ((predictions == own) & is_lower)).sum(axis=1)
+    return float(np.mean(before < 1)), float(np.mean(before < 5))
