@@ -232,7 +232,11 @@ def _train(
         checkpoints, stop, train.steps, run.start, metrics, run.args.checkpoint_seconds, ask_or_stop
     )
     callbacks = [
-        keras.callbacks.LambdaCallback(on_epoch_begin=begin_epoch, on_epoch_end=end_epoch),
+        keras.callbacks.LambdaCallback(
+            on_epoch_begin=begin_epoch,
+            on_train_batch_begin=lambda batch, logs: train.wait_for(batch),
+            on_epoch_end=end_epoch,
+        ),
         *([WeightAverage(average, val, AsyncCallbackList([batch_checkpoint], model=model))] if average else []),
         monitor,
         EpochCheckpoint(run.folder, run.args.every, checkpoints),

@@ -518,7 +518,7 @@ ArrayBatches._read = fail
 
 
 def check_failing_batch(first, second, straight, folder):
-    """The third batch of the second epoch fails in the `first` run, as on a disk that has gone; the `second` goes on."""
+    """The third batch of the second epoch fails in the `first` run, as on a disk that has gone; `second` goes on."""
     done = first()
     assert done.stderr.endswith(f"{BY_HAND}: error: [Errno 5] Input/output error: 'train.hdf5'\n")
     assert "Traceback" not in done.stderr

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
+from threading import Lock
 
 import keras
 import numpy as np
@@ -82,6 +83,7 @@ class Batches(keras.utils.PyDataset):
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
         self._ahead: dict[int, Future] = {}
         self.failure: Exception | None = None
+        self._lock = Lock()
         self._depth = 2 * workers
         self.set_epoch(0)
 
@@ -108,6 +110,7 @@ class Batches(keras.utils.PyDataset):
         """Make the batches those of `epoch`, the number of completed epochs, from `first_batch` on."""
         self.epoch = epoch
         self.first_batch = first_batch
+        self._passed = first_batch
         self._ahead.clear()
         samples = self.num_images
         self._order = randomness.permutation(self.seed, epoch, samples) if self.training else np.arange(samples)
@@ -119,17 +122,37 @@ class Batches(keras.utils.PyDataset):
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
         index += self.first_batch
-        # Whoever asks out of order gets the same batches, and what was made ahead in vain is let go.
-        self._ahead = {key: batch for key, batch in self._ahead.items() if index <= key < index + self._depth}
-        for following in range(index, min(index + self._depth, self.steps)):
-            if following not in self._ahead:
-                rows = self._order[following * self.batch_size : (following + 1) * self.batch_size]
-                self._ahead[following] = self._pool.submit(self._make, self.epoch, following, rows)
+        future = self._future(index)
         try:
-            return self._ahead.pop(index).result()
+            batch = future.result()
         except Exception as error:
             self.failure = error
             raise
+        with self._lock:
+            self._ahead.pop(index, None)
+            self._passed = index + 1
+        return batch
+
+    def wait_for(self, index: int) -> None:
+        """Return once the batch `index`, of batches taken in order, is ready or taken; raise why it can't be made.
+
+        What of a training step doesn't depend on its batch TensorFlow has done by the time it finds that there is none.
+        """
+        index += self.first_batch
+        if index >= self._passed and (error := self._future(index).exception()):
+            self.failure = error
+            raise error
+
+    def _future(self, index: int) -> Future:
+        """The batch `index`, under way, and those that follow it."""
+        with self._lock:
+            # Whoever asks out of order gets the same batches, and what was made ahead in vain is let go.
+            self._ahead = {key: batch for key, batch in self._ahead.items() if index <= key < index + self._depth}
+            for following in range(index, min(index + self._depth, self.steps)):
+                if following not in self._ahead:
+                    rows = self._order[following * self.batch_size : (following + 1) * self.batch_size]
+                    self._ahead[following] = self._pool.submit(self._make, self.epoch, following, rows)
+            return self._ahead[index]
 
     def for_keras(self):
         """What `fit`, `evaluate` and `predict` are to be given: themselves, on TensorFlow a `tf.data.Dataset` of them.
