@@ -41,7 +41,11 @@ def choose_backend() -> str:
 
 @contextmanager
 def loading_keras(backend: str) -> Iterator[None]:
-    """Let Keras, if it is imported inside, load with `backend` and with its own defaults."""
+    """Let Keras, if it is imported inside, load with `backend` and with its own defaults.
+
+    Raises:
+        InputError: JAX can't use the devices that it is told to.
+    """
     os.environ["KERAS_BACKEND"] = backend
     for name in _FOREIGN:
         os.environ.pop(name, None)
@@ -56,6 +60,8 @@ def loading_keras(backend: str) -> Iterator[None]:
             os.environ["KERAS_HOME"] = named
         if config := sys.modules.get("keras.src.backend.config"):
             config._KERAS_DIR = str(home)  # for what it downloads
+    if backend == "jax" and "jax" in sys.modules:
+        _check_jax_devices()
 
 
 def keras_home() -> Path:
@@ -64,6 +70,18 @@ def keras_home() -> Path:
         return Path(os.path.expanduser(os.environ["KERAS_HOME"]))
     home = os.path.expanduser("~")
     return Path(home if os.access(home, os.W_OK) else tempfile.gettempdir()) / ".keras"
+
+
+def _check_jax_devices() -> None:
+    import jax
+
+    try:
+        jax.devices()
+    except Exception as error:  # of several types, one of them without a text
+        platforms = os.environ.get("JAX_PLATFORMS")
+        told = f" with JAX_PLATFORMS={platforms}" if platforms else ""
+        reason = f"{error!s:.200}".partition("\n")[0] or "nothing of that kind is here"
+        raise InputError(f"JAX finds no device{told}: {reason}") from error
 
 
 def _backend_in(path: Path) -> object:
