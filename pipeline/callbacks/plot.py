@@ -31,7 +31,7 @@ def draw_history(history: dict) -> Figure:
     """A figure of a history: loss above, accuracy below, both from epoch 1; learning rates set by hand marked."""
     figure = Figure(figsize=(8, 8))
     # Fixed margins: a layout that is fitted draws everything twice, at the end of each epoch.
-    margins = {"left": 0.11, "right": 0.98, "bottom": 0.06, "top": 0.97, "hspace": 0.07}
+    margins = {"left": 0.135, "right": 0.98, "bottom": 0.06, "top": 0.97, "hspace": 0.07}
     panels = figure.subplots(2, sharex=True, gridspec_kw=margins)
     epochs = np.arange(1, epochs_of(history) + 1)
     changes = history["run"].get("learning_rate_changes", ())
