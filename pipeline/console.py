@@ -75,11 +75,11 @@ def _show_if_process_dies(chatter: int) -> Callable[[], None]:
 
     def survived() -> None:
         nonlocal watcher
-        if watcher:
+        process, watcher = watcher, 0
+        if process:
             os.write(theirs, b"1")
             os.close(theirs)
-            os.waitpid(watcher, 0)
-            watcher = 0
+            os.waitpid(process, 0)
 
     return survived
 

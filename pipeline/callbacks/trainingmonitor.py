@@ -6,7 +6,6 @@ from pathlib import Path
 
 import keras
 
-from pipeline.callbacks.plot import plot_png
 from pipeline.io.atomic import make_folder, write_atomically
 from pipeline.io.history import append_epoch, new_history, write_history
 from pipeline.nn.optimizer import last_learning_rate
@@ -61,8 +60,10 @@ class TrainingMonitor(keras.callbacks.Callback):
 
     def _draw(self) -> bytes:
         try:
+            from pipeline.callbacks.plot import plot_png
+
             return plot_png(self.history)
-        except Exception as error:  # whatever Matplotlib meets in fonts, settings and numbers
+        except Exception as error:  # of settings, which Matplotlib reads as it loads, fonts or numbers
             raise OSError(f"can't draw {self.fig_path}: {error or type(error).__name__}") from error
 
 

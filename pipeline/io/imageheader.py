@@ -97,7 +97,7 @@ def _read_jpeg(content: bytes) -> Header:
             scans += 1
             if size is None or scans > _MOST_SCANS:
                 raise ValueError("has scans without a frame" if size is None else "has too many scans")
-        elif marker == _APP0 and content.startswith(_JFIF, place + 2) and content[place + 7] not in (1, 2):
+        elif marker == _APP0 and content.startswith(_JFIF, place + 2) and content[place + 7] != 1:
             # libjpeg warns of any other version of JFIF, and after it of nothing more.
             essential = content[: place + 7] + b"\1" + content[place + 8 :]
         place += length

@@ -4,6 +4,8 @@ import json
 
 import keras
 
+from pipeline.nn.convolution import Conv2D
+
 
 class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization`, through one fused kernel where TensorFlow is the backend.
@@ -58,6 +60,6 @@ def stock_config(model: keras.Model) -> str:
     config = json.loads(model.to_json())
     config.pop("compile_config", None)
     for layer in config["config"]["layers"]:
-        if layer["class_name"] == BatchNormalization.__name__:
+        if layer["class_name"] in (BatchNormalization.__name__, Conv2D.__name__):
             layer.update(module="keras.layers", registered_name=None)
     return json.dumps(config)

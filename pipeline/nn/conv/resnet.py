@@ -13,6 +13,7 @@ import keras
 from keras import layers
 
 from pipeline.nn.conv.layout import check_arguments
+from pipeline.nn.convolution import Conv2D
 from pipeline.nn.normalization import BatchNormalization
 
 # Whatever Keras' global setting says.
@@ -127,7 +128,7 @@ class ResNet:
         )
         unit = Unit(
             convolution=partial(
-                layers.Conv2D,
+                Conv2D,
                 padding="same",
                 data_format=CHANNELS_LAST,
                 use_bias=False,
