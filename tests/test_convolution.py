@@ -7,26 +7,25 @@ import pytest
 from conftest import ROOT, SMALL
 
 GRADIENTS = """
-import sys
+import itertools, sys
 sys.path.insert(0, sys.argv[1])
 import pipeline
 import keras, numpy as np, tensorflow as tf
 from pipeline.nn.convolution import Conv2D
 
 rng = np.random.default_rng(0)
-for batch in (1, 2, 3, 31):
-    for channels in (1, 3, 4, 8, 12, 16, 24):
-        images = rng.standard_normal((batch, 16, 16, channels)).astype(np.float32)
-        layer = Conv2D(8, 1, strides=2, padding="same", use_bias=False)
-        with tf.GradientTape() as tape:
-            outputs = layer(images)
-            loss = tf.reduce_sum(outputs**2)
-        gradient = tape.gradient(loss, layer.kernel.value)
-        # d loss / d kernel = 2 x^T (x kernel), over the pixels that are taken.
-        pixels = images[:, ::2, ::2].reshape(-1, channels).astype(np.float64)
-        kernel = np.asarray(layer.kernel[0, 0], np.float64)
-        np.testing.assert_allclose(outputs.numpy().reshape(-1, 8), pixels @ kernel, atol=1e-4)
-        np.testing.assert_allclose(gradient.numpy()[0, 0], 2 * pixels.T @ (pixels @ kernel), rtol=1e-3, atol=1e-2)
+for batch, size, channels in itertools.product((1, 2, 3, 31), (8, 16), (1, 2, 3, 7, 8, 12, 16, 24)):
+    images = rng.standard_normal((batch, size, size, channels)).astype(np.float32)
+    layer = Conv2D(32, 1, strides=2, padding="same", use_bias=False)
+    with tf.GradientTape() as tape:
+        outputs = layer(images)
+        loss = tf.reduce_sum(outputs**2)
+    gradient = tape.gradient(loss, layer.kernel.value)
+    # d loss / d kernel = 2 x^T (x kernel), over the pixels that are taken.
+    pixels = images[:, ::2, ::2].reshape(-1, channels).astype(np.float64)
+    kernel = np.asarray(layer.kernel[0, 0], np.float64)
+    np.testing.assert_allclose(outputs.numpy().reshape(-1, 32), pixels @ kernel, atol=1e-4)
+    np.testing.assert_allclose(gradient.numpy()[0, 0], 2 * pixels.T @ (pixels @ kernel), rtol=1e-3, atol=1e-2)
 print("done")
 """
 
