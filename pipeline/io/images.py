@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from imutils.paths import image_types
 
 from pipeline.command import printable
 from pipeline.errors import InputError
@@ -26,10 +27,10 @@ MOST_BYTES = 1 << 25
 MOST_PIXELS = int(os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"])
 
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
-_OTHER_SUFFIXES = {
-    ".apng", ".arw", ".avif", ".bmp", ".cr2", ".dib", ".dng", ".exr", ".gif", ".hdr", ".heic", ".heif", ".ico", ".j2k",
-    ".jfif", ".jp2", ".jpe", ".jxl", ".mpo", ".nef", ".pbm", ".pgm", ".pjp", ".pjpeg", ".pnm", ".ppm", ".psd", ".raw",
-    ".svg", ".tga", ".tif", ".tiff", ".webp",
+_ALL_SUFFIXES = {
+    *image_types, ".apng", ".arw", ".avif", ".cr2", ".dib", ".dng", ".exr", ".gif", ".hdr", ".heic", ".heif", ".ico",
+    ".j2k", ".jfif", ".jp2", ".jpe", ".jxl", ".mpo", ".nef", ".pbm", ".pgm", ".pjp", ".pjpeg", ".pnm", ".ppm", ".psd",
+    ".raw", ".svg", ".tga", ".webp",
 }  # fmt: skip
 # What macOS, Windows and network storage leave in folders; names that begin with a dot are passed over anyway.
 _FOREIGN = {
@@ -132,7 +133,7 @@ def list_files(paths: Iterable[str]) -> Listing:
             wrong = f"is neither JPEG nor PNG{f' but {kind}' if kind else ''}"
         if mark.startswith((JPEG, PNG)):
             listing.images.append(path)
-        elif suffix in _OTHER_SUFFIXES or other_kind(mark):
+        elif suffix in _ALL_SUFFIXES or other_kind(mark):
             listing.unreadable[path] = f"image {path} {wrong}; convert or remove it"
         else:
             listing.others.append(path)

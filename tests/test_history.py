@@ -1,0 +1,58 @@
+"""Whose a history is: the beginning of another, or of another run."""
+
+import copy
+
+import pytest
+
+from pipeline.io.history import append_epoch, is_start_of, new_history
+
+ARGUMENTS = {"lr": 0.1, "data": "a", "epochs": 9, "schedule": "constant", "seed": 1, "stages": (1, 2), "batch_size": 8}
+
+
+def history_of(epochs, changes=(), script="train", data="0" * 64, **arguments):
+    run = {"script": script, "data": data, "arguments": ARGUMENTS | arguments, "learning_rate_changes": list(changes)}
+    history = new_history(run)
+    for epoch in range(epochs):
+        logs = dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), 1.0 / (1 + epoch))
+        append_epoch(history, logs, 0.1)
+    return history
+
+
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_a_run_begins_with_its_own_states_whatever_may_change_on_the_way(epochs):
+    later = history_of(4, data="0" * 64, epochs=20) | {}
+    later["run"]["arguments"]["data"] = "elsewhere"
+    earlier = copy.deepcopy(history_of(epochs))
+    earlier["run"]["arguments"]["stages"] = [1, 2]  # as JSON holds it
+    assert is_start_of(earlier, later, batch=3)
+    assert is_start_of(earlier, earlier, batch=3)
+
+
+@pytest.mark.parametrize("epochs", [0, 2])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 2}, {"stages": (2, 2)}, {"batch_size": 4}, {"lr": 0.2}, {"data": "1" * 64}, {"script": "train_decay"},
+        {"schedule": "poly"}, {"changes": [[0, 1, 0.05]]},
+    ],
+)  # fmt: skip
+def test_another_run_s_state_is_not_its_beginning(epochs, other):
+    assert not is_start_of(history_of(epochs, **other), history_of(4), batch=3)
+
+
+def test_of_a_decay_the_number_of_epochs_is_part_of_the_run():
+    assert is_start_of(history_of(1, schedule="poly"), history_of(4, schedule="poly"))
+    assert not is_start_of(history_of(1, schedule="poly", epochs=8), history_of(4, schedule="poly"))
+
+
+def test_a_rate_that_was_changed_before_a_state_is_part_of_it():
+    later = history_of(4, [[1, 0, 0.05], [2, 5, 0.01]], lr=0.01)
+    assert is_start_of(history_of(1), later)
+    assert is_start_of(history_of(2, [[1, 0, 0.05]], lr=0.05), later, batch=5)
+    # Changed at batch 5 of the third epoch, where this one went on at the same rate.
+    assert not is_start_of(history_of(2, [[1, 0, 0.05]], lr=0.05), later, batch=6)
+    assert not is_start_of(history_of(2), later)
+
+
+def test_a_state_of_the_first_epoch_doesn_t_tell_which_rate_it_began_with():
+    assert not is_start_of(history_of(0, lr=0.2), history_of(4, [[0, 5, 0.05]], lr=0.05), batch=3)
