@@ -9,10 +9,10 @@ from pipeline.io.history import append_epoch, is_start_of, new_history
 ARGUMENTS = {"lr": 0.1, "data": "a", "epochs": 9, "schedule": "constant", "seed": 1, "stages": (1, 2), "batch_size": 8}
 
 
-def history_of(epochs, changes=(), script="train", data="0" * 64, **arguments):
+def history_of(done, changes=(), script="train", data="0" * 64, **arguments):
     run = {"script": script, "data": data, "arguments": ARGUMENTS | arguments, "learning_rate_changes": list(changes)}
     history = new_history(run)
-    for epoch in range(epochs):
+    for epoch in range(done):
         logs = dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), 1.0 / (1 + epoch))
         append_epoch(history, logs, 0.1)
     return history
@@ -20,7 +20,7 @@ def history_of(epochs, changes=(), script="train", data="0" * 64, **arguments):
 
 @pytest.mark.parametrize("epochs", [0, 2])
 def test_a_run_begins_with_its_own_states_whatever_may_change_on_the_way(epochs):
-    later = history_of(4, data="0" * 64, epochs=20) | {}
+    later = history_of(4, epochs=20)
     later["run"]["arguments"]["data"] = "elsewhere"
     earlier = copy.deepcopy(history_of(epochs))
     earlier["run"]["arguments"]["stages"] = [1, 2]  # as JSON holds it
