@@ -131,9 +131,8 @@ def batches_of(args: Namespace, checkpoint, trained: dict):
 
 def tiny_imagenet_places(args: Namespace, trained: dict):
     """The paths of Tiny ImageNet's files."""
-    return tiny_imagenet_config.places(
-        args.data or os.environ.get(tiny_imagenet_config.DATA_VARIABLE) or trained["data"]
-    )
+    variable = os.environ.get(tiny_imagenet_config.DATA_VARIABLE)
+    return tiny_imagenet_config.places(args.data or (variable and flags.path(variable)) or trained["data"])
 
 
 def check_images(checkpoint, batches, split: str) -> None:

@@ -63,14 +63,17 @@ def _show_if_process_dies(chatter: int) -> Callable[[], None]:
     A process that a library aborts runs no more Python.
     """
     ours, theirs = os.pipe()
+    # Ctrl+C, or what a batch system sends to all processes, is for the parent to answer.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, command.STOPS)
     watcher = os.fork()
     if not watcher:
-        os.close(theirs)
-        # Ctrl+C, or what a batch system sends to all processes, is this one's parent's to answer.
-        command.handle_stops(signal.SIG_IGN)
-        if not os.read(ours, 1):
-            os.write(2, os.pread(chatter, 1 << 16, 0))
-        os._exit(0)
+        try:
+            os.close(theirs)
+            if not os.read(ours, 1):
+                os.write(2, os.pread(chatter, 1 << 16, 0))
+        finally:
+            os._exit(0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     os.close(ours)
 
     def survived() -> None:

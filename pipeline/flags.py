@@ -64,10 +64,10 @@ def file_path(text: str) -> Path:
 
 def model_file(text: str) -> Path:
     """The name of a model's HDF5 file."""
-    path = file_path(text)
-    if path.suffix not in (".hdf5", ".h5"):
+    file = file_path(text)
+    if file.suffix not in (".hdf5", ".h5"):
         raise ArgumentTypeError(f"{text!r} is not a file name that ends in .hdf5")
-    return path
+    return file
 
 
 def positive(text: str) -> float:
@@ -120,7 +120,7 @@ def _number(text: str, kind: type, fits: Callable[[float], bool], expected: str)
     if value is None or not re.fullmatch(r"[-+.0-9a-zA-Z]+", text, re.ASCII) or not fits(value):
         raise ArgumentTypeError(f"{text!r} is not {expected}")
     if kind is float and not fits(_as_float32(value)):
-        raise ArgumentTypeError(f"{text!r} is not {expected}, to the precision of float32, which a step computes in")
+        raise ArgumentTypeError(f"{text!r} is not {expected}, rounded to float32")
     return value
 
 

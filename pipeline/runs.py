@@ -156,10 +156,11 @@ def open_history(run: Run, train: Batches, val: Batches) -> dict:
     record = history["run"]
     before = record["arguments"]
     if record["data"] != data:
+        trained_on = f", the checkpoint's --data {before['data']}" if before["data"] else ""
         there = f"--data {run.args.data}" if run.args.data else "the data set"
         raise InputError(
-            f"{there} holds other images than the run was trained on, with the checkpoint's --data {before['data']}; "
-            "name those, or start a fresh run without a checkpoint"
+            f"{there} holds other images than the run was trained on{trained_on}; name those with --data, or start a "
+            "fresh run without a checkpoint"
         )
     if run.checkpoint.batch > train.steps:
         raise InputError(
@@ -243,5 +244,5 @@ def _set_up(run: Run, given: Namespace) -> Run:
     of_checkpoint = f" (the checkpoint's --output {args.output})" if inherited else ""
     print(printable(f"checkpoints go to {run.folder.absolute()}"))
     print(printable(f"plot and history go to {Path(args.output).absolute() / run.script}.png and .json{of_checkpoint}"))
-    print(f"to stop press Ctrl+C; go on with: {run.command}", flush=True)
+    print(f"to stop press Ctrl+C, which saves; then go on with: {run.command}", flush=True)
     return run

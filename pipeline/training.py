@@ -4,6 +4,7 @@ import gc
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,8 +147,10 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
 
 
 def _tell_how_to_go_on(run: Run) -> None:
-    newest = printable("".join(map(str, list_checkpoints(run.folder)[-1:]))) or "none"
-    print(f"the newest checkpoint is {newest}\ngo on with: {run.command}", flush=True)
+    newest = printable("".join(map(str, list_checkpoints(run.folder)[-1:])))
+    print(f"the newest checkpoint is {newest or 'none'}")
+    if newest:
+        print(f"go on with: {run.command}", flush=True)
 
 
 def report(run: Run, model: keras.Model, batches: Batches, outcome: Outcome) -> None:
@@ -220,6 +223,8 @@ def _train(
         message = f"after epoch {epoch}, batch {batch}, learning rate {now:g}{rising}:"
         with stop.asking():
             answer = console.ask(message, given_up=lambda: stop.is_answered or stop.terminated)
+        if failed and stop.is_answered:  # saving has failed, and is not wanted any more
+            return "give up"
         if answer in ("stop", "go on"):
             return answer
         start = (epoch + 1, 0) if trained else (epoch, batch)
@@ -265,8 +270,9 @@ def _train(
             _fit(model, train, val, epoch, last, called())
     except Exception as error:
         if error in (train.failure, val.failure):
-            batch_checkpoint.save_after_failure()
-            _tell_how_to_go_on(run)
+            with suppress(OSError, InputError):  # of what the first is the reason of, or of less worth
+                batch_checkpoint.save_after_failure()
+                _tell_how_to_go_on(run)
         raise
 
 

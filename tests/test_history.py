@@ -40,6 +40,15 @@ def test_another_run_s_state_is_not_its_beginning(epochs, other):
     assert not is_start_of(history_of(epochs, **other), history_of(4), batch=3)
 
 
+def test_a_state_of_the_first_epoch_that_says_nothing_of_its_run_is_nobody_s_beginning():
+    assert not is_start_of(new_history(), history_of(4), batch=3)
+    for name in ("script", "data", "arguments"):
+        earlier = history_of(0)
+        del earlier["run"][name]
+        assert not is_start_of(earlier, history_of(4), batch=3)
+    assert is_start_of(new_history(), new_history())
+
+
 def test_of_a_decay_the_number_of_epochs_is_part_of_the_run():
     assert is_start_of(history_of(1, schedule="poly"), history_of(4, schedule="poly"))
     assert not is_start_of(history_of(1, schedule="poly", epochs=8), history_of(4, schedule="poly"))

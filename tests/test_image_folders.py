@@ -121,6 +121,15 @@ def test_names_of_classes_are_compared_in_one_form_of_unicode(folder):
         load_cifar10(str(folder))
 
 
+def test_links_to_themselves_and_deep_trees_are_listed(tmp_path, monkeypatch):
+    (tmp_path / "loop.txt").symlink_to("loop.txt")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1100):
+        os.mkdir("d")
+        os.chdir("d")
+    assert list_folder(tmp_path).others == [str(tmp_path / "loop.txt")]
+
+
 def test_a_folder_that_can_not_be_listed_is_named(folder, monkeypatch):
     original = os.scandir
 
@@ -175,7 +184,7 @@ def test_a_program_without_a_main_guard_is_told_so(folder):
     program.write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
         f"from pipeline.io.imagereader import check_images\n"
-        f"print(list(check_images({[str(path) for path in folder.glob('*/*/*')]})))\n"
+        f"print(list(check_images({[str(path) for path in folder.glob('*/*/*')]} * 9999)))\n"
     )
     done = subprocess.run([sys.executable, program], capture_output=True, text=True)
     assert done.returncode == 1

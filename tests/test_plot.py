@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
 from pipeline.callbacks.plot import draw_history
 
@@ -50,6 +51,31 @@ def test_what_many_epochs_reach_is_no_spike(drawn):
     figure, _ = drawn(history_of(60, val_loss=dict.fromkeys(range(10, 40), 20.0)))
     assert figure.axes[0].get_ylim()[1] > 20
     assert not figure.axes[0].texts
+
+
+def test_accuracy_that_rises_late_is_no_spike(drawn):
+    history = history_of(60)
+    history["accuracy"] = history["val_accuracy"] = [0.005] * 57 + [0.03, 0.08, 0.2]
+    figure, _ = drawn(history)
+    assert figure.axes[1].get_ylim()[1] > 0.2
+
+
+def test_numbers_and_labels_stay_within_the_panel_and_apart(drawn):
+    spikes = {"val_loss": {1: 123456.0, 30: 4e5, 60: 123456.0}, "loss": {1: 9e4}}
+    figure, renderer = drawn(history_of(60, changes=[[0, 10, 0.05], [30, 0, 0.01], [59, 90, 0.001]], **spikes))
+    loss = figure.axes[0]
+    numbers = [text_box(text, renderer) for text in loss.texts if text.get_rotation() == 0]
+    labels = [text_box(text, renderer) for text in loss.texts if text.get_rotation() == 90]
+    assert (len(numbers), len(labels)) == (4, 3)
+    for box in (*numbers, *labels):
+        assert loss.bbox.x0 <= box.x0
+        assert box.x1 <= figure.bbox.x1
+    assert max(box.y1 for box in labels) <= min(box.y0 for box in numbers)
+
+
+def text_box(text, renderer):
+    """Where the letters are, without the arrow."""
+    return Text.get_window_extent(text, renderer)
 
 
 def test_spikes_close_together_share_a_number(drawn):

@@ -210,5 +210,5 @@ def test_a_number_is_what_it_reads_as(kind, text, value):
 
 def test_a_value_that_float32_would_change_beyond_its_bounds_is_refused():
     assert np.float32(0.99999999999) == 1.0
-    with pytest.raises(Exception, match="to the precision of float32"):
+    with pytest.raises(Exception, match="rounded to float32"):
         flags.fraction("0.99999999999")

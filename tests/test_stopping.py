@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import pexpect
 import pytest
-from conftest import CHECKPOINTS, ROOT, SMALL, assert_identical
+from conftest import CHECKPOINTS, ROOT, SMALL, arrays, assert_identical
 
 from pipeline import command as command_module
 from pipeline import console
@@ -505,41 +505,46 @@ import sys
 sys.path.insert(0, {root!r})
 from pipeline.io.batches import ArrayBatches
 
-read = ArrayBatches._read
+read, reads = ArrayBatches._read, []
 
 def fail(self, rows):
-    if self.training and self.epoch == 1 and rows[0] == self._order[2 * self.batch_size]:
+    reads.append(self.training)
+    if {condition}:
         raise OSError(5, "Input/output error", "train.hdf5")
     return read(self, rows)
 
 ArrayBatches._read = fail
 """
-
-
-def assert_told_and_saved(done, folder):
-    """The third batch of the second epoch failed, as on a disk that has gone."""
-    assert done.stderr.endswith(f"{BY_HAND}: error: [Errno 5] Input/output error: 'train.hdf5'\n")
-    assert "Traceback" not in done.stderr
-    assert list_checkpoints(folder)[-1].name == "epoch_1_batch_2.hdf5"
-    assert "go on with: " in done.stdout.splitlines()[-1]
+DISK_ERROR = f"{BY_HAND}: error: [Errno 5] Input/output error: 'train.hdf5'\n"
 
 
 def test_a_batch_that_fails_is_told_as_itself_and_what_was_trained_before_is_saved(
     command, monkeypatch, straight, tmp_path
 ):
+    """The third batch of the second epoch, as on a disk that has gone."""
     monkeypatch.setattr(ArrayBatches, "_read", ArrayBatches._read)
-    exec(FAILING.format(root=str(ROOT)), {})  # noqa: S102
-    assert_told_and_saved(command(BY_HAND, *RUN, "-c", "c", "-o", "o", code=1), tmp_path / "c")
+    third = "self.training and self.epoch == 1 and rows[0] == self._order[2 * self.batch_size]"
+    exec(FAILING.format(root=str(ROOT), condition=third), {})  # noqa: S102
+    done = command(BY_HAND, *RUN, "-c", "c", "-o", "o", code=1)
+    assert done.stderr == DISK_ERROR
+    assert list_checkpoints(tmp_path / "c")[-1].name == "epoch_1_batch_2.hdf5"
+    assert "go on with: " in done.stdout.splitlines()[-1]
     monkeypatch.undo()
     command(BY_HAND, "-c", tmp_path / "c", "-m", "latest", "-o", tmp_path / "o")
     assert_same_end(straight(), tmp_path / "c", tmp_path / "o")
 
 
-def test_so_is_one_that_fails_on_jax(process, tmp_path):
+def test_on_jax_too_and_while_averages_are_validated_the_raw_weights_are_kept(process, tmp_path):
+    """The second batch of the second validation of the first epoch, of four batches each."""
     script = tmp_path / BY_HAND
     run = f"import runpy\nrunpy.run_path({str(ROOT / BY_HAND)!r}, run_name='__main__')"
-    script.write_text(FAILING.format(root=str(ROOT)) + run)
-    assert_told_and_saved(process(script, *RUN, "-c", "c", backend="jax", code=1), tmp_path / "c")
+    script.write_text(FAILING.format(root=str(ROOT), condition="reads.count(False) >= 6") + run)
+    done = process(script, *RUN, "--ema", "0.9", "--workers", "1", "-c", "c", backend="jax", code=1)
+    assert done.stderr.endswith(DISK_ERROR)
+    assert "Traceback" not in done.stderr
+    assert list_checkpoints(tmp_path / "c")[-1].name == "epoch_0_batch_4.hdf5"
+    saved = arrays(tmp_path / "c" / "epoch_0_batch_4.hdf5")
+    assert not np.array_equal(saved["run/raw/conv1/kernel"], saved["model_weights/conv1/conv1/kernel"])
 
 
 def test_a_state_inside_an_epoch_is_no_result_of_the_one_before(command, stop_at, monkeypatch, tmp_path):

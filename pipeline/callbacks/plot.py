@@ -46,26 +46,31 @@ def draw_history(history: dict) -> Figure:
         for epoch, batch, _ in changes:
             panel.axvline(_place(epoch, batch, history), color="grey", linestyle="--", linewidth=1)
         if curves:
-            _limit_to_bulk(panel, list(curves.values()))
             panel.legend(loc="best")
     panels[1].set_xlabel("epoch")
     panels[1].set_xlim(0.5, max(len(epochs), 1) + 0.5)
     panels[1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    _label_changes(panels[0], changes, history)
+    is_limited = _limit_to_bulk(panels[0], len(epochs))
+    # Below the numbers of what lies beyond the axis.
+    _label_changes(panels[0], changes, history, height=0.8 if is_limited else 0.97)
     return figure
 
 
-def _limit_to_bulk(panel: Axes, curves: Sequence[Sequence[float]]) -> None:
+def _limit_to_bulk(panel: Axes, epochs: int) -> bool:
     """End the axis of values where a few far above the others would flatten them; mark those, and say what they are."""
-    values, epochs = np.sort(np.concatenate(curves)), len(curves[0])
+    lines = [line for line in panel.lines if len(line.get_xdata()) == epochs]  # of those of changed rates none
+    curves = [line.get_ydata() for line in lines]
+    if epochs < 3 or not curves:
+        return False
+    values = np.sort(np.concatenate(curves))
     bulk = values[int(_BULK * (len(values) - 1))]
     largest = values[values <= _ROOM * bulk][-1] if bulk > 0 else values[-1]
-    if epochs < 3 or largest == values[-1]:
-        return
     span = largest - values[0]
+    if largest == values[-1] or not span:
+        return False
     top = largest + 0.1 * span
     panel.set_ylim(values[0] - 0.05 * span, top)
-    for number, (line, curve) in enumerate(zip(panel.lines, curves, strict=False)):
+    for number, (line, curve) in enumerate(zip(lines, curves, strict=True)):
         beyond = [epoch for epoch, value in enumerate(curve, 1) if value > top]
         for group in _grouped(beyond, _NUMBER_WIDTH * epochs):
             value, epoch = max((curve[beyond[index] - 1], beyond[index]) for index in group)
@@ -74,16 +79,17 @@ def _limit_to_bulk(panel: Axes, curves: Sequence[Sequence[float]]) -> None:
                 (epoch, top),
                 xytext=(0, -12 * (number + 1)),
                 textcoords="offset points",
-                ha="center",
+                ha=_towards_the_middle(epoch, epochs),
                 va="top",
                 fontsize="small",
                 color=line.get_color(),
                 bbox=_BACKGROUND,
                 arrowprops={"arrowstyle": "-|>", "color": line.get_color()},
             )
+    return True
 
 
-def _label_changes(panel: Axes, changes: Sequence[tuple[int, int, float]], history: dict) -> None:
+def _label_changes(panel: Axes, changes: Sequence[tuple[int, int, float]], history: dict, height: float) -> None:
     """Name the rates beside their lines, those of lines close together on one label."""
     start, end = panel.get_xlim()
     places = [_place(epoch, batch, history) for epoch, batch, _ in changes]
@@ -92,15 +98,21 @@ def _label_changes(panel: Axes, changes: Sequence[tuple[int, int, float]], histo
         shown = rates if len(rates) <= 3 else [rates[0], "...", rates[-1]]
         panel.annotate(
             f"learning rate {', '.join(shown)}",
-            (places[group[0]], 0.97),
+            (places[group[0]], height),
             xycoords=("data", "axes fraction"),
             rotation=90,
             va="top",
-            ha="right",
+            ha="left" if places[group[0]] - start < _LABEL_WIDTH * (end - start) else "right",
             color="grey",
             fontsize="small",
             bbox=_BACKGROUND,
         )
+
+
+def _towards_the_middle(epoch: int, epochs: int) -> str:
+    """How to align a text at an epoch so that it stays within the panel."""
+    place = (epoch - 0.5) / epochs
+    return "left" if place < _NUMBER_WIDTH else "right" if place > 1 - _NUMBER_WIDTH else "center"
 
 
 def _grouped(places: Sequence[float], width: float) -> list[list[int]]:
@@ -115,6 +127,6 @@ def _grouped(places: Sequence[float], width: float) -> list[list[int]]:
 
 
 def _place(epoch: int, batch: int, history: dict) -> float:
-    """Where on the axis of epochs a moment stands: halfway from an epoch's point to the next, one epoch ends."""
+    """Where on the axis of epochs a moment stands, on which epoch N goes from N - 0.5 to N + 0.5."""
     steps = history["run"].get("steps")
     return epoch + 0.5 + (batch / steps if steps else 0.0)

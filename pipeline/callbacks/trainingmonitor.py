@@ -64,7 +64,8 @@ class TrainingMonitor(keras.callbacks.Callback):
 
             return plot_png(self.history)
         except Exception as error:  # of settings, which Matplotlib reads as it loads, fonts or numbers
-            raise OSError(f"can't draw {self.fig_path}: {error or type(error).__name__}") from error
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise OSError(f"can't draw {self.fig_path}: {reason}") from error
 
 
 def record_epoch(history: dict, model: keras.Model, logs: dict | None) -> None:

@@ -11,9 +11,9 @@ from pipeline.errors import InputError
 
 # How a file system says that it can't flush something, as some do of a folder, or that it can't be opened for that.
 _CAN_NOT_FLUSH = {
-    getattr(errno, name)
-    for name in ("EINVAL", "EBADF", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "ENOTTY", "EACCES", "EPERM", "EISDIR")
-}
+    errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.EACCES, errno.EPERM,
+    errno.EISDIR,
+}  # fmt: skip
 
 
 class WriteError(OSError):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
-from threading import Lock
+from threading import RLock
 
 import keras
 import numpy as np
@@ -83,7 +83,7 @@ class Batches(keras.utils.PyDataset):
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
         self._ahead: dict[int, Future] = {}
         self.failure: Exception | None = None
-        self._lock = Lock()
+        self._lock = RLock()
         self._depth = 2 * workers
         self.set_epoch(0)
 
@@ -139,7 +139,11 @@ class Batches(keras.utils.PyDataset):
         What of a training step doesn't depend on its batch TensorFlow has done by the time it finds that there is none.
         """
         index += self.first_batch
-        if index >= self._passed and (error := self._future(index).exception()):
+        with self._lock:
+            if index < self._passed:
+                return
+            future = self._future(index)
+        if error := future.exception():
             self.failure = error
             raise error
 

@@ -8,6 +8,7 @@ import hashlib
 import socket
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -162,6 +163,8 @@ def _official_archive() -> Path:
             with open(path, "rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() == SHA256:
                     return path
+    with suppress(OSError):  # Keras downloads to another place where there is none
+        cache.mkdir(parents=True, exist_ok=True)
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(20)
     try:

@@ -79,24 +79,32 @@ def diverged(where: str) -> InputError:
 def is_start_of(earlier: dict, later: dict, batch: int = 0) -> bool:
     """Whether `later` goes on from `earlier`, which was left `batch` batches after its last epoch.
 
-    Both are of one run: the same script, data and arguments but for those that may change on the way, the same rates up
-    to there, and the same numbers in each epoch that `earlier` has. What one of them doesn't say is not compared.
+    Both are of one run: the same script, data and arguments but for those that may change on the way, the same rates
+    up to there, and the same numbers in each epoch that `earlier` has. If it has any, what one of them doesn't say is
+    not compared.
     """
     shared = curves(later["run"])
     return (
         shared == curves(earlier["run"])
         and all(earlier[curve] == later[curve][: len(earlier[curve])] for curve in shared)
-        and _is_same_run(earlier["run"], later["run"])
+        and _identity(earlier, later) == _identity(later, earlier)
         and _has_same_rates(earlier, later, batch)
     )
 
 
-def _is_same_run(one: dict, other: dict) -> bool:
-    if any(one[name] != other[name] for name in ("script", "data") if name in one and name in other):
-        return False
-    ours, theirs = (run.get("arguments", {}) for run in (one, other))
-    fixed = (ours.keys() & theirs.keys()) - flags.changeable(theirs)
-    return all(flags.saved_value(name, ours[name]) == flags.saved_value(name, theirs[name]) for name in fixed)
+def _identity(history: dict, other: dict) -> dict:
+    """What tells the run of `history` from others, as far as `other` tells it too if both have epochs to compare."""
+
+    def told(run: dict) -> dict:
+        arguments = run.get("arguments", {})
+        fixed = {name: arguments[name] for name in arguments.keys() - flags.changeable(arguments)}
+        values = {name: flags.saved_value(name, value) for name, value in fixed.items()}
+        return values | {name: run[name] for name in ("script", "data") if name in run}
+
+    ours, theirs = told(history["run"]), told(other["run"])
+    if min(epochs_of(history), epochs_of(other)) == 0:
+        return ours
+    return {name: value for name, value in ours.items() if name in theirs}
 
 
 def _has_same_rates(earlier: dict, later: dict, batch: int) -> bool:

@@ -99,7 +99,7 @@ def _read_jpeg(content: bytes) -> Header:
                 raise ValueError("has scans without a frame" if size is None else "has too many scans")
         elif marker == _APP0 and content.startswith(_JFIF, place + 2) and content[place + 7] != 1:
             # libjpeg warns of any other version of JFIF, and after it of nothing more.
-            essential = content[: place + 7] + b"\1" + content[place + 8 :]
+            essential = essential[: place + 7] + b"\1" + essential[place + 8 :]
         place += length
 
 
@@ -114,7 +114,7 @@ def _read_png(content: bytes) -> Header:
             raise ValueError("is cut short")
         if kind == b"acTL":
             raise ValueError("is an animation")
-        if kind in _PIXEL_CHUNKS or kind == _TURNING_CHUNK:
+        if kind in (*_PIXEL_CHUNKS, _TURNING_CHUNK) or kind[:1].isupper():  # or critical, which libpng refuses
             kept.append(chunk)
         elif zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
             raise ValueError(f"is damaged: the checksum of its chunk {kind.decode('latin-1')!a} differs")

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import reduction
+from multiprocessing import reduction, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Self
@@ -121,7 +121,7 @@ class _Worker:
             code = self.process.exitcode
             reason = {
                 -signal.SIGKILL: "killed: is there enough memory?",
-                1: 'as it started: a main module must call this below if __name__ == "__main__":',
+                1: 'see above; a main module must call this below if __name__ == "__main__":',
             }.get(code, f"exit code {code}")
             raise OSError(f"a process that decodes images has died, {reason}") from error
 
@@ -129,7 +129,10 @@ class _Worker:
 def check_images(paths: Sequence[str]) -> Iterator[tuple[int, ...] | str]:
     """For each image at `paths`, in order: its shape, or what is wrong with it. Decodes on all cores."""
     cores = _cores()
-    workers = _start(_check, [(paths[number::cores],) for number in range(cores)])
+    workers = _start(_check, [()] * cores)
+    for number, worker in enumerate(workers):
+        with worker.alive():
+            worker.connection.send(paths[number::cores])
     for number in range(len(paths)):
         worker = workers[number % cores]
         with worker.alive():
@@ -140,6 +143,8 @@ def _start(target: Callable, arguments: Sequence[tuple]) -> list[_Worker]:
     """Start a process for each of `arguments` that runs `target(connection, *arguments)`."""
     context = multiprocessing.get_context("spawn")
     workers = []
+    # It would let signals through again once it starts, with the first process.
+    resource_tracker.ensure_running()
     # A blocked signal stays blocked in a child: what asks all processes to end is this one's to answer. By SIGTERM it
     # ends them itself.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*command.STOPS} - {signal.SIGTERM})
@@ -156,7 +161,7 @@ def _start(target: Callable, arguments: Sequence[tuple]) -> list[_Worker]:
 
 
 def _ring(descriptor: int, shape: tuple[int, ...]) -> np.ndarray:
-    """The shared memory behind `descriptor` as an uint8 array."""
+    """The shared memory behind `descriptor` as a uint8 array."""
     return np.frombuffer(mmap.mmap(descriptor, int(np.prod(shape))), np.uint8).reshape(shape)
 
 
@@ -174,10 +179,10 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _check(connection: Connection, paths: Sequence[str]) -> None:
-    """What a process does that checks images: answers for each of `paths`, in order."""
+def _check(connection: Connection) -> None:
+    """What a process does that checks images: takes a list of paths, and answers for each, in order."""
     decoder = StrictDecoder()
-    for path in paths:
+    for path in connection.recv():
         try:
             result = decoder.read(path).shape
         except InputError as refused:

@@ -124,6 +124,7 @@ def list_files(paths: Iterable[str]) -> Listing:
         if suffix in _SUFFIXES:
             listing.images.append(path)
             continue
+        kind = None
         try:
             mark = _mark(path)
         except OSError as error:
@@ -133,7 +134,7 @@ def list_files(paths: Iterable[str]) -> Listing:
             wrong = f"is neither JPEG nor PNG{f' but {kind}' if kind else ''}"
         if mark.startswith((JPEG, PNG)):
             listing.images.append(path)
-        elif suffix in _ALL_SUFFIXES or other_kind(mark):
+        elif suffix in _ALL_SUFFIXES or kind:
             listing.unreadable[path] = f"image {path} {wrong}; convert or remove it"
         else:
             listing.others.append(path)
@@ -184,22 +185,32 @@ def is_foreign(name: str) -> bool:
     return name.startswith(".") or name.lower() in _FOREIGN
 
 
-def _files(folder: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
-    """Paths of all files in `folder` and below, save foreign ones; `above` are the folders that it lies in."""
+def _files(folder: str) -> Iterator[str]:
+    """Paths of all files in `folder` and below, save foreign ones."""
+    pending: list[tuple[str, frozenset]] = [(folder, frozenset())]
+    while pending:
+        path, above = pending.pop()
+        try:
+            status = os.stat(path)
+            here = status.st_dev, status.st_ino
+            if here in above:  # by a link to a folder that it lies in
+                continue
+            with os.scandir(path) as entries:
+                found = [entry for entry in entries if not is_foreign(entry.name)]
+        except OSError as error:
+            raise InputError(f"can't list folder {path}: {error.strerror}") from error
+        for entry in found:
+            if _is_folder(entry):
+                pending.append((entry.path, above | {here}))
+            else:
+                yield entry.path
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
     try:
-        status = os.stat(folder)
-        here = status.st_dev, status.st_ino
-        if here in above:  # by a link to one of them
-            return
-        with os.scandir(folder) as entries:
-            found = [(entry.path, entry.is_dir()) for entry in entries if not is_foreign(entry.name)]
-    except OSError as error:
-        raise InputError(f"can't list folder {folder}: {error.strerror}") from error
-    for path, is_folder in found:
-        if is_folder:
-            yield from _files(path, above | {here})
-        else:
-            yield path
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _mark(path: str) -> bytes:

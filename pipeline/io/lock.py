@@ -71,6 +71,8 @@ class Lock:
         try:
             return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except PermissionError:
+            if not self.path.exists():
+                raise
             return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
 
     def _tell(self, error: OSError) -> None:

@@ -87,7 +87,7 @@ def _test_counts(images: Counter[str], test_images_per_class: int, folder: Path)
         if count <= test_images_per_class:
             fewer[wordnet_id] = max(1, round(count / 10))
     if fewer:
-        wordnet_id, count = next(iter(sorted(fewer.items())))
+        wordnet_id, count = min(fewer.items())
         print(
             f"test images: {test_images_per_class} of each class, and a tenth of each of {len(fewer):,} that hold no "
             f"more than that, as {count} of the {images[wordnet_id]} of {wordnet_id}"

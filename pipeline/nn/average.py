@@ -69,6 +69,9 @@ class MovingAverage:
         try:
             yield
         finally:
+            if keras.backend.backend() == "jax":
+                # An evaluation that was broken off has its state, the averages, still to hand back.
+                self._model.jax_state_sync()
             self._assign(self._raw)
             self._raw = None
 
