@@ -110,8 +110,8 @@ def test_labels_of_rates_changed_soon_after_each_other_do_not_overlap(drawn):
     assert sum(line.get_linestyle() == "--" for line in figure.axes[0].lines) == len(changes)
 
 
-@pytest.mark.parametrize("scale", [2e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 3e4, 7e9])
-@pytest.mark.parametrize("epochs", [1, 2, 60])
+@pytest.mark.parametrize("scale", [2e-5, 1e-3, 1e-2, 3e4])
+@pytest.mark.parametrize("epochs", [2, 60])
 def test_no_label_is_cut_off_whatever_the_size_of_the_loss(drawn, scale, epochs):
     figure, renderer = drawn(history_of(epochs, scale))
     for panel in figure.axes:

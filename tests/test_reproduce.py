@@ -23,11 +23,14 @@ def test_published_curves_are_complete():
     assert finals == [0.8818, 0.9324, 0.9339, 0.9377]
 
 
-def test_an_experiment_stops_goes_on_and_ends_in_a_table(process, started, tmp_path):
-    words = (REPRODUCE, "cifar10-1", "--output", "out", *SMALL)
-    done = process(*words, "--max_minutes", "0.05")
+def test_an_experiment_stops_cleanly_when_its_time_is_over(process):
+    done = process(REPRODUCE, "cifar10-1", "--output", "out", *SMALL, "--max_minutes", "0.05")
     assert "not done yet; go on with the same command" in done.stdout
 
+
+@pytest.mark.sweep
+def test_an_experiment_stops_goes_on_and_ends_in_a_table(process, started, tmp_path):
+    words = (REPRODUCE, "cifar10-1", "--output", "out", *SMALL)
     run = started(*words)
     next(line for line in run.stdout if line.startswith("epoch "))
     run.send_signal(signal.SIGINT)
