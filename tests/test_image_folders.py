@@ -121,12 +121,8 @@ def test_names_of_classes_are_compared_in_one_form_of_unicode(folder):
         load_cifar10(str(folder))
 
 
-def test_links_to_themselves_and_deep_trees_are_listed(tmp_path, monkeypatch):
+def test_a_link_to_itself_is_no_folder(tmp_path):
     (tmp_path / "loop.txt").symlink_to("loop.txt")
-    monkeypatch.chdir(tmp_path)
-    for _ in range(1100):
-        os.mkdir("d")
-        os.chdir("d")
     assert list_folder(tmp_path).others == [str(tmp_path / "loop.txt")]
 
 
