@@ -51,7 +51,7 @@ def path(text: str) -> str:
     """
     expanded = os.path.expanduser(text)
     if text.startswith("~") and expanded == text:
-        raise ArgumentTypeError(f"{text!r}: no such user's home folder is known; a name that begins with ~ is ./~...")
+        raise ArgumentTypeError(f"{text!r}: no home folder is known for this; a name that begins with ~ is ./{text}")
     if not text:
         raise ArgumentTypeError("'' is no path")
     return expanded
