@@ -14,7 +14,7 @@ from conftest import ROOT, SMALL, assert_identical
 
 from pipeline import backend, command, flags
 from pipeline.errors import InputError
-from pipeline.io import atomic
+from pipeline.io import HDF5DatasetWriter, atomic
 from pipeline.io.lock import Lock
 
 BY_HAND = "resnet_cifar10.py"
@@ -100,6 +100,15 @@ def test_where_nothing_can_be_locked_it_is_said_once(monkeypatch, caplog, tmp_pa
     assert [record.getMessage() for record in caplog.records] == [
         f"{tmp_path} can't be locked ({os.strerror(code)}): start no second run there"
     ]
+
+
+def test_a_data_file_is_written_without_a_lock_of_the_hdf5_library_s_own(tmp_path):
+    """Which fails with any error but ENOSYS where there are no locks."""
+    with HDF5DatasetWriter((1, 2, 2, 3), tmp_path / "a.hdf5") as writer:
+        (unfinished,) = tmp_path.iterdir()
+        with open(unfinished, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        writer.add(np.zeros((1, 2, 2, 3), np.uint8), [0])
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o002, 0o022, 0o077])

@@ -46,7 +46,8 @@ class HDF5DatasetWriter:
         _check_absent(self.output_path)
         make_folder(self.output_path.parent)
         self._temporary = temporary_path(self.output_path)
-        self._file = h5py.File(self._temporary, "w", userblock_size=BLOCK)
+        # Nobody else knows the name, and not every file system can lock a file.
+        self._file = h5py.File(self._temporary, "w", userblock_size=BLOCK, locking=False)
         self._images = _allocate(self._file, data_key, self.dims)
         self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CLOEXEC)
         self._reserve()
