@@ -15,14 +15,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))  # which python -P and PYTHONSAFEPATH leave out
 
 from config import tiny_imagenet_config as config
-from pipeline import arguments, command, console
+from pipeline.cli import arguments, command, console, flags
 from pipeline.errors import InputError
 
 
 def parse_arguments():
     parser = arguments.Parser(__doc__)
-    arguments.add_tiny_imagenet(parser, config.DATA, config.DATA_VARIABLE)
-    arguments.add_output(parser, f"folder to write to (default: {config.BUILT}/ in the data set's folder)")
+    arguments.add_data(parser, config)
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=flags.path,
+        metavar="DIR",
+        help=f"folder to write to (default: {config.BUILT}/ in the data set's folder)",
+    )
     parser.add_argument("--download", action="store_true", help="fetch the official archive (248 MB) first")
     parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier build")
     return parser.parse_args()
@@ -30,22 +36,24 @@ def parse_arguments():
 
 def main() -> None:
     args = parse_arguments()
-    from pipeline.io import tinyimagenet
+    from pipeline.data import tinyimagenetfiles
     from pipeline.io.imagereader import ImageReader
 
     places = config.places(args.data, args.output)
     outputs = [places.train_hdf5, places.val_hdf5, places.test_hdf5, places.mean]
-    tinyimagenet.check_outputs(outputs, args.overwrite)
+    tinyimagenetfiles.check_outputs(outputs, args.overwrite)
     if not args.download and not places.root.is_dir():
         raise InputError(f"folder {places.root} is missing; --download fetches it, --data names another")
     if args.download:
+        if places.root.exists():
+            raise InputError(f"{places.root} exists already; leave --download out, or name another folder with --data")
         with console.progress("downloading", config.ARCHIVE["size"] / 1e6, "MB") as advance:
-            tinyimagenet.download(places.root, **config.ARCHIVE, advance=lambda count: advance(count / 1e6))
+            tinyimagenetfiles.download(places.root, **config.ARCHIVE, advance=lambda count: advance(count / 1e6))
         print(f"downloaded: {places.root}")
 
     # Its processes start while the rest loads and the paths are listed.
     with ImageReader((config.IMAGES["height"], config.IMAGES["width"])) as reader:
-        from pipeline.io.tinyimagenetbuild import build
+        from pipeline.data.tinyimagenetbuild import build
 
         mean = build(
             places,
@@ -53,6 +61,7 @@ def main() -> None:
             test_images_per_class=config.TEST_IMAGES_PER_CLASS,
             seed=config.SPLIT_SEED,
             overwrite=args.overwrite,
+            progress=console.progress,
         )
     print("mean: " + ", ".join(f"{channel} {value:.2f}" for channel, value in mean.items()))
     for path in outputs:

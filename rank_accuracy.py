@@ -19,7 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))  # which python -P and PYTHONSAFEPATH leave out
 
 from config import tiny_imagenet_config
-from pipeline import arguments, command, console, flags
+from pipeline.cli import arguments, command, console, flags
+from pipeline.cli.datasets import DATASETS, dataset_of, open_source
 from pipeline.errors import InputError
 
 
@@ -34,10 +35,13 @@ def parse_arguments() -> Namespace:
         help=f"trained model or checkpoint (default: {config.MODEL}, else the newest checkpoint)",
     )
     parser.add_argument(
+        "--dataset", choices=DATASETS, help="the data set (default: the one that the model was trained on)"
+    )
+    parser.add_argument(
         "--data",
         type=flags.path,
         metavar="PATH",
-        help=f"the data set, as the training scripts take it (default: of Tiny ImageNet the folder in "
+        help=f"its place, as the training scripts take it (default: of Tiny ImageNet the folder in "
         f"{config.DATA_VARIABLE}; else what the model was trained on)",
     )
     parser.add_argument(
@@ -63,28 +67,41 @@ def parse_arguments() -> Namespace:
 def main() -> None:
     args = parse_arguments()
     with console.quiet_start():
-        from pipeline.io import read_checkpoint
-        from pipeline.io.atomic import make_folder, write_atomically
+        from pipeline.checkpoints import read_checkpoint
+        from pipeline.checkpoints.folder import newest_model
+        from pipeline.files.atomic import check_folder, write_atomically
         from pipeline.io.batches import own_failures
-        from pipeline.io.checkpointfolder import newest_model
         from pipeline.io.images import list_images
         from pipeline.preprocessing import Mirror
 
-    config = tiny_imagenet_config
-    model_file = Path(config.MODEL)
-    checkpoint = read_checkpoint(
-        args.model or newest_model(model_file, Path(config.CHECKPOINTS), model_file.with_suffix(""))
-    )
+    model_file = Path(tiny_imagenet_config.MODEL)
+    folders = Path(tiny_imagenet_config.CHECKPOINTS), model_file.with_suffix("")
+    checkpoint = read_checkpoint(args.model or newest_model(model_file, *folders), check=flags.check_saved)
+    run = checkpoint.history["run"]
     # What its run was given, which may be from before there was such a flag.
-    trained = {"data": None, "limit": None, "holdout": None, "batch_size": 64}
-    trained |= checkpoint.history["run"].get("arguments", {})
-    batches = batches_of(args, checkpoint, trained)
+    trained = {"data": None, "limit": None, "holdout": None, "batch_size": 64} | run.get("arguments", {})
+    dataset = args.dataset or dataset_of(checkpoint)
+    variable = getattr(DATASETS[dataset][0], "DATA_VARIABLE", None)
+    data = args.data or (variable and os.environ.get(variable)) or trained["data"]
+    source = open_source(dataset, data and flags.path(data), trained["limit"], trained["holdout"])
+    if args.submission and dataset != "tiny_imagenet":
+        raise InputError(f"--submission is of Tiny ImageNet, and {checkpoint.path} a network for {dataset}")
+    if args.tta and not source.mirrors:
+        raise InputError(f"{data} are not what they show once they are mirrored; leave --tta flip out")
+    batch_size = args.batch_size or trained["batch_size"]
+    batches = (source.test_batches if args.split == "test" else source.val_batches)(batch_size, workers=2)
     check_images(checkpoint, batches, args.split)
+    # What is subtracted may depend on the choice too.
+    if source.is_choice and source.digest() != run.get("data"):
+        raise InputError(
+            "the images are not those that the network was trained on, or in another order, so that --limit and "
+            "--holdout choose other ones; name the data of its training with --data"
+        )
     for output in filter(None, (args.json, args.submission)):
         if output.is_dir():
             raise InputError(f"{output} is a folder; name a file")
-        make_folder(output.parent)
-    unlabelled = list_images(tiny_imagenet_places(args, trained).unlabelled_images)[0] if args.submission else []
+        check_folder(output.parent)
+    unlabelled = list_images(tiny_imagenet_config.places(data).unlabelled_images)[0] if args.submission else []
     model = checkpoint.build_model()
 
     held_out = args.split == "val" and trained["holdout"] is not None
@@ -110,29 +127,6 @@ def main() -> None:
         lines = predict_unlabelled(model, unlabelled, batches)
         write_atomically(args.submission, "".join(f"{line}\n" for line in lines).encode())
         print(f"written: {args.submission}, {len(lines):,} predictions")
-
-
-def batches_of(args: Namespace, checkpoint, trained: dict):
-    """The images to score the network in `checkpoint` on; `trained` are the arguments of its run."""
-    from pipeline.io import cifar10, tinyimagenet
-
-    dataset = checkpoint.network.get("dataset", "cifar10")
-    options = {name: trained[name] for name in ("limit", "holdout")}
-    options |= {"digest": checkpoint.history["run"].get("data"), "workers": 2}
-    options["batch_size"] = args.batch_size or trained["batch_size"]
-    if args.submission and dataset != "tiny_imagenet":
-        raise InputError(f"--submission is of Tiny ImageNet, and {checkpoint.path} a network for {dataset}")
-    if dataset == "tiny_imagenet":
-        return tinyimagenet.tiny_imagenet_split(tiny_imagenet_places(args, trained), args.split, **options)
-    if dataset == "cifar10":
-        return cifar10.cifar10_split(args.data or trained["data"], args.split, mirrors=args.tta == "flip", **options)
-    raise InputError(f"{checkpoint.path} is a network for {dataset}; expected one for cifar10 or tiny_imagenet")
-
-
-def tiny_imagenet_places(args: Namespace, trained: dict):
-    """The paths of Tiny ImageNet's files."""
-    variable = os.environ.get(tiny_imagenet_config.DATA_VARIABLE)
-    return tiny_imagenet_config.places(args.data or (variable and flags.path(variable)) or trained["data"])
 
 
 def check_images(checkpoint, batches, split: str) -> None:
@@ -165,7 +159,9 @@ def predict_unlabelled(model, paths: list[str], batches) -> list[str]:
         for images in reader.read(paths):
             scores = model.predict_on_batch(batches.preprocess(images))
             names = [Path(path).name for path in paths[len(lines) : len(lines) + len(images)]]
-            lines += [f"{name} {batches.label_names[c]}" for name, c in zip(names, scores.argmax(axis=1), strict=True)]
+            lines += [
+                f"{name} {batches.images.label_names[c]}" for name, c in zip(names, scores.argmax(axis=1), strict=True)
+            ]
             advance(len(images))
     return lines
 

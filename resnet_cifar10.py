@@ -13,29 +13,39 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # which python -P and PYTHONSAFEPATH leave out
 
-from pipeline import command
+from pipeline.cli import command
 
 
 def main() -> None:
     from config import cifar10_config as config
-    from pipeline import arguments, console
+    from pipeline.cli import arguments, console
 
-    parser = arguments.training_parser(__doc__, config.BY_HAND, config.RECIPES)
+    parser = arguments.training_parser(__doc__, config.BY_HAND, config)
     arguments.add_by_hand(parser, config.CHECKPOINTS)
-    arguments.add_cifar10(parser)
     given = parser.parse_args()
     with console.quiet_start():
-        from pipeline import runs, training
-        from pipeline.io import cifar10_batches
+        from pipeline import training
+        from pipeline.cli.recipe import Recipe
+        from pipeline.cli.start import start_by_hand
+        from pipeline.data import CIFAR10
         from pipeline.nn.conv import ResNet
 
-    run = runs.start_by_hand(given, "resnet_cifar10", config.BY_HAND, config.RECIPES, config.CHECKPOINTS)
-    train, test = cifar10_batches(run.args.data, run.recipe, **run.batching)
-    network = run.network(config.IMAGES, train.classes)
+    run = start_by_hand(given, "resnet_cifar10", config)
+    values, recipe = run.values, Recipe.of(vars(run.values))
+    data = CIFAR10(values.data, values.limit, values.holdout)
+    train = data.train_batches(
+        values.batch_size,
+        augmentation=recipe.augmentation,
+        mixing=recipe.mixing,
+        seed=values.seed,
+        workers=values.workers,
+    )
+    val = data.val_batches(values.batch_size, workers=values.workers)
+    network = run.network(config.IMAGES, len(data.class_names))
     model = ResNet.build(**network)
     training.compile_model(run, model, train.steps)
-    written = training.fit(run, model, network, train, test)
-    training.report(run, model, test, written)
+    outcome = training.fit(run, model, network, data, train, val)
+    training.report(run, model, val, outcome)
 
 
 if __name__ == "__main__":

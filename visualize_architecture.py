@@ -14,16 +14,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # which python -P and PYTHONSAFEPATH leave out
 
-from config import cifar10_config, tiny_imagenet_config
-from pipeline import arguments, command, console, flags
+from pipeline.cli import arguments, command, console, flags
+from pipeline.cli.datasets import DATASETS
 from pipeline.errors import InputError
-
-CONFIGS = {"cifar10": cifar10_config, "tiny_imagenet": tiny_imagenet_config}
 
 
 def parse_arguments():
     parser = arguments.Parser(__doc__)
-    parser.add_argument("--dataset", choices=CONFIGS, default="cifar10", help="whose network (default: cifar10)")
+    parser.add_argument("--dataset", choices=DATASETS, default="cifar10", help="whose network (default: cifar10)")
     parser.add_argument(
         "--stages",
         type=flags.counts,
@@ -104,7 +102,7 @@ def main() -> None:
 
         from pipeline.nn.conv import ResNet
 
-    config = CONFIGS[args.dataset]
+    config, _ = DATASETS[args.dataset]
     network = config.NETWORK | {
         name: value for name in ("stages", "filters") if (value := getattr(args, name)) is not None
     }

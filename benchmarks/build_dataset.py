@@ -16,7 +16,7 @@ from pathlib import Path
 
 import measure  # makes the project importable
 
-from pipeline import arguments, command, flags
+from pipeline.cli import arguments, command, flags
 
 BARE_LOOP = """
 import sys, cv2, glob

@@ -16,7 +16,7 @@ from pathlib import Path
 import measure  # makes the project importable
 
 from config import cifar10_config as config
-from pipeline import arguments, command, console, flags
+from pipeline.cli import arguments, command, console, flags
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -38,9 +38,9 @@ def main() -> None:
         import numpy as np
 
         from pipeline.callbacks import BatchCheckpoint
-        from pipeline.io.checkpointfolder import CheckpointFolder
+        from pipeline.callbacks.stopping import StopRequest
+        from pipeline.checkpoints.folder import CheckpointFolder
         from pipeline.nn.conv import ResNet
-        from pipeline.stopping import StopRequest
 
     network = {**config.IMAGES, **config.NETWORK, "classes": config.CLASSES}
     model = ResNet.build(**network)

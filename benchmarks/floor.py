@@ -14,7 +14,7 @@ import time
 import measure  # makes the project importable
 
 from config import cifar10_config as config
-from pipeline import arguments, command, console, flags
+from pipeline.cli import arguments, command, console, flags
 
 
 def parse_arguments():

@@ -21,8 +21,8 @@ from pathlib import Path
 import measure  # makes the project importable
 
 from config import cifar10_config, tiny_imagenet_config
-from pipeline import arguments, command, console, flags
-from pipeline.recipe import Recipe
+from pipeline.cli import arguments, command, console, flags
+from pipeline.cli.recipe import Recipe
 
 BATCH_SIZE = 64
 MEAN = {"r_mean": 122.0, "g_mean": 114.0, "b_mean": 101.0}

@@ -19,9 +19,9 @@ from argparse import ArgumentTypeError, Namespace
 import measure  # noqa: F401  (makes the project importable)
 import scripts
 
-from pipeline import arguments, command, flags
+from pipeline.checkpoints.history import read_history, validation_accuracy
+from pipeline.cli import arguments, command, flags
 from pipeline.errors import InputError
-from pipeline.io.history import read_history, validation_accuracy
 
 SCRIPTS = {"cifar10": "resnet_cifar10_decay", "tiny_imagenet": "train_decay"}
 COSINE = ("--schedule=cosine", "--warmup_epochs=1", "--nesterov")

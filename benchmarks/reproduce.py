@@ -29,9 +29,9 @@ import scripts
 import train_step
 
 from config import cifar10_config, tiny_imagenet_config
-from pipeline import arguments, command, console, flags
+from pipeline.checkpoints.history import validation_accuracy
+from pipeline.cli import arguments, command, console, flags
 from pipeline.errors import InputError
-from pipeline.io.history import validation_accuracy
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,8 @@ def main() -> None:
 
 def newest_checkpoint(output: Path):
     """What the script will go on from: the newest sound checkpoint, or None."""
-    from pipeline.io.checkpoint import read_checkpoint
-    from pipeline.io.checkpointfolder import list_checkpoints
+    from pipeline.checkpoints.checkpoint import read_checkpoint
+    from pipeline.checkpoints.folder import list_checkpoints
 
     for path in reversed(list_checkpoints(output / "model")):
         with suppress(InputError):
@@ -148,7 +148,7 @@ def newest_checkpoint(output: Path):
 
 def ranks(args: Namespace) -> dict[str, float]:
     """Rank-1 and rank-5 accuracy on the test set."""
-    from pipeline.io.checkpointfolder import list_checkpoints
+    from pipeline.checkpoints.folder import list_checkpoints
 
     model = list_checkpoints(args.output / "model")[-1]
     with tempfile.TemporaryDirectory() as folder:

@@ -18,7 +18,7 @@ from typing import NoReturn
 
 import measure  # makes the project importable
 
-from pipeline import arguments, command
+from pipeline.cli import arguments, command
 from pipeline.errors import InputError
 
 EPOCH_LINE = re.compile(r"epoch (\d+)/.* ([\d.]+) s$")

@@ -21,7 +21,7 @@ import input_pipeline
 import measure  # makes the project importable
 
 from config import cifar10_config, tiny_imagenet_config
-from pipeline import arguments, command, console, flags
+from pipeline.cli import arguments, command, console, flags
 
 
 def parse_arguments():

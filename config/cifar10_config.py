@@ -1,5 +1,10 @@
 """CIFAR-10: the network, the recipes and the two published ways of training."""
 
+DATA_HELP = (
+    "cifar-10-python.tar.gz or cifar-10-binary.tar.gz, the folder unpacked from either, a folder of images "
+    "train/<class>/ and test/<class>/, or the word digits (default: the official archive, downloaded once)"
+)
+
 # What the network is given, and which stem that asks for.
 IMAGES = {"height": 32, "width": 32, "depth": 3, "dataset": "cifar10"}
 
@@ -9,7 +14,7 @@ CLASSES = 10
 NETWORK = {"stages": (9, 9, 9), "filters": (64, 64, 128, 256)}
 
 # What the 2018 runs did: L2 of 1e-4, as their curves show, and shifts, fractions of the width and height, either way.
-# Of a recipe's values, those that aren't named are off; `pipeline.recipe` says what each is.
+# Of a recipe's values, those that aren't named are off; `--help` says what each is.
 PUBLISHED = {
     "schedule": "poly",
     "reg": 1e-4,

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 # Everything of the data set hangs on one folder: --data, for which the environment variable may stand, else this.
 DATA = "datasets/tiny-imagenet-200"
 DATA_VARIABLE = "TINY_IMAGENET_DIR"
+DATA_HELP = f"folder of Tiny ImageNet, or one that its build wrote to (default: that in {DATA_VARIABLE}, else {DATA})"
 
 # As it is distributed.
 PARTS = {
@@ -46,8 +47,8 @@ CLASSES = 200
 NETWORK = {"stages": (3, 4, 6), "filters": (64, 128, 256, 512)}
 
 # What the 2018 runs did. Rotation and shear are in degrees, zoom z is for factors of 1 - z to 1 + z, shifts are
-# fractions of the image's width and height. Of a recipe's values, those that aren't named are off; `pipeline.recipe`
-# says what each is.
+# fractions of the image's width and height. Of a recipe's values, those that aren't named are off; `--help` says
+# what each is.
 PUBLISHED = {
     "schedule": "poly",
     "nesterov": True,
@@ -81,6 +82,11 @@ DECAY = NETWORK | {"epochs": 75, "batch_size": 64, "lr": 0.1, "momentum": 0.9}
 # Checkpoints, and the trained model. The plots and histories go to --output, named after the scripts.
 CHECKPOINTS = "output/train/checkpoints"
 MODEL = "output/resnet_tinyimagenet_decay.hdf5"
+
+
+def files(data: str | None = None) -> list[Path]:
+    """The paths of the parts that are built."""
+    return [getattr(places(data), name) for name in BUILT_PARTS]
 
 
 def places(data: str | None = None, output: str | None = None) -> SimpleNamespace:

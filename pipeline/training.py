@@ -1,6 +1,7 @@
 """A training run from its first step to its last: compile, fit, report."""
 
 import gc
+import logging
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +13,6 @@ import keras
 import numpy as np
 from sklearn.metrics import classification_report
 
-from pipeline import arguments, console
 from pipeline.callbacks import (
     AsyncCallbackList,
     BatchCheckpoint,
@@ -21,18 +21,20 @@ from pipeline.callbacks import (
     TrainingMonitor,
     WeightAverage,
 )
-from pipeline.command import printable
+from pipeline.callbacks.stopping import Stopped, StopRequest
+from pipeline.checkpoints.checkpoint import is_checkpoint_of, progress_in
+from pipeline.checkpoints.folder import NAMES, CheckpointFolder, list_checkpoints
+from pipeline.checkpoints.history import epochs_of, is_start_of, read_history
+from pipeline.data.source import DataSource
 from pipeline.errors import InputError
-from pipeline.io.atomic import make_folder, move_aside, remove_unfinished
+from pipeline.files.atomic import make_folder, move_aside, remove_unfinished
+from pipeline.files.lock import Lock
 from pipeline.io.batches import Batches, own_failures
-from pipeline.io.checkpoint import progress_in, read_checkpoint
-from pipeline.io.checkpointfolder import NAMES, CheckpointFolder, list_checkpoints
-from pipeline.io.history import epochs_of, is_start_of, read_history
-from pipeline.io.lock import Lock
 from pipeline.nn.average import MovingAverage
 from pipeline.nn.optimizer import WarmupSGD, last_learning_rate
 from pipeline.runs import Run, open_history
-from pipeline.stopping import Stopped, StopRequest
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,13 @@ def compile_model(run: Run, model: keras.Model, steps: int) -> None:
 
     `steps` is the number of batches in an epoch.
     """
-    recipe = run.recipe
+    values = run.values
     model.compile(
         WarmupSGD(
-            run.args.lr,
-            momentum=run.args.momentum,
-            nesterov=recipe.nesterov,
-            warmup_steps=recipe.warmup_epochs * steps,
+            values.lr,
+            momentum=values.momentum,
+            nesterov=values.nesterov,
+            warmup_steps=values.warmup_epochs * steps,
             name="sgd",  # fixed, because the optimizer's variables are found by it in a checkpoint
         ),
         loss="categorical_crossentropy",
@@ -64,7 +66,7 @@ def compile_model(run: Run, model: keras.Model, steps: int) -> None:
         run.checkpoint.restore(model)
 
 
-def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batches) -> Outcome:
+def fit(run: Run, model: keras.Model, network: dict, source: DataSource, train: Batches, val: Batches) -> Outcome:
     """Train to the last epoch, or to `stop_after`, or until someone asks to stop.
 
     Where the run averages its weights, `model` has the averages in the end.
@@ -74,6 +76,7 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
 
     Args:
         network: the arguments that `ResNet.build` made `model` from.
+        source: what `train` and `val` are of.
 
     Raises:
         InputError: the data set is not the one that the checkpoint was trained on, another process trains in one of
@@ -84,17 +87,15 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
     shape = (network["height"], network["width"], network["depth"])
     for batches in (train, val):
         if batches.image_shape != shape:
-            raise InputError(f"--data {run.args.data} holds images of shape {batches.image_shape}; expected {shape}")
-    run.recipe.check(*shape[:2])
-    args, history = run.args, open_history(run, train, val)
-    fig_path, json_path = (Path(args.output) / f"{run.script}.{ending}" for ending in ("png", "json"))
+            raise InputError(f"`data` {run.values.data} holds images of shape {batches.image_shape}; expected {shape}")
+    values, history = run.values, open_history(run, source, train.steps)
+    fig_path, json_path = (Path(values.output) / f"{run.script}.{ending}" for ending in ("png", "json"))
     models = [] if run.model_path is None else [run.model_path]
-    for path in (run.folder, fig_path.parent, *(path.parent for path in models)):
+    for path in (run.folder, *(path.parent for path in models)):
         make_folder(path)
-    options = {name: getattr(args, name) for name in arguments.OPTION_DEFAULTS}
     average = _average(run, model, train.steps)
     monitor = TrainingMonitor(fig_path, json_path, history=history)
-    done, last = run.start[0], min(args.epochs, args.stop_after or args.epochs)
+    done, last = run.start[0], min(values.epochs, values.stop_after or values.epochs)
     if run.start > (last, 0) and run.start[1]:
         raise InputError(
             f"checkpoint {run.checkpoint.path} is inside epoch {done + 1}, and the run is to end after epoch {last}; "
@@ -105,13 +106,15 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
     with Lock(run.folder) as lock, output_lock, StopRequest() as stop:
         if run.found not in (None, list_checkpoints(run.folder)):
             raise InputError(f"another process has gone on with the run in {run.folder} just now; start this one again")
-        checkpoints = CheckpointFolder(run.folder, network, history, options, args.keep, average, lock)
+        checkpoints = CheckpointFolder(
+            run.folder, network, history, dict(run.options), values.keep, average, lock, run.changeable
+        )
         remove_unfinished(run.folder, NAMES)
         for path in (fig_path, json_path, *models):
             remove_unfinished(path.parent, re.compile(re.escape(path.name)))
         if done < last:
             _keep_earlier_runs(run, history, [*list_checkpoints(run.folder), json_path, fig_path, *models])
-            print(
+            _log.info(
                 f"{model.count_params():,} parameters, {train.num_images:,} training and {val.num_images:,} validation "
                 f"images, {train.steps} steps an epoch, {keras.backend.backend()} on {history['run']['device']}"
             )
@@ -126,20 +129,20 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
                 gc.collect()
                 sys.exit(exit_code)
         else:
-            print(f"epoch {last} is reached already: {done} epochs are done")
+            _log.info(f"epoch {last} is reached already: {done} epochs are done")
             _keep_earlier_runs(run, history, models)
         # What a failing disk has kept from being written, or was asked for in another place.
         if not monitor.is_written and (not json_path.exists() or _belongs(json_path, run, history)):
             monitor.write()
         for path in models:
-            if not path.exists() or read_checkpoint(path, arrays=False).epoch != epochs_of(history):
+            if not path.exists() or progress_in(path) != (epochs_of(history), 0):
                 checkpoints.save_as(path, model, epochs_of(history))
     if stop:  # too late to be met by a batch
         sys.exit(stop.exit_code)
     if average is not None:
         average.put_in()
-    if last < args.epochs:
-        print(f"{last} of {args.epochs} epochs are done; go on with: {run.command}")
+    if last < values.epochs:
+        _log.info(f"{last} of {values.epochs} epochs are done; go on with: {run.command}")
     written = [fig_path, json_path] if monitor.is_written else []
     written += [path for path in list_checkpoints(run.folder)[-1:] if progress_in(path) == (epochs_of(history), 0)]
     written += [path for path in models if path.exists() and _belongs(path, run, history)]
@@ -147,44 +150,44 @@ def fit(run: Run, model: keras.Model, network: dict, train: Batches, val: Batche
 
 
 def _tell_how_to_go_on(run: Run) -> None:
-    newest = printable("".join(map(str, list_checkpoints(run.folder)[-1:])))
-    print(f"the newest checkpoint is {newest or 'none'}")
+    newest = list_checkpoints(run.folder)[-1:]
+    _log.info(f"the newest checkpoint is {newest[0] if newest else 'none'}")
     if newest:
-        print(f"go on with: {run.command}", flush=True)
+        _log.info(f"go on with: {run.command}")
 
 
 def report(run: Run, model: keras.Model, batches: Batches, outcome: Outcome) -> None:
-    """Print precision and recall per class, the accuracy over every image, and where the run's files lie.
+    """Report precision and recall per class, the accuracy over every image, and where the run's files lie.
 
     Raises:
         OSError: something could not be written on the way.
     """
-    heading = ["of the averaged weights"] if run.recipe.ema else []
-    if run.args.holdout is not None:
+    heading = ["of the averaged weights"] if run.values.ema else []
+    if run.values.holdout is not None:
         heading.append(f"on the {batches.num_images:,} training images that were held out")
     if heading:
-        print(f"{', '.join(heading)}:")
+        _log.info(f"{', '.join(heading)}:")
     with own_failures(batches):
         predictions = model.predict(batches.for_keras(), verbose=0).argmax(axis=1)
     names = batches.class_names
-    print(
-        classification_report(
-            batches.labels, predictions, labels=range(len(names)), target_names=names, digits=4, zero_division=0
-        )
+    table = classification_report(
+        batches.labels, predictions, labels=range(len(names)), target_names=names, digits=4, zero_division=0
     )
-    print(f"accuracy: {100.0 * np.mean(predictions == batches.labels):.2f}%")
+    for line in table.split("\n"):
+        _log.info("%s", line)
+    _log.info(f"accuracy: {100.0 * np.mean(predictions == batches.labels):.2f}%")
     for path in outcome.written:
-        print(printable(f"written: {path}"))
+        _log.info(f"written: {path}")
     if outcome.failures:
         raise OSError(f"{outcome.failures} times a file could not be written, as said above")
 
 
 def _average(run: Run, model: keras.Model, steps: int) -> MovingAverage | None:
     """The average of the weights as far as the run has come, if it keeps one."""
-    if not run.recipe.ema:
+    if not run.values.ema:
         return None
     epoch, batch = run.start
-    average = MovingAverage(model, run.recipe.ema, epoch * steps + batch)
+    average = MovingAverage(model, run.values.ema, epoch * steps + batch)
     if run.checkpoint is not None:
         average.restore(run.checkpoint.averages)
     return average
@@ -201,7 +204,7 @@ def _train(
     monitor: TrainingMonitor,
 ) -> None:
     """Everything between the run's start and epoch `last`."""
-    history, average, on_terminal = checkpoints.history, checkpoints.average, sys.stdout.isatty()
+    history, average = checkpoints.history, checkpoints.average
     metrics = run.checkpoint.metrics if run.checkpoint else ()
     epoch, batch = run.start
 
@@ -216,25 +219,25 @@ def _train(
     def ask_or_stop(epoch: int, batch: int, failed: bool) -> str:
         """What to do after so many epochs and batches; sees to another learning rate if that is the answer."""
         trained = batch == train.steps  # and is being validated: another rate is that of the epoch after
-        if stop.terminated or not (on_terminal and sys.stdin.isatty()) or epoch + trained == last:
+        if stop.terminated or run.ask is None or epoch + trained == last:
             return "give up" if failed else "stop"
         now, aim = last_learning_rate(model.optimizer), run.rate(history, epoch)
         rising = f", rising to {aim:g}" if epoch * train.steps + batch < model.optimizer.warmup_steps else ""
         message = f"after epoch {epoch}, batch {batch}, learning rate {now:g}{rising}:"
         with stop.asking():
-            answer = console.ask(message, given_up=lambda: stop.is_answered or stop.terminated)
+            answer = run.ask(message, lambda: stop.is_answered or stop.terminated)
         if failed and stop.is_answered:  # saving has failed, and is not wanted any more
             return "give up"
         if answer in ("stop", "go on"):
             return answer
         start = (epoch + 1, 0) if trained else (epoch, batch)
-        rate = run.change_rate(history, start, answer / run.share(start[0]))
+        rate = run.change_rate(history, start, answer / run.lr_scale(start[0]))
         if not trained:
             model.optimizer.learning_rate = rate
         return "save"  # before anything can lose the choice
 
     batch_checkpoint = BatchCheckpoint(
-        checkpoints, stop, train.steps, run.start, metrics, run.args.checkpoint_seconds, ask_or_stop
+        checkpoints, stop, train.steps, run.start, metrics, run.values.checkpoint_seconds, ask_or_stop
     )
     callbacks = [
         keras.callbacks.LambdaCallback(
@@ -244,8 +247,8 @@ def _train(
         ),
         *([WeightAverage(average, val, AsyncCallbackList([batch_checkpoint], model=model))] if average else []),
         monitor,
-        EpochCheckpoint(run.folder, run.args.every, checkpoints),
-        *([] if on_terminal else [EpochLine()]),
+        EpochCheckpoint(run.folder, run.values.every, checkpoints),
+        *([] if run.draws_progress else [EpochLine()]),
         batch_checkpoint,
     ]
 
@@ -253,7 +256,7 @@ def _train(
         return AsyncCallbackList(
             [*first, *callbacks],
             add_history=in_fit,
-            add_progbar=in_fit and on_terminal,
+            add_progbar=in_fit and run.draws_progress,
             model=model,
             verbose=1,
             epochs=last,
@@ -316,24 +319,23 @@ def _finish_epoch(
 
 def _keep_earlier_runs(run: Run, history: dict, paths: Sequence[Path]) -> None:
     """Move aside those of `paths` that this run would overwrite, or that go beyond the point where it goes on."""
-    strangers = [
+    foreign = [
         path
         for path in paths
-        if path.exists() and not (_belongs(path, run, history) and (progress_in(path) or (0, 0)) <= run.start)
+        if path.exists() and ((progress_in(path) or (0, 0)) > run.start or not _belongs(path, run, history))
     ]
-    for target in move_aside(strangers):
-        names = ", ".join(path.name for path in strangers if path.parent == target.parent)
-        print(printable(f"moved to {target}, to keep what was there: {names}"))
+    for target in move_aside(foreign):
+        names = ", ".join(path.name for path in foreign if path.parent == target.parent)
+        _log.info(f"moved to {target}, to keep what was there: {names}")
 
 
 def _belongs(path: Path, run: Run, history: dict) -> bool:
     """Whether the history in a checkpoint or JSON file, or beside a plot, is the beginning of that of `run`."""
     if run.checkpoint is not None and path.resolve() == run.checkpoint.path.resolve():
         return True
+    if path.suffix not in (".json", ".png"):
+        return is_checkpoint_of(path, history, run.changeable)
     try:
-        if path.suffix in (".json", ".png"):
-            return is_start_of(read_history(path.with_suffix(".json")), history)
-        earlier = read_checkpoint(path, arrays=False)
-        return is_start_of(earlier.history, history, earlier.batch)
+        return is_start_of(read_history(path.with_suffix(".json")), history, changeable=run.changeable)
     except InputError:
         return False

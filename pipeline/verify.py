@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline import arguments, command, console, flags
+from pipeline.cli import arguments, command, console, flags
 from pipeline.errors import InputError
+from pipeline.utils.text import printable
 
 _HDF5_SUFFIXES = {".hdf5", ".hdf", ".h5"}
 
@@ -78,10 +79,10 @@ def findings(path: Path) -> Iterator[Finding]:
 
 def check_file(path: Path) -> Finding:
     """What the file `path`, no image, turns out to be."""
-    from pipeline.io.checkpoint import CHECKPOINT
-    from pipeline.io.files import open_regular
+    from pipeline.checkpoints.checkpoint import CHECKPOINT
+    from pipeline.files.regular import open_regular
+    from pipeline.files.sealed import read_seal
     from pipeline.io.hdf5dataset import DATA
-    from pipeline.io.sealed import read_seal
 
     checks = {"checkpoint": _checkpoint, "data file": _data_file, "mean": _mean, "history": _history}
     if path.suffix.lower() == ".json":
@@ -121,9 +122,9 @@ def check_folder_images(root: Path, paths: list[str]) -> Iterator[Finding]:
 
 
 def _checkpoint(path: Path) -> str:
-    from pipeline.io.checkpoint import read_checkpoint
+    from pipeline.checkpoints.checkpoint import read_checkpoint
 
-    checkpoint = read_checkpoint(path, arrays=False)
+    checkpoint = read_checkpoint(path, arrays=False, check=flags.check_saved)
     script = checkpoint.history["run"].get("script", "no script")
     batch = f", batch {checkpoint.batch}" if checkpoint.batch else ""
     return f"epoch {checkpoint.epoch}{batch} of {script}, {checkpoint.network['classes']} classes"
@@ -143,14 +144,15 @@ def _data_file(path: Path) -> str:
 
 
 def _history(path: Path) -> str:
-    from pipeline.io.history import epochs_of, read_history
+    from pipeline.checkpoints.history import epochs_of, read_history
 
     history = read_history(path)
+    flags.check_saved(history["run"].get("arguments", {}))
     return f"{epochs_of(history)} epochs of {history['run'].get('script', 'no script')}"
 
 
 def _mean(path: Path) -> str:
-    from pipeline.io.tinyimagenet import read_mean
+    from pipeline.data.tinyimagenetfiles import read_mean
 
     return ", ".join(f"{channel} {value:.2f}" for channel, value in read_mean(path).items())
 
@@ -162,8 +164,8 @@ def _is_to_check(path: Path) -> bool:
 
 def _is_ours(path: Path) -> bool:
     """Whether a JSON file is one that this project reads, or can't be read at all."""
-    from pipeline.io.history import CURVES
-    from pipeline.io.strictjson import read_json
+    from pipeline.checkpoints.history import CURVES
+    from pipeline.files.strictjson import read_json
 
     try:
         content = read_json(path)
@@ -174,8 +176,8 @@ def _is_ours(path: Path) -> bool:
 
 def _line(finding: Finding) -> str:
     if finding.sound:
-        return command.printable(f"sound: {finding.path}: {finding.kind}, {finding.about}")
-    return command.printable(f"NOT SOUND: {finding.about}")
+        return printable(f"sound: {finding.path}: {finding.kind}, {finding.about}")
+    return printable(f"NOT SOUND: {finding.about}")
 
 
 if __name__ == "__main__":

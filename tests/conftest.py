@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 # Of the package, whose environment variables come before any backend is loaded.
-from pipeline.command import STOPS
+from pipeline.cli.command import STOPS
 
 ROOT = Path(__file__).resolve().parent.parent
 

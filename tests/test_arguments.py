@@ -4,7 +4,7 @@ from argparse import Namespace
 
 import pytest
 
-from pipeline import arguments
+from pipeline.cli import arguments
 
 DEFAULTS = {
     "lr": 0.1,

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from pipeline.cli.recipe import Recipe
+from pipeline.data.cifar10 import cifar10_batches
 from pipeline.io.batches import ArrayBatches
-from pipeline.io.cifar10 import cifar10_batches
 from pipeline.preprocessing import AffineAugmentation, MeanImagePreprocessor
-from pipeline.recipe import Recipe
 
 
 @pytest.fixture(scope="module")

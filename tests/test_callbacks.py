@@ -14,9 +14,9 @@ from conftest import ROOT
 
 from pipeline.callbacks import AsyncCallbackList, EpochCheckpoint, TrainingMonitor
 from pipeline.callbacks.plot import draw_history
-from pipeline.io.checkpoint import read_checkpoint
-from pipeline.io.checkpointfolder import list_checkpoints
-from pipeline.io.history import new_history
+from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.checkpoints.folder import list_checkpoints
+from pipeline.checkpoints.history import new_history
 
 
 @pytest.fixture

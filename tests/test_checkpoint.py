@@ -11,10 +11,10 @@ import keras
 import numpy as np
 import pytest
 
-from pipeline.io.checkpoint import read_checkpoint
-from pipeline.io.checkpointfolder import list_checkpoints
-from pipeline.io.checkpointwriter import save_checkpoint
-from pipeline.io.history import append_epoch, new_history
+from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.checkpoints.folder import list_checkpoints
+from pipeline.checkpoints.history import append_epoch, new_history
+from pipeline.checkpoints.writer import save_checkpoint
 from pipeline.nn.conv import ResNet
 
 NETWORK = {"height": 16, "width": 16, "depth": 3, "classes": 5, "stages": [1, 1], "filters": [8, 8, 16]}

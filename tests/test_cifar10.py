@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from pipeline.data.cifar10 import load_cifar10
+from pipeline.files.pickledarrays import read_pickled
 from pipeline.io import cifar10
-from pipeline.io.cifar10 import load_cifar10
 from pipeline.io.images import read_image
-from pipeline.io.pickledarrays import read_pickled
 
 FILES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
 
@@ -380,7 +380,7 @@ def test_bombs_stop_early(tmp_path):
     for name, content in bombs.items():
         (tmp_path / name).with_suffix(".tar.gz").write_bytes(content)
     code = (
-        "import resource, sys; from pipeline.io.cifar10 import load_cifar10\n"
+        "import resource, sys; from pipeline.data.cifar10 import load_cifar10\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "for path in sys.argv[1:]:\n"
         "    try: load_cifar10(path)\n"

@@ -27,13 +27,13 @@ from forge import BLOCK, reseal
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.checkpoints.history import CURVES, read_history
 from pipeline.errors import InputError
+from pipeline.files.pickledarrays import read_pickled
 from pipeline.io import archives
-from pipeline.io.checkpoint import read_checkpoint
 from pipeline.io.hdf5dataset import read_hdf5_dataset
 from pipeline.io.hdf5datasetwriter import HDF5DatasetWriter
-from pipeline.io.history import CURVES, read_history
-from pipeline.io.pickledarrays import read_pickled
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "150"))
 READ, REFUSED = 0, 1
@@ -102,8 +102,8 @@ OPERATIONS = [
 MAKE_CHECKPOINT = """
 import keras, sys
 from pathlib import Path
-from pipeline.io.checkpointwriter import save_checkpoint
-from pipeline.io.history import new_history
+from pipeline.checkpoints.writer import save_checkpoint
+from pipeline.checkpoints.history import new_history
 from pipeline.nn.conv import ResNet
 
 network = {"height": 8, "width": 8, "depth": 3, "classes": 2, "stages": [1], "filters": [4, 8]}

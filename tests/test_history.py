@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from pipeline.io.history import append_epoch, is_start_of, new_history
+from pipeline.checkpoints.history import append_epoch, is_start_of, new_history
 
 ARGUMENTS = {"lr": 0.1, "data": "a", "epochs": 9, "schedule": "constant", "seed": 1, "stages": (1, 2), "batch_size": 8}
 

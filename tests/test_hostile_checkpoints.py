@@ -14,7 +14,7 @@ import pytest
 from conftest import CHECKPOINTS, ROOT, SMALL
 from forge import forge, reseal
 
-from pipeline.io.checkpoint import read_checkpoint
+from pipeline.checkpoints.checkpoint import read_checkpoint
 
 KERNEL = "model_weights/conv1/conv1/kernel"
 

@@ -11,8 +11,8 @@ import pytest
 from conftest import ROOT
 from PIL import Image, ImageCms
 
-from pipeline.io.cifar10 import load_cifar10
-from pipeline.io.imageheader import read_header
+from pipeline.data.cifar10 import load_cifar10
+from pipeline.files.imageheader import read_header
 from pipeline.io.imagereader import check_images
 from pipeline.io.images import list_folder, list_images
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from pipeline.cli.recipe import Recipe
+from pipeline.data.cifar10 import cifar10_batches, load_cifar10
 from pipeline.io.batches import ArrayBatches
-from pipeline.io.cifar10 import cifar10_batches, load_cifar10
 from pipeline.preprocessing import Mixing
-from pipeline.recipe import Recipe
 
 COUNT, CLASSES = 64, 10
 SAMPLES = np.arange(1000, 1000 + COUNT)

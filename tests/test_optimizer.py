@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from pipeline.cli.recipe import Recipe
 from pipeline.nn.optimizer import WarmupSGD, last_learning_rate
-from pipeline.recipe import Recipe
 from pipeline.runs import Run
 from pipeline.training import compile_model
 from pipeline.utils.schedules import CosineDecay, PolynomialDecay, decay_after_warmup

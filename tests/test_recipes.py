@@ -13,10 +13,10 @@ from conftest import ROOT, SMALL, arrays, assert_identical
 from forge import forge
 
 from config import cifar10_config
-from pipeline.io.checkpoint import read_checkpoint
-from pipeline.io.checkpointfolder import list_checkpoints
-from pipeline.io.cifar10 import load_cifar10
-from pipeline.recipe import NAMES, all_values
+from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.checkpoints.folder import list_checkpoints
+from pipeline.cli.recipe import NAMES, all_values
+from pipeline.data.cifar10 import load_cifar10
 
 PUBLISHED, MODERN = map(all_values, cifar10_config.RECIPES.values())
 BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"

@@ -16,7 +16,7 @@ import pytest
 from conftest import CHECKPOINTS, ROOT, SMALL, assert_identical
 
 from config import cifar10_config, tiny_imagenet_config
-from pipeline.io.checkpoint import read_checkpoint
+from pipeline.checkpoints.checkpoint import read_checkpoint
 
 BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")

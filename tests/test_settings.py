@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from conftest import ROOT, SMALL, assert_identical
 
-from pipeline import backend, command, flags
+from pipeline.cli import backend, command, flags
 from pipeline.errors import InputError
+from pipeline.files.lock import Lock
 from pipeline.io import HDF5DatasetWriter, atomic
-from pipeline.io.lock import Lock
 
 BY_HAND = "resnet_cifar10.py"
 FOREIGN = {
@@ -180,7 +180,7 @@ def test_keras_home_is_found_without_a_home(monkeypatch):
 def wait_and_end(ignored, sent):
     """The exit code of a process that starts with `ignored` signals and then sends itself `sent`."""
     code = (
-        "import os; from pipeline import command\n"
+        "import os; from pipeline.cli import command\n"
         f"command.run(lambda: [os.kill(os.getpid(), number) for number in {list(map(int, sent))}])"
     )
     return subprocess.run(

@@ -19,16 +19,16 @@ import pexpect
 import pytest
 from conftest import CHECKPOINTS, ROOT, SMALL, arrays, assert_identical
 
-from pipeline import command as command_module
-from pipeline import console
 from pipeline.callbacks import AsyncCallbackList, BatchCheckpoint, batchcheckpoint
+from pipeline.callbacks.stopping import StopRequest
+from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.checkpoints.folder import CheckpointFolder, list_checkpoints
+from pipeline.checkpoints.history import append_epoch, new_history
+from pipeline.checkpoints.writer import save_checkpoint
+from pipeline.cli import command as command_module
+from pipeline.cli import console
 from pipeline.io import atomic, checkpointfolder, lock
 from pipeline.io.batches import ArrayBatches
-from pipeline.io.checkpoint import read_checkpoint
-from pipeline.io.checkpointfolder import CheckpointFolder, list_checkpoints
-from pipeline.io.checkpointwriter import save_checkpoint
-from pipeline.io.history import append_epoch, new_history
-from pipeline.stopping import StopRequest
 
 BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"
 # Four steps of training an epoch and four of validation.
@@ -471,7 +471,7 @@ def test_a_run_without_any_stream_runs(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_where_python_drops_exceptions_still_counts(tidy, number):
     code = (
-        "import gc, os; from pipeline import command\n"
+        "import gc, os; from pipeline.cli import command\n"
         f"gc.callbacks.append(lambda *_: os.kill(os.getpid(), {int(number)}) or [0 for _ in range(9999)])\n"
         f"command.run(gc.collect, tidy={tidy})"
     )

@@ -26,13 +26,13 @@ from forge import forge
 from sklearn.model_selection import train_test_split
 
 from config import tiny_imagenet_config as config
+from pipeline.checkpoints.history import new_history
+from pipeline.checkpoints.writer import save_checkpoint
+from pipeline.cli.recipe import Recipe
 from pipeline.io import HDF5DatasetGenerator, HDF5DatasetWriter, archives, tinyimagenet
 from pipeline.io.batches import data_digest
-from pipeline.io.checkpointwriter import save_checkpoint
-from pipeline.io.history import new_history
 from pipeline.io.imagereader import ImageReader
 from pipeline.nn.conv import ResNet
-from pipeline.recipe import Recipe
 
 IDS = ("n03", "n01", "n02")
 TRAIN_PER_CLASS, VAL_PER_CLASS = 62, 5

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, SMALL
 
+from pipeline.data.tinyimagenet import write_mean
 from pipeline.io import HDF5DatasetWriter
-from pipeline.io.tinyimagenet import write_mean
 
 
 @pytest.fixture(scope="module")

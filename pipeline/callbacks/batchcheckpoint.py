@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 
-from pipeline.io.checkpointfolder import CheckpointFolder
-from pipeline.io.checkpointwriter import metric_state
-from pipeline.io.history import diverged
-from pipeline.stopping import Stopped, StopRequest
+from pipeline.callbacks.stopping import Stopped, StopRequest
+from pipeline.checkpoints.folder import CheckpointFolder
+from pipeline.checkpoints.history import diverged
+from pipeline.checkpoints.writer import metric_state
 
 
 class BatchCheckpoint(keras.callbacks.Callback):

@@ -6,9 +6,9 @@ from pathlib import Path
 import keras
 
 from pipeline.callbacks.trainingmonitor import record_epoch
+from pipeline.checkpoints.folder import CheckpointFolder
 from pipeline.errors import InputError
-from pipeline.io.atomic import make_folder
-from pipeline.io.checkpointfolder import CheckpointFolder
+from pipeline.files.atomic import make_folder
 
 
 class EpochCheckpoint(keras.callbacks.Callback):

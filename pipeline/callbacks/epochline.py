@@ -1,5 +1,6 @@
 """Progress where no terminal shows a bar."""
 
+import logging
 import time
 
 import keras
@@ -8,7 +9,7 @@ from pipeline.nn.optimizer import last_learning_rate
 
 
 class EpochLine(keras.callbacks.Callback):
-    """Prints one plain line an epoch."""
+    """Reports one plain line an epoch."""
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._start = time.perf_counter()
@@ -17,7 +18,6 @@ class EpochLine(keras.callbacks.Callback):
         seconds = time.perf_counter() - self._start
         learning_rate = last_learning_rate(self.model.optimizer)
         values = "".join(f"  {name} {value:.4f}" for name, value in (logs or {}).items() if name != "learning_rate")
-        print(
-            f"epoch {epoch + 1}/{self.params['epochs']}{values}  learning rate {learning_rate:g}  {seconds:.1f} s",
-            flush=True,
+        logging.getLogger(__name__).info(
+            f"epoch {epoch + 1}/{self.params['epochs']}{values}  learning rate {learning_rate:g}  {seconds:.1f} s"
         )

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.io.history import epochs_of
+from pipeline.checkpoints.history import epochs_of
 
 # Of all values of a panel the least nine tenths are its bulk; the axis goes up to so many times the largest of those.
 _BULK, _ROOM = 0.9, 3.0

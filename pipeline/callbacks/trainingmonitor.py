@@ -1,13 +1,13 @@
 """The curves of a run, as a plot and as JSON."""
 
-import sys
+import logging
 from os import PathLike
 from pathlib import Path
 
 import keras
 
-from pipeline.io.atomic import make_folder, write_atomically
-from pipeline.io.history import append_epoch, new_history, write_history
+from pipeline.checkpoints.history import append_epoch, new_history, write_history
+from pipeline.files.atomic import make_folder, write_atomically
 from pipeline.nn.optimizer import last_learning_rate
 
 
@@ -17,9 +17,9 @@ class TrainingMonitor(keras.callbacks.Callback):
     Args:
         fig_path: the plot, a PNG file.
         json_path: the history, or None.
-        history: the run so far, which is brought up to date in place (see `pipeline.io.history`).
+        history: the run so far, which is brought up to date in place (see `pipeline.checkpoints.history`).
 
-    A disk that fails is reported on standard error and counted in `failures`; the next epoch tries again, or `write`.
+    A disk that fails is reported and counted in `failures`; the next epoch tries again, or `write`.
     So is a plot that can't be drawn, which costs no more than itself.
 
     Attributes:
@@ -56,7 +56,7 @@ class TrainingMonitor(keras.callbacks.Callback):
             self.is_written = True
         except OSError as error:
             self.failures += 1
-            print(f"{error}; it is tried again", file=sys.stderr, flush=True)
+            logging.getLogger(__name__).error("%s; it is tried again", error)
 
     def _draw(self) -> bytes:
         try:

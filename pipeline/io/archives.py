@@ -14,18 +14,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import InputError
-from pipeline.io.files import open_regular
+from pipeline.files.regular import open_regular
 
 _BLOCK = 1 << 20
 _SECONDS = 30  # without a byte, until a connection counts as dead
 # No file of an image data set's archive comes near these.
-_LARGEST_MEMBER = 64 << 20
-_LARGEST_WHOLE = 4 << 30
-_MOST_MEMBERS = 1_000_000
-# In a tar file: plain files, and headers that say more of the file behind them, with their bytes at most.
+_MAX_MEMBER = 64 << 20
+_MAX_WHOLE = 4 << 30
+_MAX_MEMBERS = 1_000_000
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
-_ASIDE = (tarfile.XHDTYPE, tarfile.XGLTYPE)
-_LARGEST_ASIDE = 1 << 16
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -68,10 +65,10 @@ def unpack(archive: Path, folder: Path, expected: re.Pattern) -> None:
     try:
         with zipfile.ZipFile(archive) as members:
             infos = [info for info in members.infolist() if not info.is_dir()]
-            if len(infos) > _MOST_MEMBERS or sum(info.file_size for info in infos) > _LARGEST_WHOLE:
+            if len(infos) > _MAX_MEMBERS or sum(info.file_size for info in infos) > _MAX_WHOLE:
                 raise InputError(f"{archive} holds {len(infos):,} files; expected a data set of images")
             for info in infos:
-                if not expected.fullmatch(info.filename) or info.file_size > _LARGEST_MEMBER:
+                if not expected.fullmatch(info.filename) or info.file_size > _MAX_MEMBER:
                     raise InputError(f"{archive} holds {info.filename!a}, which the data set does not; not unpacked")
                 if info.compress_type not in _COMPRESSIONS or info.flag_bits & 1:
                     raise InputError(f"{archive} holds {info.filename!a} packed in a way that the data set is not")
@@ -85,14 +82,12 @@ def unpack(archive: Path, folder: Path, expected: re.Pattern) -> None:
         raise InputError(f"{archive} is no whole zip archive: {error}") from error
 
 
-def read_tar(path: Path, expected: Mapping[str, int], most: int) -> Iterator[tuple[str, bytes]]:
+def read_tar(path: Path, expected: Mapping[str, int], max_bytes: int) -> Iterator[tuple[str, bytes]]:
     """Name and content of each file in the archive `path`, a tar file or a gzipped one, as they come.
-
-    Headers that only say more of a file, as some programs write, are passed over: no file that is expected needs them.
 
     Args:
         expected: the names that files in it may have, each with the bytes that it has at most.
-        most: the bytes of the unpacked archive at most.
+        max_bytes: of the unpacked archive.
 
     Raises:
         OSError: it can't be read, is damaged, or unpacks to more.
@@ -102,28 +97,24 @@ def read_tar(path: Path, expected: Mapping[str, int], most: int) -> Iterator[tup
     with open(open_regular(path), "rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        unpacked = _Capped(gzip.GzipFile(fileobj=file) if zipped else file, most)
+        unpacked = _Capped(gzip.GzipFile(fileobj=file) if zipped else file, max_bytes)
         try:
-            while (block := unpacked.read(tarfile.BLOCKSIZE)).strip(b"\0"):
-                member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-                if member.isdir() or member.type in _ASIDE:
-                    name, largest = None, _LARGEST_ASIDE
-                elif member.name in expected and member.name not in seen and member.type in _REGULAR:
-                    name, largest = member.name, expected[member.name]
-                else:
-                    raise InputError(
-                        f"{path} holds {member.name!a:.200}, which it should not, or not so; it is not read"
-                    )
-                if not 0 <= member.size <= largest:
-                    raise InputError(
-                        f"{path} holds {member.name!a:.200} of {member.size:,} bytes; expected at most {largest:,}"
-                    )
-                content = unpacked.read(-(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
-                if len(content) < member.size:
-                    raise OSError(f"{member.name!a:.200} is cut short")
-                if name is not None:
-                    seen.add(name)
-                    yield name, content[: member.size]
+            with tarfile.open(fileobj=unpacked, mode="r|") as members:
+                for member in members:
+                    if member.isdir():
+                        continue
+                    # No member of a type or name that isn't expected is looked at, nor one that is sparse.
+                    if member.name not in expected or member.name in seen or member.type not in _REGULAR:
+                        raise InputError(
+                            f"{path} holds {member.name!a:.200}, which it should not, or not so; it is not read"
+                        )
+                    if member.size > expected[member.name]:
+                        raise InputError(
+                            f"{path} holds {member.name!a:.200} of {member.size:,} bytes; expected at most "
+                            f"{expected[member.name]:,}"
+                        )
+                    seen.add(member.name)
+                    yield member.name, members.extractfile(member).read()
             # To its end, where the digest of what was compressed stands.
             while unpacked.read(_BLOCK):
                 pass
@@ -134,8 +125,8 @@ def read_tar(path: Path, expected: Mapping[str, int], most: int) -> Iterator[tup
 class _Capped:
     """A file that is an error to read beyond so many bytes."""
 
-    def __init__(self, file: BinaryIO, most: int) -> None:
-        self._file, self._left = file, most
+    def __init__(self, file: BinaryIO, max_bytes: int) -> None:
+        self._file, self._left = file, max_bytes
 
     def read(self, size: int) -> bytes:
         content = self._file.read(size)

@@ -1,9 +1,9 @@
 """Batches of images for `fit`, `evaluate` and `predict`."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from threading import RLock
 
@@ -11,11 +11,12 @@ import keras
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.utils import memory, randomness
+from pipeline.io.imageset import ImageSet
+from pipeline.utils import randomness
 
 
 class Batches(keras.utils.PyDataset):
-    """Labelled images as batches of (float32 images, labels); where the images come from is a subclass's `_read`.
+    """Labelled images as batches of (float32 images, labels).
 
     With `training`, the order of the samples is a function of (seed, epoch), the augmentation of each one of
     (seed, epoch, index), the mixing of a batch one of (seed, epoch, number of the batch), and the tail of an epoch
@@ -23,13 +24,16 @@ class Batches(keras.utils.PyDataset):
     `set_epoch` before that epoch's first batch; it never counts.
     Keras takes it as it is, on TensorFlow better as `for_keras()`.
 
+    Several processes take a `share` each, (index, count): of each batch the images from index / count to
+    (index + 1) / count. Put together the shares are the batch of one process, to the bit; what one reads beyond its own
+    images are their partners in Mixup and CutMix, unless `mix_group` keeps those within the share.
+
     Args:
-        labels: integer array (n,), 0 to classes - 1.
-        classes: number of classes.
-        batch_size: images a batch, at least 1.
+        images: the labelled images.
+        batch_size: images a batch, of all shares together, at least 1.
         preprocessors: what is done to every image, in this order: objects with `preprocess(image)`, called for each
             image, or with `preprocess_batch(images)`, which is faster.
-        aug: varies the images as they were read, before the preprocessors: called with images and what
+        aug: varies the images as they are read, before the preprocessors: called with images and what
             `aug.draws(seed, epoch, indices)` gives (see `pipeline.preprocessing.AffineAugmentation`). None varies
             nothing.
         mixing: what is done to a batch at last, images and one-hot labels (see `pipeline.preprocessing.Mixing`).
@@ -37,6 +41,8 @@ class Batches(keras.utils.PyDataset):
         training: whether to shuffle.
         seed: of the order and the augmentation.
         workers: threads that prepare batches ahead of the one asked for; any number gives the same batches.
+        share: (index, count), 0 up to but not count; in training count divides `batch_size`.
+        mix_group: how many neighbours in a batch Mixup and CutMix draw partners among; all if None.
 
     Attributes:
         num_images: number of samples.
@@ -50,8 +56,7 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        labels: np.ndarray,
-        classes: int,
+        images: ImageSet,
         batch_size: int,
         *,
         preprocessors: Sequence = (),
@@ -61,18 +66,29 @@ class Batches(keras.utils.PyDataset):
         training: bool = False,
         seed: int = 0,
         workers: int = 1,
+        share: tuple[int, int] = (0, 1),
+        mix_group: int | None = None,
     ) -> None:
         # Keras' own workers would hand batches that it drew to learn their shapes to the first epoch as well.
         super().__init__(workers=1)
         for name, value in {"batch_size": batch_size, "workers": workers}.items():
             if value < 1:
                 raise InputError(f"{name} is {value}; expected a number of at least 1")
-        if training and len(labels) < batch_size:
-            raise InputError(f"{len(labels)} training images are fewer than one batch of {batch_size}")
+        if not 0 <= share[0] < share[1]:
+            raise InputError(f"share is {share}; expected (index, count), index from 0 up to but not count")
+        for what, size in {"shares": share[1], "images in a mix_group": mix_group or 1}.items():
+            if training and batch_size % size:
+                raise InputError(f"batch_size is {batch_size}; expected a multiple of the {size} {what}")
+        if training and len(images) < batch_size:
+            raise InputError(f"{len(images)} training images are fewer than one batch of {batch_size}")
         if mixing is not None and not binarize:
             raise InputError("mixing takes one-hot labels; expected binarize")
-        self.labels = labels
-        self.classes = classes
+        for variation in (aug, mixing):
+            if hasattr(variation, "check"):
+                variation.check(*images.image_shape[:2])
+        self.images = images
+        self.labels = images.labels
+        self.class_names = images.class_names
         self.batch_size = batch_size
         self.preprocessors = preprocessors
         self.aug = aug
@@ -80,6 +96,8 @@ class Batches(keras.utils.PyDataset):
         self.binarize = binarize
         self.training = training
         self.seed = seed
+        self.share = share
+        self.mix_group = mix_group
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
         self._ahead: dict[int, Future] = {}
         self.failure: Exception | None = None
@@ -87,18 +105,19 @@ class Batches(keras.utils.PyDataset):
         self._depth = 2 * workers
         self.set_epoch(0)
 
-    def _read(self, rows: np.ndarray) -> np.ndarray:
-        """The images (n, height, width, channels) of the samples with the indices `rows` (n,); called from threads."""
-        raise NotImplementedError
-
     @property
     def num_images(self) -> int:
-        return len(self.labels)
+        return len(self.images)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of an image."""
-        raise NotImplementedError
+        return self.images.image_shape
 
     @property
     def steps(self) -> int:
@@ -200,42 +219,27 @@ class Batches(keras.utils.PyDataset):
     def close(self) -> None:
         """Let go of threads and files; no batch can be made afterwards."""
         self._pool.shutdown(cancel_futures=True)
+        self.images.close()
 
     def _make(self, epoch: int, batch: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        images = self._read(rows)
-        if self.aug is not None:
-            images = self.aug(images, self.aug.draws(self.seed, epoch, rows))
-        images, labels = self.preprocess(images), self.labels[rows]
+        """This share of the batch of the images `rows` (n,)."""
+        index, shares = self.share
+        here = np.arange(index * len(rows) // shares, (index + 1) * len(rows) // shares)
+        mix = self.mixing and self.mixing.draw(self.seed, epoch, batch, len(rows), self.mix_group)
+        if mix:
+            partners = mix.partners[here]
+            here = np.concatenate([here, np.setdiff1d(partners, here, assume_unique=True)])
+            place = np.empty(len(rows), int)
+            place[here] = np.arange(len(here))
+            mix = replace(mix, partners=place[partners])
+        rows = rows[here]
+        draws = None if self.aug is None else self.aug.draws(self.seed, epoch, rows)
+        images, labels = self.preprocess(self.images.read(rows, self.aug, draws)), self.labels[rows]
         if self.binarize:
             labels = np.equal(labels[:, None], np.arange(self.classes)).astype(np.float32)
         if self.mixing is not None:
-            images, labels = self.mixing(images, labels, self.seed, epoch, batch, rows)
+            images, labels = self.mixing(images, labels, self.seed, epoch, rows, mix)
         return images, labels
-
-
-class ArrayBatches(Batches):
-    """`Batches` of `images` in memory, an array (n, height, width, channels)."""
-
-    def __init__(self, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], batch_size: int, **options):
-        super().__init__(labels, len(class_names), batch_size, **options)
-        self.images = images
-        self.class_names = tuple(class_names)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return self.images.shape[1:]
-
-    def digest(self) -> str:
-        """SHA-256 over images, labels and class names, in hexadecimal: the same digest, the same data."""
-        digest = hashlib.sha256(repr((self.images.shape, self.class_names)).encode())
-        digest.update(np.ascontiguousarray(self.images).data)
-        digest.update(self.labels.astype("<i8").tobytes())
-        return digest.hexdigest()
-
-    def _read(self, rows: np.ndarray) -> np.ndarray:
-        images = memory.empty((len(rows), *self.image_shape), self.images.dtype)
-        # Any mode but the default writes straight into `out`.
-        return self.images.take(rows, axis=0, out=images, mode="clip")
 
 
 @contextmanager
@@ -249,20 +253,3 @@ def own_failures(*sources: Batches) -> Iterator[None]:
                 if batches.failure:
                     raise batches.failure from None
         raise
-
-
-def data_digest(train: Batches, val: Batches) -> str:
-    """SHA-256 over what a run trains and validates on, in hexadecimal: the same digest, the same images.
-
-    Augmentation, batches and their order don't count.
-    """
-    return hashlib.sha256((train.digest() + val.digest()).encode()).hexdigest()
-
-
-def check_choice(train: Batches, val: Batches, digest: str | None) -> None:
-    """Raise `InputError` unless `digest` is the `data_digest` of `train` and `val`, chosen by a limit or holdout."""
-    if data_digest(train, val) != digest:
-        raise InputError(
-            "the images are not those that the network was trained on, or in another order, so that --limit and "
-            "--holdout choose other ones; name the data of its training with --data"
-        )

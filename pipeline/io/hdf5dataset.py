@@ -1,7 +1,7 @@
 """The HDF5 file of one split of a data set, as `HDF5DatasetWriter` writes it.
 
-    bytes 0-511   the seal (see `pipeline.io.sealed`); its two numbers are where the images lie, and their bytes, which
-                  its digest leaves out
+    bytes 0-511   the seal (see `pipeline.files.sealed`); its two numbers are where the images lie, and their bytes,
+                  which its digest leaves out
     images        uint8 (n, height, width, channels), one contiguous unfiltered block, so that a row has a fixed place;
                   its attribute `sha256` is the digest of its values
     labels        int64 (n,), 0 to classes - 1
@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.io.hdf5 import (
+from pipeline.files.hdf5 import (
     check_attributes,
     check_disjoint,
     check_members,
@@ -30,15 +30,15 @@ from pipeline.io.hdf5 import (
     flag_attribute,
     text_attribute,
 )
-from pipeline.io.sealed import Kind, Seal, blocks, open_sealed
+from pipeline.files.sealed import Kind, Seal, blocks, open_sealed
 
 DATA = Kind(b"ResNet data 1\n", "data file", "build it again")
 
-_MOST_IMAGES = 1 << 24
-_MOST_IMAGE_BYTES = 1 << 26
-_MOST_CLASSES = 1 << 16
+_MAX_IMAGES = 1 << 24
+_MAX_IMAGE_BYTES = 1 << 26
+_MAX_CLASSES = 1 << 16
 # What HDF5 needs of its own for so few datasets is a few kilobytes.
-_MOST_BESIDE = 1 << 20
+_MAX_BESIDE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _read(file: h5py.File, images_key: str, seal: Seal) -> dict:
     if not flag_attribute(file, "complete"):
         raise InputError("it is not marked complete")
     images = dataset_of(file, images_key, ["u1"], (None,) * 4)
-    if len(images) > _MOST_IMAGES or images.size > len(images) * _MOST_IMAGE_BYTES:
+    if len(images) > _MAX_IMAGES or images.size > len(images) * _MAX_IMAGE_BYTES:
         raise InputError(f"it holds images of shape {images.shape}, which are more or larger than it can hold")
     if seal.numbers != (images.id.get_offset(), images.size):
         raise InputError("its first bytes tell of other images")
@@ -112,15 +112,15 @@ def _read(file: h5py.File, images_key: str, seal: Seal) -> dict:
     for key in names:
         stored = dataset_of(file, key, ["S"], (classes,))
         classes = len(stored)
-        if classes > _MOST_CLASSES:
-            raise InputError(f"it names {classes:,} classes; expected at most {_MOST_CLASSES:,}")
+        if classes > _MAX_CLASSES:
+            raise InputError(f"it names {classes:,} classes; expected at most {_MAX_CLASSES:,}")
         texts[key] = tuple(name.decode() for name in stored[()])
         if strange := [name for name in texts[key] if not name.isprintable()]:
             raise InputError(f"{key} holds {strange[0]!a:.100}, which is no name to print")
-    most = (classes or _MOST_CLASSES) - 1
-    if labels.min() < 0 or labels.max() > most:
-        raise InputError(f"it holds labels from {labels.min()} to {labels.max()}; expected 0 to {most}")
-    if seal.length > sum(dataset.nbytes for dataset in file.values()) + _MOST_BESIDE:
+    largest = (classes or _MAX_CLASSES) - 1
+    if labels.min() < 0 or labels.max() > largest:
+        raise InputError(f"it holds labels from {labels.min()} to {labels.max()}; expected 0 to {largest}")
+    if seal.length > sum(dataset.nbytes for dataset in file.values()) + _MAX_BESIDE:
         raise InputError(f"it has {seal.length:,} bytes, far more than its datasets")
     check_disjoint(file.values())
     check_attributes(file, ["complete"])

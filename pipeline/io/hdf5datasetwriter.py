@@ -12,10 +12,10 @@ import h5py
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.io.atomic import flush, make_folder, temporary_path
-from pipeline.io.hdf5 import MOST_TEXT
+from pipeline.files.atomic import flush, make_folder, temporary_path
+from pipeline.files.hdf5 import MAX_TEXT
+from pipeline.files.sealed import BLOCK, Seal, digest_of
 from pipeline.io.hdf5dataset import DATA
-from pipeline.io.sealed import BLOCK, Seal, digest_of
 
 
 class HDF5DatasetWriter:
@@ -85,12 +85,12 @@ class HDF5DatasetWriter:
         """Store what the labels 0, 1, ... stand for, and what people call it.
 
         Raises:
-            InputError: one of them can't be printed, or is longer than `MOST_TEXT` bytes.
+            InputError: one of them can't be printed, or is longer than `MAX_TEXT` bytes.
         """
         for key, names in {"label_names": class_labels, "words": words}.items():
             for name in names:
-                if not name.isprintable() or len(name.encode()) > MOST_TEXT:
-                    raise InputError(f"{name!a:.100} is no name to print, of at most {MOST_TEXT} bytes")
+                if not name.isprintable() or len(name.encode()) > MAX_TEXT:
+                    raise InputError(f"{name!a:.100} is no name to print, of at most {MAX_TEXT} bytes")
             if names:
                 self._file[key] = np.array([name.encode() for name in names])
 

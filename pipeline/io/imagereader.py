@@ -15,14 +15,14 @@ from typing import Self
 
 import numpy as np
 
-from pipeline import command
 from pipeline.errors import InputError
 from pipeline.io.images import StrictDecoder, first_of
+from pipeline.utils.signals import STOPS
 
 # Images that a process decodes in a row, and such chunks that may be ahead of what is taken: together 126 MB of 64x64.
 _CHUNK = 64
-_MOST_AHEAD = 160
-_MOST_SHARED = 1 << 28  # bytes
+_MAX_AHEAD = 160
+_MAX_SHARED = 1 << 28  # bytes
 
 
 class ImageReader:
@@ -41,7 +41,7 @@ class ImageReader:
     def __init__(self, shape: tuple[int, int], processes: int | None = None) -> None:
         self.shape = shape
         chunk_bytes = _CHUNK * shape[0] * shape[1] * 3
-        ring_shape = (max(1, min(_MOST_AHEAD, _MOST_SHARED // chunk_bytes)), _CHUNK, *shape, 3)
+        ring_shape = (max(1, min(_MAX_AHEAD, _MAX_SHARED // chunk_bytes)), _CHUNK, *shape, 3)
         descriptor = _unnamed_memory()
         try:
             os.ftruncate(descriptor, ring_shape[0] * chunk_bytes)
@@ -147,7 +147,7 @@ def _start(target: Callable, arguments: Sequence[tuple]) -> list[_Worker]:
     resource_tracker.ensure_running()
     # A blocked signal stays blocked in a child: what asks all processes to end is this one's to answer. By SIGTERM it
     # ends them itself.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*command.STOPS} - {signal.SIGTERM})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS} - {signal.SIGTERM})
     try:
         for own in arguments:
             connection, other_end = context.Pipe()

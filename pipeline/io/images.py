@@ -5,6 +5,7 @@ an error. Links are followed. What other programs leave behind, hidden or under 
 files that are no images are counted.
 """
 
+import logging
 import os
 import sys
 import tempfile
@@ -17,14 +18,13 @@ import cv2
 import numpy as np
 from imutils.paths import image_types
 
-from pipeline.command import printable
 from pipeline.errors import InputError
-from pipeline.io.files import open_regular, read_regular
-from pipeline.io.imageheader import JPEG, MARK_BYTES, PNG, other_kind, read_header
+from pipeline.files.imageheader import JPEG, MARK_BYTES, PNG, other_kind, read_header
+from pipeline.files.regular import open_regular, read_regular
 
-MOST_BYTES = 1 << 25
+MAX_BYTES = 1 << 25
 # OpenCV reads this when it loads, and holds to it too.
-MOST_PIXELS = int(os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"])
+MAX_PIXELS = int(os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"])
 
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
 _ALL_SUFFIXES = {
@@ -44,14 +44,14 @@ def read_image(path: str | PathLike, shape: tuple[int, int] | None = None) -> np
 
     Args:
         path: the file.
-        shape: the (height, width) that the image must have, or None for any of at most `MOST_PIXELS`.
+        shape: the (height, width) that the image must have, or None for any of at most `MAX_PIXELS`.
 
     Raises:
         InputError: the file can't be read, is neither JPEG nor PNG, is too large, is cut short, has another size, or
             doesn't decode. All but the last show before anything is decoded.
     """
     try:
-        content = read_regular(path, MOST_BYTES)
+        content = read_regular(path, MAX_BYTES)
     except OSError as error:
         raise InputError(f"can't read image {path}: {error.strerror}") from error
     try:
@@ -60,8 +60,8 @@ def read_image(path: str | PathLike, shape: tuple[int, int] | None = None) -> np
         raise InputError(f"image {path} {error}; remove or replace it") from error
     if shape is not None and {header.height, header.width} != set(shape):
         raise InputError(f"image {path} is {header.width}x{header.height} pixels; expected {shape[1]}x{shape[0]}")
-    if header.width * header.height > MOST_PIXELS:
-        raise InputError(f"image {path} has {header.width}x{header.height} pixels; expected at most {MOST_PIXELS:,}")
+    if header.width * header.height > MAX_PIXELS:
+        raise InputError(f"image {path} has {header.width}x{header.height} pixels; expected at most {MAX_PIXELS:,}")
     try:
         pixels = cv2.imdecode(np.frombuffer(header.essential, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
@@ -153,7 +153,7 @@ def list_folder(folder: Path) -> Listing:
 
 
 def list_images(*folders: Path) -> list[list[str]]:
-    """Paths of the image files in each of `folders` and below, in their order; other files are counted on a line.
+    """Paths of the image files in each of `folders` and below, in their order; other files are counted in a report.
 
     Raises:
         InputError: a folder is missing, holds no image, or one that is neither JPEG nor PNG or has a name that can't be
@@ -169,8 +169,8 @@ def list_images(*folders: Path) -> list[list[str]]:
             if not path[len(str(folder)) :].isprintable():
                 raise InputError(f"{folder} holds {path[len(str(folder)) :]!a}, whose name can't be printed; rename it")
         if listing.others:
-            first = printable(listing.others[0])
-            print(f"files in {folder} that are no images: {len(listing.others):,}, as {first}; passed over")
+            others = f"{len(listing.others):,}, as {listing.others[0]}"
+            logging.getLogger(__name__).info(f"files in {folder} that are no images: {others}; passed over")
     return [listing.images for listing in listings]
 
 

@@ -34,8 +34,8 @@ class MovingAverage:
 
     def update(self) -> None:
         """Take the weights after a step into the average."""
-        share = 1.0 - min(self.decay, (1 + self.steps) / (10 + self.steps))
-        self._average = self._step(self._average, keras.ops.convert_to_tensor(share, "float32"))
+        rest = 1.0 - min(self.decay, (1 + self.steps) / (10 + self.steps))
+        self._average = self._step(self._average, keras.ops.convert_to_tensor(rest, "float32"))
         self.steps += 1
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -80,10 +80,10 @@ class MovingAverage:
             variable.assign(arrays[variable.path])
 
     def _compiled_step(self) -> Callable:
-        """(average, share) -> the average with `share` of the weights as they are now."""
+        """(average, rest) -> the average with a share `rest` of the weights as they are now."""
 
-        def blended(average, share, weights):
-            return average + share * (_flat(weights) - average)
+        def blended(average, rest, weights):
+            return average + rest * (_flat(weights) - average)
 
         if keras.backend.backend() == "jax":
             import jax
@@ -91,13 +91,13 @@ class MovingAverage:
             compiled = jax.jit(blended)
             # Within an epoch the state lives outside of the model's variables there.
             state = ("trainable_variables", "non_trainable_variables")
-            return lambda average, share: compiled(
-                average, share, [value for kind in state for value in self._model._jax_state[kind]]
+            return lambda average, rest: compiled(
+                average, rest, [value for kind in state for value in self._model._jax_state[kind]]
             )
         import tensorflow as tf
 
         return tf.function(
-            lambda average, share: blended(average, share, [variable.value for variable in self._variables])
+            lambda average, rest: blended(average, rest, [variable.value for variable in self._variables])
         )
 
 

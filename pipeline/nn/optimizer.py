@@ -8,7 +8,7 @@ class WarmupSGD(keras.optimizers.SGD):
     """`keras.optimizers.SGD`, its rate raised linearly over the first `warmup_steps` steps.
 
     Step s, counted from 0, goes at (s + 1) / `warmup_steps` of the rate that is set, which is reached at the last of
-    them. Goyal et al., "Accurate, Large Minibatch SGD", arXiv:1706.02677. The share is computed within the step, from
+    them. Goyal et al., "Accurate, Large Minibatch SGD", arXiv:1706.02677. The factor is computed within the step, from
     the optimizer's own count of steps: it costs nothing, and a run resumed inside of the warm-up goes on with it. The
     variables are those of SGD: the one of the learning rate holds the rate that is set.
 

@@ -1,6 +1,6 @@
 """What happens to images before a network sees them. Names load on first use: only some need Keras."""
 
-from pipeline.lazy import names
+from pipeline.utils.lazy import names
 
 __getattr__, __all__ = names(
     __name__,

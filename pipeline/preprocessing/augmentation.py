@@ -54,7 +54,7 @@ class AffineAugmentation:
 
     Raises:
         InputError: (a `ValueError`) a range is negative or not finite, a zoom factor is not above 0, `flip` is another
-            word, or, where images are varied, `pad_crop` is not less than their height and width.
+            word.
     """
 
     rotation_range: float = 0.0
@@ -75,6 +75,14 @@ class AffineAugmentation:
         if not 0.0 < lowest <= highest < np.inf:
             raise InputError(f"zoom_range is {self.zoom_range}; expected factors above 0, as 0.15 or (0.85, 1.15)")
 
+    def check(self, height: int, width: int) -> None:
+        """Raise `InputError` if images of `height` times `width` pixels can't be varied so."""
+        if self.pad_crop >= min(height, width):
+            raise InputError(
+                f"`pad_crop` {self.pad_crop}: expected at most {min(height, width) - 1}, for images of "
+                f"{height}x{width} pixels"
+            )
+
     def draws(self, seed: int, epoch: int, samples: np.ndarray) -> np.ndarray:
         """Numbers in [0, 1), float64 (n, 9), a function of seed, epoch and each sample's index in `samples` (n,)."""
         uniforms = randomness.uniforms(seed, epoch, samples, _DRAWS, _VARIATION)
@@ -85,8 +93,6 @@ class AffineAugmentation:
     def __call__(self, images: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
         """Varied copies of `images` (n, height, width, channels), uint8 or float32, given their `draws` (n, 9)."""
         count, height, width = images.shape[:3]
-        if self.pad_crop >= min(height, width):
-            raise InputError(f"pad_crop is {self.pad_crop}; expected less than the {height}x{width} pixels of an image")
         matrices = self.matrices(height, width, uniforms)
         varied = memory.empty(images.shape, images.dtype)
         at_once = max(1, min(_POINTS // width, _ROWS) // height)

@@ -27,8 +27,8 @@ class Mixing:
         label_smoothing: e leaves 1 - e of a label and spreads e evenly over all classes (Szegedy et al.,
             arXiv:1512.00567). Of training labels alone: validation keeps the labels as they are.
 
-    It holds no random state: Cutout is a function of (seed, epoch, index of the sample), the rest one of
-    (seed, epoch, number of the batch).
+    It holds no random state: Cutout is a function of (seed, epoch, index of the sample), the rest, which `draw` gives,
+    one of (seed, epoch, number of the batch).
 
     Raises:
         InputError: a value is below 0, or `label_smoothing` leaves nothing of a label.
@@ -45,35 +45,56 @@ class Mixing:
             if not 0 <= value < (1 if field.name == "label_smoothing" else math.inf):
                 raise InputError(f"{field.name} is {value}; expected 0 or more, of label_smoothing below 1")
 
+    def check(self, height: int, width: int) -> None:
+        """Raise `InputError` if images of `height` times `width` pixels can't be mixed so."""
+        if self.cutout > min(height, width):
+            raise InputError(
+                f"`cutout` {self.cutout}: expected at most {min(height, width)}, for images of {height}x{width} pixels"
+            )
+
+    def draw(self, seed: int, epoch: int, batch: int, count: int, group: int | None = None) -> "Mix | None":
+        """What Mixup or CutMix do to batch `batch` of an epoch, from 0, of `count` images; None if both are off.
+
+        Each image's partner is drawn, each once, from its `group`: the images of a batch in stretches of so many, whole
+        ones of `count`, or all of them. One group is what a batch of any number of shares takes, to be the same; with
+        groups that fit into a share, no share needs the images of another.
+        """
+        if not (self.mixup or self.cutmix):
+            return None
+        rng = randomness.generator(seed, epoch, batch)
+        size = group or count
+        partners = np.concatenate([start + rng.permutation(size) for start in range(0, count, size)])
+        pastes = self.cutmix > 0 and (not self.mixup or rng.random() < 0.5)
+        alpha = self.cutmix if pastes else self.mixup
+        lam = rng.beta(alpha, alpha)
+        return Mix(partners, lam, tuple(rng.random(2)) if pastes else None)
+
     def __call__(
-        self, images: np.ndarray, labels: np.ndarray, seed: int, epoch: int, batch: int, samples: np.ndarray
+        self, images: np.ndarray, labels: np.ndarray, seed: int, epoch: int, samples: np.ndarray, mix: "Mix | None"
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Mixed images and labels; `images` may be changed in place.
+        """Mixed images and labels, as many as `mix` has partners, else all; `images` may be changed in place.
 
         Args:
-            images: float32 (n, height, width, channels), the mean subtracted.
+            images: float32 (n, height, width, channels), the mean subtracted: those to be mixed, and behind them any
+                more that are partners.
             labels: float32 (n, classes), each row sums to 1.
             seed, epoch: of the run.
-            batch: number of the batch in its epoch, from 0.
             samples: integers (n,), the indices of the images in the data set.
+            mix: what `draw` gave.
         """
         if self.cutout:
             self._erase(images, randomness.uniforms(seed, epoch, samples, 2, _PATCHES))
         if self.label_smoothing:
             labels = labels * np.float32(1.0 - self.label_smoothing)
             labels += np.float32(self.label_smoothing / labels.shape[1])
-        if not (self.mixup or self.cutmix):
+        if mix is None:
             return images, labels
-        rng = randomness.generator(seed, epoch, batch)
-        others = rng.permutation(len(images))
-        pastes = self.cutmix > 0 and (not self.mixup or rng.random() < 0.5)
-        alpha = self.cutmix if pastes else self.mixup
-        share = rng.beta(alpha, alpha)
-        if pastes:
-            share = _paste(images, others, share, *rng.random(2))
+        lam, partners, own = mix.lam, mix.partners, slice(len(mix.partners))
+        if mix.point is None:
+            _blend(images[own], images, partners, lam)
         else:
-            _blend(images, others, share)
-        return images, labels * np.float32(share) + labels[others] * np.float32(1.0 - share)
+            lam = _paste(images[own], images, partners, lam, *mix.point)
+        return images[own], labels[own] * np.float32(lam) + labels[partners] * np.float32(1.0 - lam)
 
     def _erase(self, images: np.ndarray, uniforms: np.ndarray) -> None:
         tops, bottoms = _span(self.cutout, images.shape[1], uniforms[:, 0])
@@ -84,21 +105,36 @@ class Mixing:
             image[top:bottom, left:right] = 0.0
 
 
-def _blend(images: np.ndarray, others: np.ndarray, share: float) -> None:
-    """Leave `share` of each of `images`, and add of the one at its place in `others` the rest, in place."""
-    rest = images.take(others, axis=0, out=memory.empty(images.shape, images.dtype), mode="clip")
-    rest *= np.float32(1.0 - share)
-    images *= np.float32(share)
+@dataclass(frozen=True)
+class Mix:
+    """How the images of one batch are mixed.
+
+    Args:
+        partners: integers (n,), the position of each image's partner.
+        lam: the share of an image that stays, 0 to 1.
+        point: (y, x), fractions of the height and width, around which CutMix pastes a box; None for Mixup.
+    """
+
+    partners: np.ndarray
+    lam: float
+    point: tuple[float, float] | None
+
+
+def _blend(images: np.ndarray, batch: np.ndarray, partners: np.ndarray, lam: float) -> None:
+    """Leave `lam` of each of `images`, and add the rest of its partner in `batch`, in place."""
+    rest = batch.take(partners, axis=0, out=memory.empty(images.shape, images.dtype), mode="clip")
+    rest *= np.float32(1.0 - lam)
+    images *= np.float32(lam)
     images += rest
 
 
-def _paste(images: np.ndarray, others: np.ndarray, share: float, y: float, x: float) -> float:
-    """Paste a box of 1 - `share` of the area around (y, x), fractions, in place; return the share that is left."""
+def _paste(images: np.ndarray, batch: np.ndarray, partners: np.ndarray, lam: float, y: float, x: float) -> float:
+    """Paste a box of 1 - `lam` of the area around (y, x), fractions, out of `batch`; return the share that is left."""
     height, width = images.shape[1:3]
-    side = np.sqrt(1.0 - share)
+    side = np.sqrt(1.0 - lam)
     top, bottom = _span(int(height * side), height, y)
     left, right = _span(int(width * side), width, x)
-    images[:, top:bottom, left:right] = images[others, top:bottom, left:right]
+    images[:, top:bottom, left:right] = batch[partners, top:bottom, left:right]
     return 1.0 - (bottom - top) * (right - left) / (height * width)
 
 

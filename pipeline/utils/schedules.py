@@ -39,10 +39,13 @@ DECAYS = {"poly": PolynomialDecay, "cosine": CosineDecay}
 
 
 def decay_after_warmup(schedule: str, epochs: int, warmup_epochs: int) -> Callable[[int], float]:
-    """The share of the learning rate that `schedule`, a key of `DECAYS`, leaves after so many completed epochs.
+    """The share of the learning rate that is left after so many completed epochs.
 
     It is 1 in the first `warmup_epochs` of all `epochs`, within which the optimizer itself raises the rate step by step
-    (see `pipeline.nn.optimizer`), and falls over the rest, if there is any.
+    (see `pipeline.nn.optimizer`), and falls by `schedule`, a key of `DECAYS`, over the rest, if there is any. With
+    "constant" it stays 1.
     """
+    if schedule == "constant":
+        return lambda epoch: 1.0
     decay = DECAYS[schedule](1.0, max(epochs - warmup_epochs, 1))
     return lambda epoch: decay(max(epoch - warmup_epochs, 0))

@@ -12,10 +12,10 @@ STEM_KERNELS = {"cifar10": 3, "tiny_imagenet": 5, "imagenet": 7}
 
 # Far beyond any network that this project trains; a file from a stranger can't ask for more.
 LARGEST = {"height": 4096, "width": 4096, "depth": 64, "classes": 1_000_000, "stages": 1000, "filters": 1 << 16}
-MOST_STAGES = 16
+MAX_STAGES = 16
 # Keras walks along a network by recursion, ten calls a module, of which Python allows a thousand.
-MOST_MODULES = 90
-MOST_WEIGHTS = 1 << 28
+MAX_MODULES = 90
+MAX_WEIGHTS = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ def check_arguments(
             or not all(_is_count(value, largest) for value in values)
         ):
             raise InputError(f"{name} is {values!a:.100}; expected whole numbers from 1 to {largest}")
-    if len(stages) > MOST_STAGES or sum(stages) > MOST_MODULES:
-        raise InputError(f"stages is {tuple(stages)}; expected at most {MOST_STAGES} and {MOST_MODULES} modules in all")
+    if len(stages) > MAX_STAGES or sum(stages) > MAX_MODULES:
+        raise InputError(f"stages is {tuple(stages)}; expected at most {MAX_STAGES} and {MAX_MODULES} modules in all")
     if len(filters) != len(stages) + 1:
         raise InputError(
             f"filters has {len(filters)} entries and stages {len(stages)}; expected one for the stem and one a stage, "
@@ -73,8 +73,8 @@ def check_arguments(
         for layer in layers(depth=depth, classes=classes, stages=stages, filters=filters, dataset=dataset)
         for shape in layer.weights.values()
     )
-    if weights > MOST_WEIGHTS:
-        raise InputError(f"filters is {tuple(filters)}: {weights:,} weights in all; expected at most {MOST_WEIGHTS:,}")
+    if weights > MAX_WEIGHTS:
+        raise InputError(f"filters is {tuple(filters)}: {weights:,} weights in all; expected at most {MAX_WEIGHTS:,}")
     if not (_is_number(reg) and 0 <= reg < math.inf):
         raise InputError(f"reg is {reg!a:.100}; expected a number of at least 0")
     if not (_is_number(bn_eps) and 0 < bn_eps < math.inf):

@@ -12,8 +12,8 @@ JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 
 # What no photograph has more of: scans of a progressive JPEG; bytes of text, profiles and the like in a PNG, which
 # decoders unpack.
-_MOST_SCANS = 64
-_MOST_TEXT = 1 << 20
+_MAX_SCANS = 64
+_MAX_TEXT = 1 << 20
 
 # A marker in the coded data of a scan: there 0xFF stands for itself before 0, and restart markers belong to it.
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
@@ -95,7 +95,7 @@ def _read_jpeg(content: bytes) -> Header:
             size = width, height
         elif marker == _START_OF_SCAN:
             scans += 1
-            if size is None or scans > _MOST_SCANS:
+            if size is None or scans > _MAX_SCANS:
                 raise ValueError("has scans without a frame" if size is None else "has too many scans")
         elif marker == _APP0 and content.startswith(_JFIF, place + 2) and content[place + 7] != 1:
             # libjpeg warns of any other version of JFIF, and after it of nothing more.
@@ -122,5 +122,5 @@ def _read_png(content: bytes) -> Header:
             return Header(width, height, b"".join(kept))
         if kind not in _PIXEL_CHUNKS:
             beside += length
-            if beside > _MOST_TEXT:
+            if beside > _MAX_TEXT:
                 raise ValueError("holds more beside its pixels than it should")

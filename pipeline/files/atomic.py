@@ -30,8 +30,9 @@ class WriteError(OSError):
 def write_atomically(path: Path, *parts: bytes) -> None:
     """Put `parts`, one after the other, into the file `path` so that no reader ever sees a part of them there.
 
-    They are written under a name that ends in `.tmp` beside `path`, flushed to the disk, read back and compared;
-    then renamed, and the folder is flushed too. Whatever fails before the rename leaves the old `path` as it was.
+    They are written under a name that ends in `.tmp` beside `path`, flushed to the disk, read back from there and
+    compared; then renamed, and the folder is flushed too. Whatever fails before the rename leaves the old `path` as it
+    was.
 
     The folder of `path` is made where it is missing.
 
@@ -46,6 +47,8 @@ def write_atomically(path: Path, *parts: bytes) -> None:
                 file.writelines(parts)
                 file.flush()
                 _flush(file.fileno())
+                if hasattr(os, "posix_fadvise"):  # so that it is not the system's cache that is compared
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             if temporary.read_bytes() != b"".join(parts):
                 raise OSError("it reads back other than it was written")
             os.replace(temporary, path)
@@ -107,12 +110,11 @@ def check_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Create the folder `path` where it is missing; `InputError` if it can't be, or can't be written to."""
-    check_folder(path)
+    """Create the folder `path` where it is missing; `InputError` if it can't be."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"can't make folder {path}: {error.strerror}") from error
+        raise InputError(f"can't make folder {path}: {error.strerror}; name another place") from error
 
 
 def move_aside(paths: list[Path]) -> list[Path]:

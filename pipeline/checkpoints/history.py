@@ -6,26 +6,29 @@ A history is a plain dictionary, the same in memory, in the JSON file and in a c
     ema_val_loss, ema_val_accuracy                          the same of the averaged weights, if the run keeps them
     run                                                     what the run is
         script, arguments          the command, and the values it was resolved to
-        data                       SHA-256 of the data set
+        dataset, data              name of the data set, and its SHA-256; format 1 has no name
         learning_rate_changes      [epoch, batch, value], made by hand after so many epochs and batches
         classes, steps             names of the classes, batches in an epoch
         versions, device           what it ran on
 """
 
+import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-from pipeline import flags
 from pipeline.errors import InputError
-from pipeline.io.atomic import write_atomically
-from pipeline.io.strictjson import is_count, is_number, read_json
+from pipeline.files.atomic import write_atomically
+from pipeline.files.strictjson import is_count, is_number, read_json
 
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 _AVERAGED = ("ema_val_loss", "ema_val_accuracy")
 
 _LARGEST = 1e30
+_MAX_TEXT = 4096
+# What names a run beside its arguments.
+_NAMED = {"script", "data"}
 
 
 def curves(run: dict) -> tuple[str, ...]:
@@ -72,51 +75,69 @@ def append_epoch(history: dict, logs: dict[str, float], learning_rate: float) ->
 def diverged(where: str) -> InputError:
     """What is raised where the loss is not finite."""
     return InputError(
-        f"{where}: the run has diverged; start again, or go on from an earlier checkpoint, with a smaller --lr"
+        f"{where}: the run has diverged; start again, or go on from an earlier checkpoint, with a smaller `lr`"
     )
 
 
-def is_start_of(earlier: dict, later: dict, batch: int = 0) -> bool:
+def is_start_of(earlier: dict, later: dict, batch: int = 0, changeable: Collection[str] = ()) -> bool:
     """Whether `later` goes on from `earlier`, which was left `batch` batches after its last epoch.
 
-    Both are of one run: the same script, data and arguments but for those that may change on the way, the same rates
-    up to there, and the same numbers in each epoch that `earlier` has. If it has any, what one of them doesn't say is
-    not compared.
+    Both are of one run: the same script, data and arguments but for those that are `changeable` on the way, the same
+    rates up to there, and the same numbers in each epoch that `earlier` has. If it has any, what it doesn't say of its
+    run is not compared.
     """
-    shared = curves(later["run"])
-    return (
-        shared == curves(earlier["run"])
-        and all(earlier[curve] == later[curve][: len(earlier[curve])] for curve in shared)
-        and _identity(earlier, later) == _identity(later, earlier)
-        and _has_same_rates(earlier, later, batch)
-    )
+    if epochs_of(earlier):
+        run = earlier["run"]
+        told = {"arguments": later["run"].get("arguments", {}) | run.get("arguments", {})}
+        earlier = earlier | {"run": {name: later["run"][name] for name in _NAMED & later["run"].keys()} | run | told}
+    return lineage(earlier, changeable) in lineages(later, epochs_of(earlier), batch, changeable)
 
 
-def _identity(history: dict, other: dict) -> dict:
-    """What tells the run of `history` from others, as far as `other` tells it too if both have epochs to compare."""
+def lineage(history: dict, changeable: Collection[str] = ()) -> bytes:
+    """A digest (32 bytes) of what a run is and how it came to where it stands, as `is_start_of` compares it.
 
-    def told(run: dict) -> dict:
-        arguments = run.get("arguments", {})
-        fixed = {name: arguments[name] for name in arguments.keys() - flags.changeable(arguments)}
-        values = {name: flags.saved_value(name, value) for name, value in fixed.items()}
-        return values | {name: run[name] for name in ("script", "data") if name in run}
-
-    ours, theirs = told(history["run"]), told(other["run"])
-    if min(epochs_of(history), epochs_of(other)) == 0:
-        return ours
-    return {name: value for name, value in ours.items() if name in theirs}
+    A checkpoint's seal holds it, so that its run is known without reading it all.
+    """
+    run = history["run"]
+    # A rate that has trained an epoch is on its curve.
+    rate = None if epochs_of(history) else run.get("arguments", {}).get("lr")
+    return _lineage(history, epochs_of(history), run.get("learning_rate_changes", []), rate, changeable)
 
 
-def _has_same_rates(earlier: dict, later: dict, batch: int) -> bool:
-    ours, theirs = (history["run"].get("learning_rate_changes", []) for history in (earlier, later))
-    added = theirs[len(ours) :]
-    if theirs[: len(ours)] != ours:
-        return False
-    if not added:
-        rates = {history["run"].get("arguments", {}).get("lr") for history in (earlier, later)}
-        return len(rates - {None}) < 2
-    # Before the end of the first epoch no curve says at which rate `later` began.
-    return epochs_of(earlier) > 0 and added[0][:2] >= [epochs_of(earlier), batch]
+def lineages(history: dict, epochs: int, batch: int, changeable: Collection[str] = ()) -> set[bytes]:
+    """What `lineage` may have been after `epochs` and `batch` on the way to `history`; nothing if it isn't there yet.
+
+    There may be more than one: where the learning rate was changed just then, that is before or after.
+    """
+    run = history["run"]
+    changes = run.get("learning_rate_changes", [])
+    before = [change for change in changes if change[:2] < [epochs, batch]]
+    after = [change for change in changes if change[:2] > [epochs, batch]]
+    found = set()
+    for end in range(len(before), len(changes) - len(after) + 1):
+        # Before the end of the first epoch no curve says at which rate the run began.
+        if epochs <= epochs_of(history) and (epochs or end == len(changes)):
+            rate = None if epochs else run.get("arguments", {}).get("lr")
+            found.add(_lineage(history, epochs, changes[:end], rate, changeable))
+    return found
+
+
+def _lineage(history: dict, epochs: int, changes: list, rate: float | None, changeable: Collection[str]) -> bytes:
+    run = history["run"]
+    told = {name: run[name] for name in _NAMED & run.keys()}
+    fixed = {name: value for name, value in run.get("arguments", {}).items() if name not in {*changeable, "lr"}}
+    numbers = {curve: history[curve][:epochs] for curve in curves(run)}
+    text = json.dumps(_as_floats([told, fixed, numbers, changes, rate]), sort_keys=True)
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _as_floats(value: object) -> object:
+    """`value` with each whole number as the decimal that may stand for it elsewhere."""
+    if isinstance(value, dict):
+        return {key: _as_floats(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_floats(inner) for inner in value]
+    return float(value) if is_number(value) else value
 
 
 def write_history(path: Path, history: dict) -> None:
@@ -170,11 +191,16 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and value.isprintable()
 
 
-def _are_flags(value: object) -> bool:
-    if not isinstance(value, dict):
-        return False
-    flags.check_saved(value)
-    return True
+def are_values(value: object) -> bool:
+    """Whether `value` is a dictionary of names with what an argument may be: nothing, numbers, or a short text."""
+    return isinstance(value, dict) and all(
+        name.isidentifier() and all(map(_is_value, inner if isinstance(inner, (list, tuple)) else [inner]))
+        for name, inner in value.items()
+    )
+
+
+def _is_value(value: object) -> bool:
+    return value is None or isinstance(value, (bool, int, float)) or (_is_text(value) and len(value) <= _MAX_TEXT)
 
 
 def _is_change(value: object) -> bool:
@@ -191,8 +217,9 @@ def _is_change(value: object) -> bool:
 # The parts of a history's run, and what each may be.
 _RUN: dict[str, Callable[[object], bool]] = {
     "script": lambda value: isinstance(value, str) and re.fullmatch(r"\w+", value, re.ASCII) is not None,
+    "dataset": lambda value: isinstance(value, str) and re.fullmatch(r"\w+", value, re.ASCII) is not None,
     "data": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None,
-    "arguments": _are_flags,
+    "arguments": are_values,
     "learning_rate_changes": _all(list, _is_change),
     "classes": _all(list, _is_text),
     "steps": lambda value: is_count(value) and value > 0,

@@ -5,6 +5,8 @@ words.txt                                  WordNet id, tab, what people call it,
 train/<WordNet id>/images/*.JPEG           500 a class
 val/images/*.JPEG, val/val_annotations.txt 50 a class; file name, tab, WordNet id, tab, a box
 test/images/*.JPEG                         without labels
+
+And the mean colour of its training images, which the build keeps beside the HDF5 files.
 """
 
 import json
@@ -14,24 +16,18 @@ import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 from pipeline.errors import InputError
+from pipeline.files.atomic import make_folder, write_atomically
+from pipeline.files.regular import read_regular
+from pipeline.files.strictjson import is_number, read_json
 from pipeline.io import archives
-from pipeline.io.atomic import make_folder, write_atomically
-from pipeline.io.files import read_regular
 from pipeline.io.images import list_images
-from pipeline.io.strictjson import is_number, read_json
-
-if TYPE_CHECKING:  # The build of the data set needs neither, nor Keras.
-    from pipeline.io.hdf5datasetgenerator import HDF5DatasetGenerator
-    from pipeline.recipe import Recipe
 
 CHANNELS = ("R", "G", "B")
 
-_MOST_TABLE = 1 << 23  # bytes; the largest, words.txt, has 2.6 million
-_MOST_CLASSES = 1 << 16
+_MAX_TABLE = 1 << 23  # bytes; the largest, words.txt, has 2.6 million
+_MAX_CLASSES = 1 << 16
 _TOP = "tiny-imagenet-200"
 MEMBERS = re.compile(
     _TOP + r"/(wnids\.txt|words\.txt|val/val_annotations\.txt|(val|test)/images/(val|test)_\d+\.JPEG"
@@ -48,7 +44,7 @@ def download(root: Path, *, url: str, md5: str, size: int, advance: Callable[[in
         InputError: `root` exists, or the archive can't be had or isn't what is expected.
     """
     if root.exists():
-        raise InputError(f"{root} exists already; leave --download out, or name another folder with --data")
+        raise InputError(f"{root} exists already; name another folder")
     make_folder(root.parent)
     with tempfile.TemporaryDirectory(prefix=f"{root.name}.", suffix=".tmp", dir=root.parent) as staging:
         archive = Path(staging) / "archive.zip"
@@ -61,7 +57,7 @@ def check_outputs(outputs: Sequence[Path], overwrite: bool) -> None:
     """Raise `InputError` if one of `outputs` exists, unless it may be overwritten."""
     for path in outputs:
         if path.exists() and not overwrite:
-            raise InputError(f"{path} exists already; --overwrite replaces what an earlier build wrote")
+            raise InputError(f"{path} exists already; `overwrite` replaces what an earlier build wrote")
 
 
 def read_wordnet_ids(path: Path) -> tuple[str, ...]:
@@ -76,8 +72,8 @@ def read_wordnet_ids(path: Path) -> tuple[str, ...]:
             raise InputError(f"{path}, line {number}: {wordnet_id!a} is no WordNet id")
     if len(set(ids)) < len(ids):
         raise InputError(f"{path} names a class twice")
-    if len(ids) > _MOST_CLASSES:
-        raise InputError(f"{path} names {len(ids):,} classes; expected at most {_MOST_CLASSES:,}")
+    if len(ids) > _MAX_CLASSES:
+        raise InputError(f"{path} names {len(ids):,} classes; expected at most {_MAX_CLASSES:,}")
     if not ids:
         raise InputError(f"{path} is empty; expected the WordNet ids of the classes, one a line")
     if len(ids) < 2:
@@ -174,73 +170,9 @@ def read_mean(path: Path) -> dict[str, float]:
     return mean
 
 
-def tiny_imagenet_batches(
-    train: Path, val: Path, mean: Path, recipe: "Recipe", *, limit: int | None, holdout: int | None, **options
-) -> tuple["HDF5DatasetGenerator", "HDF5DatasetGenerator"]:
-    """The training batches, varied as `recipe` says, and the validation batches of what the build wrote.
-
-    Args:
-        train, val, mean: the files `train.hdf5`, `val.hdf5` and `mean.json`, which is subtracted: the means of all of
-            `train.hdf5`, three numbers, also where a part of it is held out.
-        limit: take this many images of each, a fixed choice; all if None, and of those held out.
-        holdout: validate on so many images of `train`, a fixed choice, which are not trained on, instead of on `val`.
-        options: batch_size, seed and workers (see `Batches`).
-
-    Raises:
-        InputError: the data set isn't built, or a file is damaged.
-    """
-    varied = {"aug": recipe.augmentation(), "mixing": recipe.mixing(), "training": True}
-    train_batches = mean_batches(train, mean, limit=limit, holdout=holdout, **varied, **options)
-    if holdout is None:
-        val_batches = mean_batches(val, mean, limit=limit, **options)
-    else:
-        val_batches = mean_batches(train, mean, limit=holdout, **options)
-    names = [(batches.label_names, batches.class_names) for batches in (train_batches, val_batches)]
-    if names[0] != names[1]:
-        raise InputError(f"{train} and {val} hold other classes; build the data set again")
-    return train_batches, val_batches
-
-
-def tiny_imagenet_split(
-    places: SimpleNamespace, split: str, *, limit: int | None, holdout: int | None, digest: str | None, **options
-) -> "HDF5DatasetGenerator":
-    """What a network is scored on that was trained with `limit` and `holdout`.
-
-    Args:
-        places: the paths `train_hdf5`, `val_hdf5`, `test_hdf5` and `mean` of what the build wrote.
-        split: "test" for every test image, "val" for those that training validated on.
-        digest: of what it was trained on (see `data_digest`), by which a choice of images is known to be the same.
-        options: batch_size and workers (see `Batches`).
-
-    Raises:
-        InputError: the data set isn't built, a file is damaged, or other images would be chosen.
-    """
-    from pipeline.io.batches import check_choice
-
-    if split == "test":
-        return mean_batches(places.test_hdf5, places.mean, **options)
-    if holdout is None:
-        val = mean_batches(places.val_hdf5, places.mean, limit=limit, **options)
-    else:
-        val = mean_batches(places.train_hdf5, places.mean, limit=holdout, **options)
-    if limit is not None or holdout is not None:
-        check_choice(mean_batches(places.train_hdf5, places.mean, **options), val, digest)
-    return val
-
-
-def mean_batches(path: Path, mean: Path, **options) -> "HDF5DatasetGenerator":
-    """Batches of the HDF5 file `path`, less the mean in the file `mean`; see `HDF5DatasetGenerator` for `options`."""
-    from pipeline.io.hdf5datasetgenerator import HDF5DatasetGenerator
-    from pipeline.preprocessing import MeanPreprocessor
-
-    channels = read_mean(mean)
-    preprocessor = MeanPreprocessor(channels["R"], channels["G"], channels["B"])
-    return HDF5DatasetGenerator(path, preprocessors=[preprocessor], **options)
-
-
 def _lines(path: Path) -> list[str]:
     try:
-        return _one_form(read_regular(path, _MOST_TABLE).decode("utf-8-sig")).splitlines()
+        return _one_form(read_regular(path, _MAX_TABLE).decode("utf-8-sig")).splitlines()
     except OSError as error:
         raise InputError(f"can't read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -1,7 +1,8 @@
 """Checkpoints: one HDF5 file that stock Keras opens and that an exact resume needs nothing beside.
 
-    bytes 0-511      the seal (see `pipeline.io.sealed`), so that damage shows before any HDF5 code touches the file;
-                     its two numbers are epoch and batch, so that the newest of many is found without reading all
+    bytes 0-511      the seal (see `pipeline.files.sealed`), so that damage shows before any HDF5 code touches the file;
+                     its two numbers are epoch and batch, its mark says whose it is (see `lineage`), so that of many
+                     files the newest, and those of a run, are found without reading all
     /                attributes backend, keras_version, model_config as Keras writes them, stock layers only
     /model_weights   as Keras lays them out; the averaged weights if the run keeps them, which are those to evaluate
     /run/raw         only then: the weights that training goes on with, by their paths, as conv1/kernel
@@ -13,7 +14,7 @@
 no Keras configuration: which arrays there must be, of which shape, follows from the arguments of `ResNet.build`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +22,9 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from pipeline import flags
+from pipeline.checkpoints.history import are_values, check_history, epochs_of, is_averaged, is_start_of, lineages
 from pipeline.errors import InputError
-from pipeline.io.hdf5 import (
+from pipeline.files.hdf5 import (
     check_attributes,
     check_disjoint,
     check_members,
@@ -31,9 +32,8 @@ from pipeline.io.hdf5 import (
     group_of,
     variable_text_attribute,
 )
-from pipeline.io.history import check_history, epochs_of, is_averaged
-from pipeline.io.sealed import BLOCK, Kind, blocks, open_sealed, read_seal
-from pipeline.io.strictjson import MOST_BYTES, is_count, parse_json
+from pipeline.files.sealed import BLOCK, Kind, blocks, open_sealed, read_seal
+from pipeline.files.strictjson import MAX_BYTES, is_count, parse_json
 from pipeline.nn.conv.layout import Layer, check_arguments, layers
 
 if TYPE_CHECKING:  # Checking a file needs no Keras.
@@ -41,10 +41,13 @@ if TYPE_CHECKING:  # Checking a file needs no Keras.
 
 CHECKPOINT = Kind(b"ResNet run 1\n", "checkpoint", "take an earlier one")
 
+PRECISIONS = ("float32", "mixed_bfloat16")
+"""Keras dtype policies that a run may compute in."""
+
 # Total and count of the loss, and of the accuracy.
 _METRICS = ("0", "1", "2", "3")
 # State, configuration, and what HDF5 needs of its own for each array.
-_MOST_BESIDE = 3 * MOST_BYTES
+_MAX_BESIDE = 3 * MAX_BYTES
 _STEP_COUNTERS = ("i4", "i8", "u4", "u8")
 # What a network's Keras configuration is made of, beside its layers: classes and where Keras would import them from.
 _CONFIG_CLASSES = {"DTypePolicy", "Functional", "GlorotUniform", "L2", "Ones", "Zeros", "__keras_tensor__"}
@@ -58,8 +61,8 @@ class Checkpoint:
     """What a checkpoint says of its run; `restore` brings its arrays back.
 
     `epoch` counts completed epochs, `batch` completed batches of the epoch under way. `network` holds the arguments
-    of `ResNet.build`, `history` the run so far (see `pipeline.io.history`), `options` how the process that wrote it
-    went about it (see `pipeline.arguments`), `arrays` the file's arrays by their names, if they were asked for.
+    of `ResNet.build`, `history` the run so far (see `pipeline.checkpoints.history`), `options` how the process that
+    wrote it went about it, `arrays` the file's arrays by their names, if they were asked for.
     """
 
     path: Path
@@ -91,7 +94,12 @@ class Checkpoint:
     @property
     def precision(self) -> str:
         """What a step of the run computes in, a Keras dtype policy."""
-        return self.history["run"].get("arguments", {}).get("precision", "float32")
+        precision = self.history["run"].get("arguments", {}).get("precision", "float32")
+        if precision not in PRECISIONS:
+            raise InputError(
+                f"checkpoint {self.path} has the precision {precision!a:.100}; expected one of {PRECISIONS}"
+            )
+        return precision
 
     def build_model(self) -> "keras.Model":
         """The network with its weights, averaged if the run averages them, uncompiled, for evaluation.
@@ -173,11 +181,13 @@ def metrics_by_name(model: "keras.Model") -> "dict[str, keras.Variable]":
     return {f"run/metrics/{number}": variable for number, variable in enumerate(model.metrics_variables)}
 
 
-def read_checkpoint(path: Path, *, arrays: bool = True) -> Checkpoint:
+def read_checkpoint(path: Path, *, arrays: bool = True, check: Callable[[Mapping], None] | None = None) -> Checkpoint:
     """The checkpoint in the file `path`, its digest checked first. A name that ends in `.hdf` finds `.hdf5`.
 
     Args:
         arrays: take the arrays into memory; without them the checkpoint can't be restored.
+        check: called with the arguments and with the options in the file, raises `InputError` for those that it doesn't
+            take; their form is checked at any rate.
 
     Raises:
         InputError: the file is missing, is no checkpoint of this project, is damaged, or holds anything that a
@@ -187,10 +197,10 @@ def read_checkpoint(path: Path, *, arrays: bool = True) -> Checkpoint:
         path = path.with_suffix(".hdf5")
     with open_sealed(path, CHECKPOINT) as (file, source, seal):
         try:
-            state = _read_state(file)
+            state = _read_state(file, check)
             network = list(layers(**state["network"]))
             stored = dict(_check_arrays(file, network, state["batch"], is_averaged(state["history"]["run"])))
-            if seal.length > sum(array.nbytes for array in stored.values()) + _MOST_BESIDE:
+            if seal.length > sum(array.nbytes for array in stored.values()) + _MAX_BESIDE:
                 raise InputError(f"it has {seal.length:,} bytes, far more than its arrays")
             check_disjoint(stored.values())
             _check_attributes(file, network)
@@ -202,23 +212,43 @@ def read_checkpoint(path: Path, *, arrays: bool = True) -> Checkpoint:
         return Checkpoint(path, **state, arrays={name: stored[name][()] for name in stored} if arrays else {})
 
 
+def is_checkpoint_of(path: Path, history: dict, changeable: Collection[str] = ()) -> bool:
+    """Whether the file `path` is a checkpoint on the way to `history` (see `is_start_of`).
+
+    Its seal says so; only one from before seals did is read.
+    """
+    seal = read_seal(path, CHECKPOINT)
+    if seal is not None and any(seal.mark):
+        return seal.mark in lineages(history, *seal.numbers, changeable)
+    try:
+        checkpoint = read_checkpoint(path, arrays=False)
+    except InputError:
+        return False
+    return is_start_of(checkpoint.history, history, checkpoint.batch, changeable)
+
+
 def progress_in(path: Path) -> tuple[int, int] | None:
     """The completed epochs and batches that the first bytes of a checkpoint tell of; None if it is none."""
     seal = read_seal(path, CHECKPOINT)
     return seal and seal.numbers
 
 
-def _read_state(file: h5py.File) -> dict:
+def _read_state(file: h5py.File, check: Callable[[Mapping], None] | None) -> dict:
     """The state in /run/state, each part checked."""
     stored = dataset_of(group_of(file, "run"), "state", ["u1"], (None,))
-    if stored.size > MOST_BYTES:
-        raise InputError(f"its state has {stored.size:,} bytes; expected at most {MOST_BYTES:,}")
+    if stored.size > MAX_BYTES:
+        raise InputError(f"its state has {stored.size:,} bytes; expected at most {MAX_BYTES:,}")
     state = parse_json(stored[()].tobytes())
     if not isinstance(state, dict) or state.keys() != {"epoch", "batch", "network", "history", "options"}:
         raise InputError("its state is not that of a run")
     if not isinstance(state["network"], dict) or not isinstance(state["options"], dict):
         raise InputError("its state is not that of a run")
-    flags.check_saved(state["options"])
+    run = isinstance(state["history"], dict) and state["history"].get("run")
+    for values in (state["options"], run.get("arguments", {}) if isinstance(run, dict) else {}):
+        if check is not None and isinstance(values, dict):
+            check(values)
+    if not are_values(state["options"]):
+        raise InputError("its options are not such as a run has")
     if not state["network"]:
         raise InputError("ResNet.build did not make its network; stock Keras opens it")
     try:
@@ -280,7 +310,7 @@ def _check_attributes(file: h5py.File, network: Sequence[Layer]) -> None:
 
 def _check_config(file: h5py.File, content: Iterable[bytes], network: Sequence[Layer]) -> None:
     """Check that the configuration that stock Keras would build from is the network's, and names nothing else."""
-    config = parse_json(variable_text_attribute(file, content, "model_config", MOST_BYTES).encode())
+    config = parse_json(variable_text_attribute(file, content, "model_config", MAX_BYTES).encode())
     try:
         found = [(layer["name"], layer["class_name"]) for layer in config["config"]["layers"]]
     except (KeyError, TypeError) as error:

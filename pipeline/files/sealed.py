@@ -4,6 +4,7 @@
     bytes 16-23   length of all that follows the block, as every number here unsigned and little-endian
     bytes 24-55   SHA-256 of that
     bytes 56-71   two numbers, whose meaning is the kind's own
+    bytes 72-103  a mark, whose meaning is the kind's own too; zeros in files from before there was one
     to byte 511   zeros
 
 HDF5 leaves such a block, its user block, to the user, and finds what is its own behind it.
@@ -21,10 +22,10 @@ from typing import BinaryIO
 import h5py
 
 from pipeline.errors import InputError
-from pipeline.io.files import open_regular
+from pipeline.files.regular import open_regular
 
 BLOCK = 512
-_SEAL = struct.Struct("<16sQ32sQQ")
+_SEAL = struct.Struct("<16sQ32sQQ32s")
 _READ = 1 << 20
 
 
@@ -36,10 +37,11 @@ class Seal:
     length: int
     digest: bytes
     numbers: tuple[int, int] = (0, 0)
+    mark: bytes = bytes(32)
 
     def pack(self) -> bytes:
         """The block, `BLOCK` bytes."""
-        return _SEAL.pack(self.magic, self.length, self.digest, *self.numbers).ljust(BLOCK, b"\0")
+        return _SEAL.pack(self.magic, self.length, self.digest, *self.numbers, self.mark).ljust(BLOCK, b"\0")
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,6 @@ def blocks(descriptor: int, start: int, end: int) -> Iterator[bytes]:
 def _unpack(block: bytes, kind: Kind) -> Seal | None:
     if len(block) < BLOCK or not block.startswith(kind.magic):
         return None
-    _, length, digest, *numbers = _SEAL.unpack_from(block)
-    seal = Seal(kind.magic, length, digest, tuple(numbers))
+    _, length, digest, *numbers, mark = _SEAL.unpack_from(block)
+    seal = Seal(kind.magic, length, digest, tuple(numbers), mark)
     return seal if seal.pack() == block else None

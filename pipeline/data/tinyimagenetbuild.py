@@ -1,27 +1,40 @@
 """Tiny ImageNet's raw images into HDF5 files: the training set split in two, every image decoded once."""
 
+import logging
 import os
 import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 
-from pipeline import console
+from pipeline.data import tinyimagenetfiles
 from pipeline.errors import InputError
-from pipeline.io import atomic, tinyimagenet
+from pipeline.files import atomic
+from pipeline.files.lock import Lock
 from pipeline.io.hdf5datasetwriter import HDF5DatasetWriter
 from pipeline.io.imagereader import ImageReader
-from pipeline.io.lock import Lock
+
+_log = logging.getLogger(__name__)
+
+Progress = Callable[[str, float, str], AbstractContextManager[Callable[[float], None]]]
+"""Called with a description, a total and its unit; a context manager of what to call with each further amount."""
 
 
 def build(
-    places: SimpleNamespace, reader: ImageReader, *, test_images_per_class: int, seed: int, overwrite: bool
+    places: SimpleNamespace,
+    reader: ImageReader,
+    *,
+    test_images_per_class: int,
+    seed: int,
+    overwrite: bool,
+    progress: Progress,
 ) -> dict[str, float]:
     """Write the HDF5 files of the training, validation and test set, and the training set's mean; return the mean.
 
@@ -33,20 +46,21 @@ def build(
         reader: decodes the images.
         test_images_per_class: training images of each class that become the test set, chosen by `seed`; of a class that
             has no more than that, a tenth.
+        progress: shows how far each file is.
 
     Raises:
         InputError: a raw file is missing, damaged or contradicts another, or an output exists already.
     """
     outputs = (places.train_hdf5, places.val_hdf5, places.test_hdf5, places.mean)
-    wordnet_ids = tinyimagenet.read_wordnet_ids(places.wordnet_ids)
-    words = tinyimagenet.read_words(places.word_labels, wordnet_ids)
-    train_paths, train_ids = tinyimagenet.list_train(places.train_images, wordnet_ids)
-    val_paths, val_ids = tinyimagenet.list_val(places.val_images, places.val_mappings, wordnet_ids)
+    wordnet_ids = tinyimagenetfiles.read_wordnet_ids(places.wordnet_ids)
+    words = tinyimagenetfiles.read_words(places.word_labels, wordnet_ids)
+    train_paths, train_ids = tinyimagenetfiles.list_train(places.train_images, wordnet_ids)
+    val_paths, val_ids = tinyimagenetfiles.list_val(places.val_images, places.val_mappings, wordnet_ids)
     test_counts = _test_counts(Counter(train_ids), test_images_per_class, places.train_images)
     folder = places.mean.parent
     atomic.make_folder(folder)
     with Lock(folder):
-        tinyimagenet.check_outputs(outputs, overwrite)
+        tinyimagenetfiles.check_outputs(outputs, overwrite)
         for unfinished in folder.glob("build.*.tmp"):
             shutil.rmtree(unfinished)
         with tempfile.TemporaryDirectory(prefix="build.", suffix=".tmp", dir=folder) as name:
@@ -58,17 +72,18 @@ def build(
                 wordnet_ids, train_ids, val_ids, test_counts, seed
             )
             try:
-                _write_split(val_hdf5, val_images, reader.shape, val_labels, wordnet_ids, words)
+                classes = wordnet_ids, words, progress
+                _write_split(val_hdf5, val_images, reader.shape, val_labels, *classes)
                 images = reader.read([train_paths[row] for row in train_rows])
-                mean = _write_split(train_hdf5, images, reader.shape, train_labels[train_rows], wordnet_ids, words)
+                mean = _write_split(train_hdf5, images, reader.shape, train_labels[train_rows], *classes)
                 images = reader.read([train_paths[row] for row in test_rows])
-                _write_split(test_hdf5, images, reader.shape, train_labels[test_rows], wordnet_ids, words)
+                _write_split(test_hdf5, images, reader.shape, train_labels[test_rows], *classes)
             except InputError:
                 # An image that can't be read: how many there are in all splits, so that all can be mended at once.
                 for _ in reader.read([*val_paths, *train_paths]):
                     pass
                 raise
-            tinyimagenet.write_mean(mean_json, mean)
+            tinyimagenetfiles.write_mean(mean_json, mean)
             # Whatever needs the data needs the mean: with it gone first and back last, no mixture counts as a build.
             places.mean.unlink(missing_ok=True)
             atomic.flush(folder)
@@ -88,7 +103,7 @@ def _test_counts(images: Counter[str], test_images_per_class: int, folder: Path)
             fewer[wordnet_id] = max(1, round(count / 10))
     if fewer:
         wordnet_id, count = min(fewer.items())
-        print(
+        _log.info(
             f"test images: {test_images_per_class} of each class, and a tenth of each of {len(fewer):,} that hold no "
             f"more than that, as {count} of the {images[wordnet_id]} of {wordnet_id}"
         )
@@ -124,6 +139,7 @@ def _write_split(
     labels: Sequence[int],
     wordnet_ids: Sequence[str],
     words: Sequence[str],
+    progress: Progress,
 ) -> dict[str, float]:
     """Write `images` of `shape`, as `ImageReader` yields them, and labels to the HDF5 file `path`; return the mean."""
     start, done = time.perf_counter(), 0
@@ -132,7 +148,7 @@ def _write_split(
     with (
         # The images come many at a time already.
         HDF5DatasetWriter((len(labels), height, width, 3), path, buffer_size=1) as writer,
-        console.progress(path.name, len(labels), "images") as advance,
+        progress(path.name, len(labels), "images") as advance,
     ):
         writer.store_class_labels(wordnet_ids, words)
         for decoded in images:
@@ -141,6 +157,6 @@ def _write_split(
             done += len(decoded)
             advance(len(decoded))
     seconds = time.perf_counter() - start
-    print(f"{path.name}: {done:,} images of {len(wordnet_ids)} classes in {seconds:.1f} s", flush=True)
+    _log.info(f"{path.name}: {done:,} images of {len(wordnet_ids)} classes in {seconds:.1f} s")
     blue, green, red = sums / (done * height * width)
     return {"R": red, "G": green, "B": blue}

@@ -25,11 +25,11 @@ def open_regular(path: str | PathLike) -> int:
     return descriptor
 
 
-def read_regular(path: str | PathLike, most: int) -> bytes:
+def read_regular(path: str | PathLike, max_bytes: int) -> bytes:
     """The content of the regular file `path`.
 
     Raises:
-        OSError: it can't be read, isn't a regular file, or has more than `most` bytes.
+        OSError: it can't be read, isn't a regular file, or has more than `max_bytes` bytes.
     """
     # By system calls: a Python file object takes a fifth as long as decoding a small image does.
     descriptor = open_regular(path)
@@ -38,12 +38,12 @@ def read_regular(path: str | PathLike, most: int) -> bytes:
         if len(content) == _FIRST:
             parts = [content]
             size = len(content)
-            while size <= most and (part := os.read(descriptor, _BLOCK)):
+            while size <= max_bytes and (part := os.read(descriptor, _BLOCK)):
                 parts.append(part)
                 size += len(part)
             content = b"".join(parts)
     finally:
         os.close(descriptor)
-    if len(content) > most:
-        raise OSError(errno.EFBIG, f"More than the {most:,} bytes that such a file has at most", str(path))
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"More than the {max_bytes:,} bytes that such a file has at most", str(path))
     return content

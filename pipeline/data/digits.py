@@ -3,10 +3,10 @@
 import cv2
 import numpy as np
 
-from pipeline.io.dataset import Dataset
+from pipeline.io.imageset import ArrayImages
 
 
-def load_digits() -> Dataset:
+def load_digits() -> dict[str, ArrayImages]:
     """The 1,797 digits that scikit-learn ships (Alpaydin and Kaynak, 1998), 8x8 pixels of 0 to 16, enlarged to 32x32x3.
 
     A fifth of each class is the test set, always the same.
@@ -21,4 +21,7 @@ def load_digits() -> Dataset:
     train_images, test_images, train_labels, test_labels = train_test_split(
         images, digits.target, test_size=0.2, stratify=digits.target, random_state=42
     )
-    return Dataset(train_images, train_labels, test_images, test_labels, tuple("0123456789"), mirrors=False)
+    return {
+        "train": ArrayImages(train_images, train_labels, "0123456789"),
+        "test": ArrayImages(test_images, test_labels, "0123456789"),
+    }

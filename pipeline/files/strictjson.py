@@ -4,26 +4,26 @@ import json
 import math
 from os import PathLike
 
-from pipeline.io.files import read_regular
+from pipeline.files.regular import read_regular
 
-MOST_BYTES = 1 << 24
-_MOST_VALUES = 1 << 19
-_MOST_DIGITS = 18  # what fits into 64 bits
+MAX_BYTES = 1 << 24
+_MAX_VALUES = 1 << 19
+_MAX_DIGITS = 18  # what fits into 64 bits
 
 
 def parse_json(content: bytes) -> object:
     """The value that `content` states.
 
     Raises:
-        ValueError: it is longer than `MOST_BYTES` or no JSON; a number is not finite or has more digits than 64 bits
+        ValueError: it is longer than `MAX_BYTES` or no JSON; a number is not finite or has more digits than 64 bits
             hold, or an object names a key twice.
     """
-    if len(content) > MOST_BYTES:
-        raise ValueError(f"it has {len(content):,} bytes; expected at most {MOST_BYTES:,}")
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"it has {len(content):,} bytes; expected at most {MAX_BYTES:,}")
     # Each value takes a hundred times its text in memory.
     values = sum(map(content.count, (b",", b"[", b"{")))
-    if values > _MOST_VALUES:
-        raise ValueError(f"it holds {values:,} values; expected at most {_MOST_VALUES:,}")
+    if values > _MAX_VALUES:
+        raise ValueError(f"it holds {values:,} values; expected at most {_MAX_VALUES:,}")
     try:
         return json.loads(
             content, parse_int=_integer, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_object
@@ -34,7 +34,7 @@ def parse_json(content: bytes) -> object:
 
 def read_json(path: str | PathLike) -> object:
     """The value that the file `path` states; `OSError` if it can't be read, `ValueError` as in `parse_json`."""
-    return parse_json(read_regular(path, MOST_BYTES))
+    return parse_json(read_regular(path, MAX_BYTES))
 
 
 def is_number(value: object) -> bool:
@@ -48,7 +48,7 @@ def is_count(value: object) -> bool:
 
 
 def _integer(text: str) -> int:
-    if len(text.lstrip("-")) > _MOST_DIGITS:
+    if len(text.lstrip("-")) > _MAX_DIGITS:
         raise ValueError(f"a number has {len(text)} digits")
     return int(text)
 

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.errors import InputError
 
 # Ten thousand labels and file names take a fifth of them.
-_MOST_OPERATIONS = 1 << 18
+_MAX_OPERATIONS = 1 << 18
 _DTYPES = {"u1": "u1", "|u1": "u1", "i4": "<i4", "i8": "<i8"}
 _MULTIARRAY, _NUMERIC = (
     ("numpy.core.multiarray", "numpy._core.multiarray"),
@@ -90,8 +90,8 @@ def _run(content: bytes) -> object:
         return taken
 
     for count, (operation, argument, _) in enumerate(pickletools.genops(content)):
-        if count > _MOST_OPERATIONS:
-            raise InputError(f"it takes more than {_MOST_OPERATIONS:,} operations")
+        if count > _MAX_OPERATIONS:
+            raise InputError(f"it takes more than {_MAX_OPERATIONS:,} operations")
         match operation.name:
             case "PROTO" | "FRAME":
                 pass

@@ -1,23 +1,17 @@
 """A command from its first moment to its last: signals, streams, errors, exit codes. Loads next to nothing."""
 
+import logging
 import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from io import TextIOWrapper
 from types import FrameType
 from typing import TextIO
 
 from pipeline.errors import InputError
-
-# What asks a process to end: Ctrl+C; a batch system, a shutdown or a power failure; a terminal that closes. Batch
-# systems warn by the signal that a job names, or before its time of computing is over (SIGXCPU).
-STOPS = tuple(
-    getattr(signal, name)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGPWR")
-    if hasattr(signal, name)
-)
+from pipeline.utils.signals import handle_stops, write_from_handler
+from pipeline.utils.text import printable
 
 
 def run(main: Callable[[], None], *, tidy: bool = False) -> None:
@@ -28,10 +22,13 @@ def run(main: Callable[[], None], *, tidy: bool = False) -> None:
     defect and keeps its traceback.
 
     Args:
-        tidy: on the first of `STOPS` remove what is half-written, and then end; without it, where there is nothing to
-            remove, end at once.
+        tidy: on the first signal that asks to end remove what is half-written, and then end; without it, where there is
+            nothing to remove, end at once.
     """
     _open_streams()
+    reports = logging.getLogger("pipeline")
+    reports.handlers = [Lines()]
+    reports.setLevel(logging.INFO)
     # A plot goes to a file: neither a window nor a notebook, which names itself to its children so, has a part in it.
     os.environ["MPLBACKEND"] = "agg"
     asked = []
@@ -66,11 +63,6 @@ def fail(message: str, code: int) -> int:
     return code
 
 
-def printable(text: str) -> str:
-    """`text` with whatever would steer a terminal, as a name from a file may, spelled out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def stopped_by(number: int) -> str:
     """What a process says at its end that signal `number` ends."""
     return f"stopped by {'Ctrl+C' if number == signal.SIGINT else signal.Signals(number).name}"
@@ -78,25 +70,16 @@ def stopped_by(number: int) -> str:
 
 def end_at_once(number: int, descriptor: int = 2) -> None:
     """End the process as signal `number` asks, and say so on `descriptor`; for where there is nothing to save."""
-    tell(f"\n{stopped_by(number)}\n", descriptor)
+    write_from_handler(f"\n{stopped_by(number)}\n", descriptor)
     os._exit(128 + number)
 
 
-def handle_stops(handler: Callable | signal.Handlers) -> dict[int, Callable | signal.Handlers]:
-    """Let `handler` answer `STOPS`, save those that the process was started to ignore; return what answered before.
+class Lines(logging.Handler):
+    """Prints what the library reports, a line each: to standard output, from warnings on to standard error."""
 
-    `nohup` ignores SIGHUP, and a shell script Ctrl+C for what it starts in the background.
-    """
-    return {number: signal.signal(number, handler) for number in STOPS if signal.getsignal(number) != signal.SIG_IGN}
-
-
-def tell(text: str, descriptor: int = 2) -> None:
-    """Print `text` from inside a signal handler: the signal may have come in the middle of a `print`.
-
-    Whoever read it may be gone by the same signal, which is no reason to lose anything else.
-    """
-    with suppress(OSError):
-        os.write(descriptor, text.encode())
+    def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        print(printable(record.getMessage()), file=stream, flush=True)
 
 
 class Stream:
@@ -131,7 +114,9 @@ def _call(main: Callable[[], None]) -> int:
     try:
         main()
     except InputError as error:
-        return fail(str(error), 2)
+        from pipeline.cli.arguments import with_flags
+
+        return fail(with_flags(str(error)), 2)
     except OSError as error:
         return fail(str(error), 1)
     except SystemExit as end:

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.errors import InputError
 
-MOST_TEXT = 1024
+MAX_TEXT = 1024
 """Bytes of a text, of those in a dataset."""
 
 
@@ -48,7 +48,7 @@ def dataset_of(
     """The dataset `name` of `group`, seen to lie whole in this file as one block, unread.
 
     Args:
-        dtypes: what its values may be; "S" stands for texts of any one length up to `MOST_TEXT` bytes.
+        dtypes: what its values may be; "S" stands for texts of any one length up to `MAX_TEXT` bytes.
         shape: None in it stands for any number of at least 1.
 
     Raises:
@@ -90,16 +90,16 @@ def check_disjoint(datasets: Iterable[h5py.Dataset]) -> None:
         end = offset + size
 
 
-def text_attribute(item: h5py.Group | h5py.Dataset, name: str, most: int) -> str:
-    """The attribute `name`, a text of a fixed length of at most `most` bytes; `InputError` for anything else."""
+def text_attribute(item: h5py.Group | h5py.Dataset, name: str, max_bytes: int) -> str:
+    """The attribute `name`, a text of a fixed length of at most `max_bytes` bytes; `InputError` for anything else."""
     attribute = _attribute(item, name)
-    if attribute.dtype.kind != "S" or attribute.dtype.itemsize > most:
-        raise InputError(f"the attribute {name} of {item.name} is no text of at most {most:,} bytes")
+    if attribute.dtype.kind != "S" or attribute.dtype.itemsize > max_bytes:
+        raise InputError(f"the attribute {name} of {item.name} is no text of at most {max_bytes:,} bytes")
     return item.attrs[name].decode()
 
 
-def variable_text_attribute(file: h5py.File, content: Iterable[bytes], name: str, most: int) -> str:
-    """The attribute `name` of the root group, a text of a length of its own, of at most `most` bytes.
+def variable_text_attribute(file: h5py.File, content: Iterable[bytes], name: str, max_bytes: int) -> str:
+    """The attribute `name` of the root group, a text of a length of its own, of at most `max_bytes` bytes.
 
     HDF5 allocates what such a text claims to be before it looks whether the file holds it. So the claim is looked up
     first, in the attribute's message (HDF5 File Format Specification, IV.A.2.m), which its name gives away.
@@ -119,8 +119,10 @@ def variable_text_attribute(file: h5py.File, content: Iterable[bytes], name: str
         version, _, *sizes = struct.unpack_from("<BBHHH", content, place - 8)
         value = place + sum(-(-size // 8) * 8 for size in sizes)
         (length,) = struct.unpack_from("<I", content, value)
-        if version != 1 or length > most:
-            raise InputError(f"the attribute {name} of {file.name} claims {length:,} bytes; expected at most {most:,}")
+        if version != 1 or length > max_bytes:
+            raise InputError(
+                f"the attribute {name} of {file.name} claims {length:,} bytes; expected at most {max_bytes:,}"
+            )
     return file.attrs[name]
 
 
@@ -151,7 +153,7 @@ def _member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
 
 def _is(actual: np.dtype, expected: np.dtype) -> bool:
     if expected == np.dtype("S"):
-        return actual.kind == "S" and 1 <= actual.itemsize <= MOST_TEXT
+        return actual.kind == "S" and 1 <= actual.itemsize <= MAX_TEXT
     return actual == expected
 
 

@@ -1,4 +1,4 @@
-"""Writing checkpoints (see `pipeline.io.checkpoint`)."""
+"""Writing checkpoints (see `pipeline.checkpoints.checkpoint`)."""
 
 import hashlib
 import json
@@ -9,9 +9,9 @@ import h5py
 import keras
 import numpy as np
 
-from pipeline.io.atomic import write_atomically
-from pipeline.io.checkpoint import CHECKPOINT, metrics_by_name, optimizer_by_name, raw_by_name, weights_by_name
-from pipeline.io.sealed import BLOCK, Seal
+from pipeline.checkpoints.checkpoint import CHECKPOINT, metrics_by_name, optimizer_by_name, raw_by_name, weights_by_name
+from pipeline.files.atomic import write_atomically
+from pipeline.files.sealed import BLOCK, Seal
 from pipeline.nn.average import MovingAverage
 from pipeline.nn.normalization import stock_config
 
@@ -32,11 +32,12 @@ def save_checkpoint(
     options: dict,
     metrics: Sequence[np.ndarray] = (),
     average: MovingAverage | None = None,
+    mark: bytes = bytes(32),
 ) -> None:
     """Write the state of a compiled `model` after `epoch` epochs and `batch` batches of the next, atomically.
 
     `metrics` is the `metric_state` of the model inside an epoch. With an `average`, the weights that Keras finds are
-    the averaged ones, and those that training goes on with stand beside.
+    the averaged ones, and those that training goes on with stand beside. `mark` is the `lineage` of the history.
 
     Raises:
         WriteError: the file could not be written whole; the one that was there is untouched.
@@ -58,7 +59,7 @@ def save_checkpoint(
             file[f"run/metrics/{number}"] = values
         file.flush()
         content = file.id.get_file_image()
-    seal = Seal(CHECKPOINT.magic, len(content), hashlib.sha256(content).digest(), (epoch, batch))
+    seal = Seal(CHECKPOINT.magic, len(content), hashlib.sha256(content).digest(), (epoch, batch), mark)
     write_atomically(path, seal.pack(), content)
 
 

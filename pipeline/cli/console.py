@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from pipeline import backend, command, flags
+from pipeline.cli import backend, command, flags
 from pipeline.errors import InputError
+from pipeline.utils.signals import STOPS, handle_stops
+from pipeline.utils.text import printable
 
 
 @contextmanager
@@ -35,7 +37,7 @@ def quiet_start() -> Iterator[None]:
             survived()
             command.end_at_once(number, kept)
 
-        handlers = command.handle_stops(end)
+        handlers = handle_stops(end)
         os.dup2(chatter.fileno(), 2)
         try:
             with backend.loading_keras(chosen):
@@ -64,7 +66,7 @@ def _show_if_process_dies(chatter: int) -> Callable[[], None]:
     """
     ours, theirs = os.pipe()
     # Ctrl+C, or what a batch system sends to all processes, is for the parent to answer.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, command.STOPS)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     watcher = os.fork()
     if not watcher:
         try:
@@ -109,7 +111,7 @@ def progress(description: str, total: float, unit: str) -> Iterator[Callable[[fl
         bars.TimeRemainingColumn(),
     )
     with bars.Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(command.printable(description), total=total)
+        task = bar.add_task(printable(description), total=total)
         yield lambda amount: bar.advance(task, amount)
 
 

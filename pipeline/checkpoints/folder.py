@@ -1,22 +1,23 @@
 """The checkpoints of one run in one folder: which there are, which stay, and what a disk that fails does to them."""
 
+import logging
 import re
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from pipeline.command import printable
+from pipeline.checkpoints.checkpoint import Checkpoint, progress_in, read_checkpoint
+from pipeline.checkpoints.history import lineage, new_history, validation_accuracy
+from pipeline.checkpoints.writer import save_checkpoint
 from pipeline.errors import InputError
-from pipeline.io.checkpoint import Checkpoint, progress_in, read_checkpoint
-from pipeline.io.checkpointwriter import save_checkpoint
-from pipeline.io.history import new_history, validation_accuracy
-from pipeline.io.lock import Lock
+from pipeline.files.lock import Lock
 from pipeline.nn.average import MovingAverage
+
+_log = logging.getLogger(__name__)
 
 NAMES = re.compile(r"epoch_(\d+)(?:_batch_(\d+))?\.hdf5")
 """What the checkpoints of a folder are called."""
@@ -31,11 +32,12 @@ class CheckpointFolder:
     Args:
         folder: where they lie.
         network: the arguments of `ResNet.build`, which an exact resume rebuilds the model from.
-        history: the run so far (see `pipeline.io.history`), kept up to date by others.
+        history: the run so far (see `pipeline.checkpoints.history`), kept up to date by others.
         options: how this process goes about the run, which a resume goes by unless told otherwise.
         keep: number of newest epoch checkpoints that stay, beside the one of the best validation accuracy; all if None.
         average: the average of the weights that the run keeps, if it does.
         lock: what keeps other processes out of `folder`, taken again where someone has removed the folder.
+        changeable: names of the run's arguments that may change on the way.
 
     Attributes:
         failures: number of checkpoints that could not be written.
@@ -51,12 +53,14 @@ class CheckpointFolder:
         keep: int | None = None,
         average: MovingAverage | None = None,
         lock: Lock | None = None,
+        changeable: Collection[str] = (),
     ) -> None:
         self.folder = folder
         self.history = new_history() if history is None else history
         self.keep = keep
         self.average = average
         self.lock = lock
+        self.changeable = changeable
         self.failures = 0
         self.saved_at = time.monotonic()
         self._state = {
@@ -74,7 +78,7 @@ class CheckpointFolder:
     ) -> bool:
         """Write the state of `model` after `epoch` epochs and `batch` batches; return whether it is safe.
 
-        `metrics` holds the metrics' variables inside an epoch (see `pipeline.io.checkpointwriter.metric_state`). Where
+        `metrics` holds the metrics' variables inside an epoch (see `pipeline.checkpoints.writer.metric_state`). Where
         it can't be written, the report says so, and `outlook`.
         """
         self.saved_at = time.monotonic()
@@ -86,7 +90,8 @@ class CheckpointFolder:
                         self.folder.mkdir(parents=True)
                         self._fail(f"the folder {self.folder} was gone, with all checkpoints in it", "it is made again")
                     self.lock.hold()
-            save_checkpoint(path, model, epoch=epoch, batch=batch, metrics=metrics, **self._state)
+            mark = lineage(self.history, self.changeable)
+            save_checkpoint(path, model, epoch=epoch, batch=batch, metrics=metrics, mark=mark, **self._state)
         except (OSError, InputError) as error:
             self._fail(error, outlook)
             return False
@@ -99,7 +104,8 @@ class CheckpointFolder:
     def save_as(self, path: Path, model: keras.Model, epoch: int) -> bool:
         """The state after `epoch` epochs in the file `path`, as the trained model; nothing is removed."""
         try:
-            save_checkpoint(path, model, epoch=epoch, batch=0, **self._state)
+            mark = lineage(self.history, self.changeable)
+            save_checkpoint(path, model, epoch=epoch, batch=0, mark=mark, **self._state)
         except OSError as error:
             self._fail(error, "the run is safe in its checkpoints")
             return False
@@ -107,7 +113,7 @@ class CheckpointFolder:
 
     def _fail(self, error: Exception | str, outlook: str) -> None:
         self.failures += 1
-        print(f"{error}; {outlook}", file=sys.stderr, flush=True)
+        _log.error("%s; %s", error, outlook)
 
     def _thin_out(self, newest: tuple[int, int]) -> None:
         named = {progress: path for path in self.folder.iterdir() if (progress := _progress_named(path))}
@@ -134,8 +140,12 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def find_checkpoint(name: str | None, folder: Path) -> Checkpoint | None:
+def find_checkpoint(
+    name: str | None, folder: Path, check: Callable[[Mapping], None] | None = None
+) -> Checkpoint | None:
     """The checkpoint to go on from: the file `name`, or with "latest" the newest sound one in `folder`, or None.
+
+    `check` is that of `read_checkpoint`.
 
     Raises:
         InputError: the file `name` is no sound checkpoint.
@@ -143,13 +153,13 @@ def find_checkpoint(name: str | None, folder: Path) -> Checkpoint | None:
     if name is None:
         return None
     if name != "latest":
-        return read_checkpoint(Path(name))
+        return read_checkpoint(Path(name), check=check)
     for path in reversed(list_checkpoints(folder)):
         try:
-            return read_checkpoint(path)
+            return read_checkpoint(path, check=check)
         except InputError as error:
-            print(printable(f"passed over: {error}"), file=sys.stderr)
-    print(f"no checkpoint in {folder}: starting from the beginning")
+            _log.warning("passed over: %s", error)
+    _log.info("no checkpoint in %s: starting from the beginning", folder)
     return None
 
 
@@ -164,7 +174,7 @@ def newest_model(model: Path, *folders: Path) -> Path:
     newest = [path for folder in folders for path in list_checkpoints(folder)[-1:]]
     if not newest:
         places = " or ".join(map(str, folders))
-        raise InputError(f"there is no {model}, and no checkpoint in {places}; name one with --model")
+        raise InputError(f"there is no {model}, and no checkpoint in {places}; name one with `model`")
     return max(newest, key=lambda path: path.stat().st_mtime)
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Self
 
-from pipeline.command import handle_stops, tell
+from pipeline.utils.signals import handle_stops, write_from_handler
 
 
 class Stopped(Exception):  # noqa: N818  (as KeyboardInterrupt, no error)
@@ -19,7 +19,7 @@ class Stopped(Exception):  # noqa: N818  (as KeyboardInterrupt, no error)
 
 
 class StopRequest:
-    """Turns the first Ctrl+C, and every other of `pipeline.command.STOPS`, into a request, met at the end of the batch.
+    """Turns the first Ctrl+C, and every other signal that asks to end, into a request, met at the end of the batch.
 
     A second Ctrl+C ends the process at once: whatever is being written is written under another name until it is whole.
     A context manager; the handlers that were there come back at its end.
@@ -65,12 +65,12 @@ class StopRequest:
         if number != signal.SIGINT:
             if not self.terminated:
                 self.terminated = number
-                tell(f"\n{signal.Signals(number).name}: finishing the batch\n")
+                write_from_handler(f"\n{signal.Signals(number).name}: finishing the batch\n")
         elif self._is_asking:
             self.is_answered = True
         elif not self.interrupted:
             self.interrupted = True
-            tell("\nCtrl+C: finishing the batch; Ctrl+C again stops at once\n")
+            write_from_handler("\nCtrl+C: finishing the batch; Ctrl+C again stops at once\n")
         else:
-            tell("\nstopped at once; what came after the newest checkpoint is lost\n")
+            write_from_handler("\nstopped at once; what came after the newest checkpoint is lost\n")
             os._exit(128 + number)

@@ -1,0 +1,13 @@
+"""What a run writes. Names load on first use: checking a file needs no Keras."""
+
+from pipeline.utils.lazy import names
+
+__getattr__, __all__ = names(
+    __name__,
+    {
+        "Checkpoint": "checkpoint",
+        "CheckpointFolder": "folder",
+        "read_checkpoint": "checkpoint",
+        "save_checkpoint": "writer",
+    },
+)

@@ -1,0 +1,47 @@
+"""The data sets by their names, and what a checkpoint says of its own."""
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from config import cifar10_config, tiny_imagenet_config
+from pipeline.errors import InputError
+
+if TYPE_CHECKING:  # Naming a data set needs nothing heavy.
+    from pipeline.checkpoints.checkpoint import Checkpoint
+    from pipeline.data import DataSource
+
+# What is true of each, and its class in `pipeline.data`. One more is a line here.
+DATASETS: dict[str, tuple[ModuleType, str]] = {
+    "cifar10": (cifar10_config, "CIFAR10"),
+    "tiny_imagenet": (tiny_imagenet_config, "TinyImageNet"),
+}
+# Of checkpoints of format 1, which say no more than their script.
+_SCRIPTS = {
+    "resnet_cifar10": "cifar10",
+    "resnet_cifar10_decay": "cifar10",
+    "train": "tiny_imagenet",
+    "train_decay": "tiny_imagenet",
+}
+
+
+def open_source(name: str, data: str | None, limit: int | None = None, holdout: int | None = None) -> "DataSource":
+    """The data set `name`, at the place `data`, or where it usually lies."""
+    config, kind = DATASETS[name]
+    source = getattr(import_module("pipeline.data"), kind)
+    files = config.files(data) if hasattr(config, "files") else [data]
+    return source(*files, limit=limit, holdout=holdout)
+
+
+def dataset_of(checkpoint: "Checkpoint") -> str:
+    """The name of the data set that a network was trained on.
+
+    Raises:
+        InputError: the checkpoint names none that is known.
+    """
+    run = checkpoint.history["run"]
+    name = run.get("dataset", _SCRIPTS.get(run.get("script")))
+    if name not in DATASETS:
+        said = f"was trained on {name}" if name else "doesn't say what it was trained on"
+        raise InputError(f"{checkpoint.path} {said}; expected one of {', '.join(DATASETS)}: name it with --dataset")
+    return name

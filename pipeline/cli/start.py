@@ -1,0 +1,131 @@
+"""A training run as the command line, and the checkpoint that it goes on from, settle it."""
+
+import shlex
+import shutil
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import keras
+
+from pipeline.checkpoints.checkpoint import Checkpoint
+from pipeline.checkpoints.folder import find_checkpoint, list_checkpoints
+from pipeline.checkpoints.history import curves
+from pipeline.cli import arguments, console, flags
+from pipeline.cli.recipe import Recipe
+from pipeline.data.cifar10 import DIGITS
+from pipeline.errors import InputError
+from pipeline.files.atomic import check_folder
+from pipeline.runs import Run, check_network
+from pipeline.utils.text import printable
+
+
+def start_by_hand(given: Namespace, script: str, config: ModuleType) -> Run:
+    """The run of a script in which the learning rate is set by hand.
+
+    Args:
+        given: what the parser returned, None for a flag that wasn't given.
+        script: name of the script, without its ending.
+        config: the data set's.
+
+    Raises:
+        InputError: a flag contradicts the checkpoint, another script wrote it, or a folder can't be written to.
+    """
+    default = Path(given.checkpoints or config.CHECKPOINTS)
+    found = list_checkpoints(default) if given.model == "latest" else None
+    checkpoint = find_checkpoint(given.model, default, flags.check_saved)
+    start_epoch = checkpoint.epoch if checkpoint else 0
+    if given.start_epoch not in (None, start_epoch):
+        hint = "" if checkpoint else "; name the checkpoint with --model"
+        raise InputError(f"--start_epoch {given.start_epoch} differs from the epoch to go on from, {start_epoch}{hint}")
+    folder = checkpoint.path.parent if checkpoint and not given.checkpoints else default
+    run = _run(given, script, config.BY_HAND, config.RECIPES, checkpoint, folder)
+    command = _command("--checkpoints", folder, "--model", "latest")
+    return _set_up(replace(run, command=command, found=found), given)
+
+
+def start_decay(given: Namespace, script: str, config: ModuleType) -> Run:
+    """The run of a script in which the learning rate decays; arguments and errors as in `start_by_hand`."""
+    folder = given.model.with_suffix("")
+    found = list_checkpoints(folder) if given.resume else None
+    checkpoint = find_checkpoint("latest" if given.resume else None, folder, flags.check_saved)
+    run = _run(given, script, config.DECAY, config.RECIPES, checkpoint, folder)
+    command = _command("--model", given.model, "--resume")
+    return _set_up(replace(run, command=command, found=found, model_path=given.model), given)
+
+
+def _run(
+    given: Namespace,
+    script: str,
+    defaults: Mapping,
+    recipes: Mapping[str, Mapping],
+    checkpoint: Checkpoint | None,
+    folder: Path,
+) -> Run:
+    """The run, its values resolved."""
+    saved = options = None
+    if checkpoint is not None:
+        record = checkpoint.history["run"]
+        if record.get("script") != script:
+            writer = f"{record['script']}.py; go on with that script" if "script" in record else "another program"
+            raise InputError(f"checkpoint {checkpoint.path} was written by {writer}")
+        if missing := {"arguments", "data", "learning_rate_changes", "steps"} - record.keys():
+            raise InputError(f"checkpoint {checkpoint.path} lacks {', '.join(sorted(missing))} of its run")
+        if any(len(checkpoint.history[curve]) != checkpoint.epoch for curve in curves(record)):
+            raise InputError(f"checkpoint {checkpoint.path} lacks epochs of a curve")
+        saved, options = record["arguments"], checkpoint.options
+    values = arguments.resolve(given, defaults, recipes, saved, options)
+    if checkpoint is not None:
+        check_network(checkpoint, saved)
+    stored = arguments.stored(vars(values))
+    return Run(
+        script,
+        values,
+        stored,
+        arguments.stored(vars(values), process=True),
+        flags.changeable(stored),
+        Recipe.of(vars(values)).lr_scale,
+        checkpoint,
+        folder,
+        command="",
+        ask=console.ask if sys.stdin.isatty() and sys.stdout.isatty() else None,
+        draws_progress=sys.stdout.isatty(),
+    )
+
+
+def _command(*words: object) -> str:
+    """The command line that runs this script, in this environment, with the flags `words`."""
+    python = "python" if shutil.which("python") == sys.executable else sys.executable
+    backend = keras.backend.backend()
+    set_backend = [] if backend == "tensorflow" else [f"KERAS_BACKEND={backend}"]
+    return shlex.join([*set_backend, python, sys.argv[0], *map(str, words)])
+
+
+def _set_up(run: Run, given: Namespace) -> Run:
+    """Check where files come from and go, before time is spent; fix what Keras takes from global state."""
+    values = run.values
+    if run.checkpoint is not None:
+        batch = f", batch {run.start[1]}" if run.start[1] else ""
+        print(printable(f"going on from {run.checkpoint.path}, epoch {run.start[0]}{batch}"))
+        if given.data is None and values.data not in (None, DIGITS) and not Path(values.data).exists():
+            raise InputError(
+                f"the checkpoint's --data {values.data} does not exist, seen from {Path.cwd()}; name the place of the "
+                "same images with --data"
+            )
+    for path in (run.folder, Path(values.output), *([run.model_path.parent] if run.model_path else [])):
+        check_folder(path)
+    with console.quiet_start():  # Keras imports TensorFlow to seed it too, where it is installed beside JAX.
+        keras.utils.set_random_seed(values.seed)  # the first weights; nothing else draws from it
+    keras.config.set_dtype_policy(values.precision)
+    print(f"recipe {values.recipe}: {flags.described(vars(values))}")
+    # A path is relative to the folder that a run is started in, which on a resume may be another one.
+    inherited = run.checkpoint is not None and given.output is None
+    of_checkpoint = f" (the checkpoint's --output {values.output})" if inherited else ""
+    output = Path(values.output).absolute() / run.script
+    print(printable(f"checkpoints go to {run.folder.absolute()}"))
+    print(printable(f"plot and history go to {output}.png and .json{of_checkpoint}"))
+    print(f"to stop press Ctrl+C, which saves; then go on with: {run.command}", flush=True)
+    return run

@@ -1,0 +1,13 @@
+"""Data sets, each as one thing. Names load on first use: building one needs no Keras."""
+
+from pipeline.utils.lazy import names
+
+__getattr__, __all__ = names(
+    __name__,
+    {
+        "CIFAR10": "cifar10",
+        "DataSource": "source",
+        "ImageFolder": "imagefolder",
+        "TinyImageNet": "tinyimagenet",
+    },
+)

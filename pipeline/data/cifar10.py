@@ -1,0 +1,192 @@
+"""CIFAR-10 in the forms it is kept in, and what can stand in its place: a folder of images, or the digits.
+
+The data set: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. 50,000 training and 10,000
+test images of 32x32 pixels, RGB, in ten classes, six files of 10,000 images.
+"""
+
+import hashlib
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.data.digits import load_digits
+from pipeline.data.imagefolder import ImageFolder, read_image_folder
+from pipeline.errors import InputError
+from pipeline.files.pickledarrays import read_pickled
+from pipeline.files.regular import read_regular
+from pipeline.io import archives
+from pipeline.io.imageset import ArrayImages, ImageSet
+
+URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+IMAGES_PER_FILE = 10_000
+SIZE = 32
+DIGITS = "digits"
+"""What `data` may name that is no path."""
+
+_TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
+_TEST = "test_batch"
+_RECORD = 1 + 3 * SIZE * SIZE
+
+# The files of each official layout, and the bytes that each has at most.
+_MAX_PICKLED, _MAX_BESIDE = 1 << 25, 1 << 16
+_PYTHON = dict.fromkeys((*_TRAIN, _TEST), _MAX_PICKLED) | dict.fromkeys(("batches.meta", "readme.html"), _MAX_BESIDE)
+_BINARY = {f"{name}.bin": IMAGES_PER_FILE * _RECORD for name in (*_TRAIN, _TEST)} | dict.fromkeys(
+    ("batches.meta.txt", "readme.html"), _MAX_BESIDE
+)
+
+
+class CIFAR10(ImageFolder):
+    """CIFAR-10, or what stands in its place: images of 32x32 pixels, RGB, less the mean training image.
+
+    The test images are validated on too, as in the published runs, unless training images are held out.
+
+    Args:
+        data: None for the official archive, out of Keras' cache or downloaded; `DIGITS` for scikit-learn's digits; the
+            path of `cifar-10-python.tar.gz` or `cifar-10-binary.tar.gz`; a folder in the layout of either; or a folder
+            of images, `train/<class>/` and `test/<class>/` (see `pipeline.io.images`).
+        limit, holdout: see `DataSource`.
+
+    Raises:
+        InputError: when images are first needed: nothing of this kind is there, it can't be downloaded, or what is
+            there isn't whole.
+    """
+
+    name = "cifar10"
+    size = (SIZE, SIZE)
+    keeps_shuffle = True
+
+    def __init__(self, data: str | None = None, limit: int | None = None, holdout: int | None = None) -> None:
+        super().__init__(data, limit, holdout)
+        self.mirrors = data != DIGITS
+
+    def digest_of(self, images: ImageSet) -> str:
+        return images.digest()  # which the mean follows from
+
+    @cached_property
+    def _splits(self) -> dict[str, ArrayImages]:
+        if self.data == DIGITS:
+            return load_digits()
+        path = Path(self.data) if self.data is not None else _official_archive()
+        if path.is_file():
+            return _load_archive(path)
+        if (path / _TRAIN[0]).exists():
+            return _join(path, _read_files(path, _PYTHON))
+        if (path / f"{_TRAIN[0]}.bin").exists():
+            return _join(path, _read_files(path, _BINARY))
+        if (path / "train").is_dir() and (path / "test").is_dir():
+            return read_image_folder(path, self.size)
+        raise InputError(
+            f"`data` {self.data} {'holds no CIFAR-10' if path.is_dir() else 'does not exist'}; expected "
+            "cifar-10-python.tar.gz or cifar-10-binary.tar.gz, the folder unpacked from either, train/<class>/ and "
+            f"test/<class>/ with PNG or JPEG images, or the word {DIGITS}"
+        )
+
+
+def _official_archive() -> Path:
+    """The official archive with its digest checked, downloaded into Keras' cache unless it is there already."""
+    from keras.src.backend.config import keras_home
+    from keras.utils import get_file
+
+    home = Path(keras_home())
+    cache = home / "datasets"
+    # The second name is the one that keras.datasets.cifar10.load_data gives to the same file.
+    names = ("cifar-10-python.tar.gz", "cifar-10-batches-py-target_archive")
+    for path in (cache / name for name in names):
+        if path.is_file():
+            with open(path, "rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() == SHA256:
+                    return path
+    with suppress(OSError):  # Keras downloads to another place where there is none
+        cache.mkdir(parents=True, exist_ok=True)
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(20)
+    try:
+        return Path(get_file(names[0], URL, cache_dir=home, file_hash=SHA256, hash_algorithm="sha256"))
+    except Exception as error:  # get_file wraps every failure in a bare Exception
+        raise InputError(
+            f"can't download {URL} ({error}); put the file at {cache / names[0]}, or name its place with `data`, or "
+            f"try `data` {DIGITS}, which needs no download"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+def _load_archive(path: Path) -> dict[str, ArrayImages]:
+    """The members that it expects by their names, as they come; nothing is unpacked to disk."""
+    expected = {f"cifar-10-batches-py/{name}": max_bytes for name, max_bytes in _PYTHON.items()}
+    expected |= {f"cifar-10-batches-bin/{name}": max_bytes for name, max_bytes in _BINARY.items()}
+    try:
+        return _join(path, archives.read_tar(path, expected, max_bytes=7 * _MAX_PICKLED))
+    except OSError as error:
+        raise InputError(
+            f"{path} is not a whole CIFAR-10 archive: {error}; name another file, or download it from {URL}"
+        ) from error
+
+
+def _read_files(folder: Path, expected: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
+    for name, max_bytes in expected.items():
+        if Path(name).stem in (*_TRAIN, _TEST):
+            try:
+                yield name, read_regular(folder / name, max_bytes)
+            except OSError as error:
+                raise InputError(f"can't read {folder / name} of CIFAR-10: {error.strerror}") from error
+
+
+def _join(path: Path, files: Iterable[tuple[str, bytes]]) -> dict[str, ArrayImages]:
+    """The data set of an official layout's `files`, each a name and a content, which `path` holds."""
+    parts = {}
+    for member, content in files:
+        name = Path(member).name
+        if Path(name).stem in (*_TRAIN, _TEST):
+            read = _read_binary if name.endswith(".bin") else _read_python
+            parts[Path(name).stem] = _read_file(read, content, name)
+    for name in (*_TRAIN, _TEST):
+        if name not in parts:
+            raise InputError(f"{path} lacks {name}; expected all files of the official layout")
+    images, labels = zip(*(parts[name] for name in _TRAIN), strict=True)
+    return {
+        "train": ArrayImages(np.concatenate(images), np.concatenate(labels), CLASSES),
+        "test": ArrayImages(*parts[_TEST], CLASSES),
+    }
+
+
+def _read_file(read: Callable, content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images, uint8 (10000, 32, 32, 3), and labels of one file; `read` turns it into rows of pixels and labels."""
+    try:
+        rows, labels = read(content)
+    except ValueError as error:
+        raise InputError(f"{name} is not a CIFAR-10 batch: {error}; unpack it again") from error
+    if rows.dtype != np.uint8 or rows.shape != (IMAGES_PER_FILE, _RECORD - 1):
+        raise InputError(f"{name} holds {rows.dtype} {rows.shape}; expected {IMAGES_PER_FILE} images of 3072 bytes")
+    if labels.shape != (IMAGES_PER_FILE,) or not np.all((labels >= 0) & (labels < len(CLASSES))):
+        raise InputError(f"{name} holds labels that are not {IMAGES_PER_FILE} numbers from 0 to 9")
+    # A row is the red plane, the green and the blue.
+    images = np.ascontiguousarray(rows.reshape(-1, 3, SIZE, SIZE).transpose(0, 2, 3, 1))
+    return images, labels.astype(np.int64)
+
+
+def _read_binary(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Records of one label byte and 3,072 pixel bytes."""
+    if len(content) != IMAGES_PER_FILE * _RECORD:
+        raise InputError(f"it has {len(content)} bytes; expected {IMAGES_PER_FILE * _RECORD}")
+    records = np.frombuffer(content, np.uint8).reshape(-1, _RECORD)
+    return records[:, 1:], records[:, 0]
+
+
+def _read_python(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """A pickled dictionary with `data`, the rows, and `labels`."""
+    batch = read_pickled(content)
+    if not isinstance(batch, dict) or not {b"data", b"labels"} <= batch.keys():
+        raise InputError("it is no dictionary with data and labels")
+    rows, labels = batch[b"data"], batch[b"labels"]
+    if isinstance(labels, list) and all(type(label) is int for label in labels):
+        labels = np.array(labels)
+    if not isinstance(rows, np.ndarray) or not isinstance(labels, np.ndarray):
+        raise InputError("its data is no array, or its labels are no whole numbers")
+    return rows, labels

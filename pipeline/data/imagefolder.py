@@ -1,0 +1,103 @@
+"""A data set that is a folder of images: train/<class>/ and test/<class>/, and folders below."""
+
+import unicodedata
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.data.source import DataSource
+from pipeline.errors import InputError
+from pipeline.io.imagereader import ImageReader
+from pipeline.io.images import is_foreign, list_images
+from pipeline.io.imageset import ArrayImages, ImageSet
+from pipeline.preprocessing import MeanImagePreprocessor
+
+
+class ImageFolder(DataSource):
+    """JPEG and PNG images of one size, held in memory, in RGB, less the mean training image.
+
+    The test images are validated on too, unless training images are held out. A subclass gives `name` and `size`.
+
+    Args:
+        data: the folder.
+        limit, holdout: see `DataSource`.
+
+    Attributes:
+        size: (height, width) that every image has, in pixels.
+    """
+
+    size: tuple[int, int]
+
+    def __init__(self, data: str | Path, limit: int | None = None, holdout: int | None = None) -> None:
+        super().__init__(limit, holdout)
+        self.data = data
+
+    def load(self, split: str) -> ImageSet:
+        return self._splits["train" if split == "train" else "test"]
+
+    @cached_property
+    def _splits(self) -> dict[str, ArrayImages]:
+        return read_image_folder(Path(self.data), self.size)
+
+    @cached_property
+    def normalization(self) -> MeanImagePreprocessor:
+        return MeanImagePreprocessor(self.train.mean())
+
+
+def read_image_folder(path: Path, size: tuple[int, int]) -> dict[str, ArrayImages]:
+    """The images in the folders `train` and `test` of `path`; classes and files in the order of their names.
+
+    Raises:
+        InputError: a folder is missing, they don't hold the same classes, at least two, or an image can't be read.
+    """
+    splits = {name: path / name for name in ("train", "test")}
+    found = {
+        name: _files_by_class(folder, images)
+        for (name, folder), images in zip(splits.items(), list_images(*splits.values()), strict=True)
+    }
+    for where, elsewhere in (("train", "test"), ("test", "train")):
+        if missing := sorted(found[where].keys() - found[elsewhere].keys()):
+            named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+            raise InputError(
+                f"{path}/train and {path}/test hold different classes: {elsewhere} lacks {named}, which {where} has; "
+                "expected the same folders in both"
+            )
+    classes = sorted(found["train"])
+    if len(classes) < 2:
+        raise InputError(f"{path}/train holds one class alone, {classes[0]}; expected at least two")
+    files = [file for files_of in found.values() for name in classes for file in files_of[name]]
+    images, done = np.empty((len(files), *size, 3), np.uint8), 0
+    with ImageReader(size) as reader:
+        for decoded in reader.read(files):
+            images[done : done + len(decoded)] = decoded[..., ::-1]  # RGB
+            done += len(decoded)
+    sets, start = {}, 0
+    for name, files_of in found.items():
+        labels = np.repeat(np.arange(len(classes)), [len(files_of[of]) for of in classes])
+        sets[name] = ArrayImages(images[start : start + len(labels)], labels, classes)
+        start += len(labels)
+    return sets
+
+
+def _files_by_class(folder: Path, files: Sequence[str]) -> dict[str, list[str]]:
+    """Those of `files`, image files below `folder`, that lie in each of its folders, by the name of the class."""
+    folder_of = {}
+    for entry in folder.iterdir():
+        if entry.is_dir() and not is_foreign(entry.name):
+            # One name has several forms in Unicode, and file systems differ in which they give back.
+            name = unicodedata.normalize("NFC", entry.name)
+            if name in folder_of:
+                raise InputError(f"{folder} holds two folders {name}, written in two forms of Unicode; join them")
+            folder_of[name] = entry.name
+    found = {entry: [] for entry in folder_of.values()}
+    start = len(str(folder)) + 1
+    for file in files:
+        entry, *below = file[start:].split("/")
+        if not below:
+            raise InputError(f"image {file} lies in no class's folder; expected {folder}/<class>/")
+        found[entry].append(file)
+    if empty := [entry for entry, files in found.items() if not files]:
+        raise InputError(f"{folder / min(empty)} holds no PNG or JPEG image")
+    return {name: found[entry] for name, entry in folder_of.items()}

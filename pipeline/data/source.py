@@ -1,0 +1,157 @@
+"""A data set as one thing: what a network is trained, validated and tested on."""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.io.batches import Batches
+from pipeline.io.imageset import ImageSet
+from pipeline.preprocessing import AffineAugmentation, MeanImagePreprocessor, Mixing
+from pipeline.utils import randomness
+
+
+class DataSource:
+    """Labelled images for training, validation and test. A subclass gives `name`, `load` and `normalization`.
+
+    Args:
+        limit: train on this many images, and validate on as many, a fixed choice; on all if None or if there are fewer.
+        holdout: validate on so many training images, a fixed choice, which are not trained on. A `limit` counts among
+            the others alone, and all that are held out are validated on.
+
+    Attributes:
+        name: the data set's, as checkpoints hold it.
+        keeps_shuffle: whether images that are chosen stay in the order that chose them; else they keep their own, in
+            which a disk reads them faster. Checkpoints know a choice by its order too.
+        mirrors: whether a mirrored image still shows its class: true of things, not of digits.
+
+    Raises:
+        InputError: (a `ValueError`) `limit` or `holdout` is below 1. What can't be read shows when it is first needed.
+    """
+
+    name: str
+    keeps_shuffle = False
+    mirrors = True
+
+    def __init__(self, limit: int | None = None, holdout: int | None = None) -> None:
+        for name, value in {"limit": limit, "holdout": holdout}.items():
+            if value is not None and value < 1:
+                raise InputError(f"`{name}` is {value}; expected a number of images of at least 1")
+        self.limit = limit
+        self.holdout = holdout
+        # Each split is read once.
+        self.whole = lru_cache(maxsize=None)(self.load)
+
+    def load(self, split: str) -> ImageSet:
+        """All images of the `split` "train", "val" or "test"; take them from `whole`, which keeps them.
+
+        Raises:
+            InputError: they are missing or can't be read.
+        """
+        raise NotImplementedError
+
+    @property
+    def normalization(self) -> MeanImagePreprocessor:
+        """What is done to an image at last before the network gets it; its `mean` is what it subtracts."""
+        raise NotImplementedError
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What people call the classes, in the order of the labels."""
+        return self.whole("train").class_names
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images that the network gets."""
+        return self.whole("train").image_shape
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether a part of the images was chosen."""
+        return self.limit is not None or self.holdout is not None
+
+    @cached_property
+    def train(self) -> ImageSet:
+        """What is trained on."""
+        start = self.holdout or 0
+        return self._chosen("train", slice(start, None if self.limit is None else start + self.limit))
+
+    @cached_property
+    def val(self) -> ImageSet:
+        """What is validated on."""
+        if self.holdout is None:
+            return self._chosen("val", slice(self.limit))
+        return self._chosen("train", slice(self.holdout))
+
+    def train_batches(
+        self,
+        batch_size: int,
+        *,
+        augmentation: Callable | None = None,
+        mixing: Mixing | None = None,
+        seed: int = 0,
+        workers: int = 1,
+        share: tuple[int, int] = (0, 1),
+    ) -> Batches:
+        """Shuffled batches of the training images, varied and mixed (see `Batches`).
+
+        Raises:
+            InputError: there are too few images for a batch, they can't be varied so, or training and validation images
+                are of other classes.
+        """
+        if self.holdout is None:
+            train, val = self.whole("train"), self.whole("val")
+            if (train.class_names, train.label_names) != (val.class_names, val.label_names):
+                raise InputError(f"the training and the validation images of {self.name} are of other classes")
+        if not self.mirrors and getattr(augmentation, "flip", "none") != "none":
+            logging.getLogger(__name__).info("no image is mirrored, which would not show the same")
+            augmentation = replace(augmentation, flip="none")
+        return Batches(
+            self.train,
+            batch_size,
+            preprocessors=[self.normalization],
+            aug=None if augmentation == AffineAugmentation() else augmentation,
+            mixing=mixing,
+            training=True,
+            seed=seed,
+            workers=workers,
+            share=share,
+        )
+
+    def val_batches(self, batch_size: int, *, workers: int = 1, share: tuple[int, int] = (0, 1)) -> Batches:
+        """Batches of the validation images, in order."""
+        return Batches(self.val, batch_size, preprocessors=[self.normalization], workers=workers, share=share)
+
+    def test_batches(self, batch_size: int, *, workers: int = 1, share: tuple[int, int] = (0, 1)) -> Batches:
+        """Batches of all test images, in order, whatever `limit` and `holdout` choose."""
+        images = self.whole("test")
+        return Batches(images, batch_size, preprocessors=[self.normalization], workers=workers, share=share)
+
+    def digest(self) -> str:
+        """SHA-256 over what is trained and validated on, in hexadecimal: the same digest, the same images.
+
+        Augmentation, batches and their order don't count.
+        """
+        return hashlib.sha256("".join(map(self.digest_of, (self.train, self.val))).encode()).hexdigest()
+
+    def digest_of(self, images: ImageSet) -> str:
+        """SHA-256 over `images` and what is subtracted from them, in hexadecimal."""
+        digest = hashlib.sha256(images.digest().encode())
+        digest.update(self.normalization.mean.tobytes())
+        return digest.hexdigest()
+
+    def _chosen(self, split: str, part: slice) -> ImageSet:
+        """Those images of a split that are the `part` of a fixed shuffle of them."""
+        images = self.whole(split)
+        if not self.is_choice:
+            return images
+        if split == "train" and self.holdout is not None and self.holdout >= len(images):
+            raise InputError(
+                f"`holdout` {self.holdout} leaves nothing of {len(images)} training images; expected fewer"
+            )
+        rows = randomness.permutation(0, 0, len(images))[part]
+        return images.choose(rows if self.keeps_shuffle else np.sort(rows))
