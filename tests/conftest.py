@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 # Of the package, whose environment variables come before any backend is loaded.
-from pipeline.cli.command import STOPS
+from pipeline.utils.signals import STOPS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -93,6 +93,22 @@ def command(tmp_path, monkeypatch, capfd):
         return SimpleNamespace(stdout=stdout, stderr=stderr)
 
     return run
+
+
+def load_cifar10(data=None, limit=None, holdout=None):
+    """What a run on CIFAR-10, or what stands in its place, trains and validates on, as arrays."""
+    from pipeline.data import CIFAR10
+
+    source = CIFAR10(data, limit, holdout)
+    return SimpleNamespace(
+        train_images=source.train.images,
+        train_labels=source.train.labels,
+        test_images=source.val.images,
+        test_labels=source.val.labels,
+        classes=source.class_names,
+        mirrors=source.mirrors,
+        mean_image=lambda: source.normalization.mean,
+    )
 
 
 def arrays(checkpoint):

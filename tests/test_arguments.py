@@ -1,10 +1,13 @@
 """Flags, and what they are worth on a resume."""
 
 from argparse import Namespace
+from dataclasses import fields
 
 import pytest
 
-from pipeline.cli import arguments
+from config import cifar10_config, tiny_imagenet_config
+from pipeline.cli import arguments, flags
+from pipeline.preprocessing import AffineAugmentation, Mixing
 
 DEFAULTS = {
     "lr": 0.1,
@@ -14,11 +17,15 @@ DEFAULTS = {
     "stages": (9, 9),
     "filters": (8, 8, 8),
 }
-RECIPES = {"published": {"schedule": "poly", "flip": "random"}, "modern": {"schedule": "cosine", "pad_crop": 4}}
+CONFIG = Namespace(DATA_HELP="the data")
+CONFIG.RECIPES = RECIPES = {
+    "published": {"schedule": "poly", "flip": "random"},
+    "modern": {"schedule": "cosine", "pad_crop": 4},
+}
 
 
 def parse(*words):
-    return arguments.training_parser("", DEFAULTS, RECIPES).parse_args(words)
+    return arguments.training_parser("", DEFAULTS, CONFIG).parse_args(words)
 
 
 def test_flags_take_a_dash_for_an_underscore():
@@ -27,7 +34,7 @@ def test_flags_take_a_dash_for_an_underscore():
 
 
 def test_help_states_the_defaults():
-    text = arguments.training_parser("", DEFAULTS, RECIPES).format_help()
+    text = arguments.training_parser("", DEFAULTS, CONFIG).format_help()
     for default in (
         "(default: 85)",
         "(default: 9,9)",
@@ -62,16 +69,17 @@ def test_a_wrong_value_ends_in_one_line_that_names_it(flag, value, capsys):
 
 
 def test_defaults_hold_where_nothing_is_given():
-    args = arguments.resolve(parse(), DEFAULTS)
+    args = arguments.resolve(parse(), DEFAULTS, RECIPES)
     assert (args.lr, args.epochs, args.stages, args.seed, args.workers, args.data) == (0.1, 85, (9, 9), 42, 2, None)
 
 
 def test_flags_win_over_the_checkpoint_where_they_may_and_contradict_it_elsewhere():
-    saved = DEFAULTS | arguments.RUN_DEFAULTS | {"lr": 0.05, "batch_size": 32, "stages": [3, 3], "data": "digits"}
+    fresh = arguments.stored(vars(arguments.resolve(parse(), DEFAULTS, RECIPES)))
+    saved = fresh | {"lr": 0.05, "batch_size": 32, "stages": [3, 3], "data": "digits"}
     options = {"workers": 7, "every": 1, "output": "there"}
 
     def resolve(*words):
-        return arguments.resolve(parse(*words), DEFAULTS, saved, options, free={"lr"})
+        return arguments.resolve(parse(*words), DEFAULTS, RECIPES, saved, options)
 
     args = resolve()
     assert (args.lr, args.batch_size, args.stages, args.data) == (0.05, 32, (3, 3), "digits")
@@ -86,4 +94,28 @@ def test_flags_win_over_the_checkpoint_where_they_may_and_contradict_it_elsewher
 
 
 def test_unknown_values_of_a_script_pass_through():
-    assert arguments.resolve(Namespace(model="x"), {}).model == "x"
+    given = Namespace(model="x", recipe=None)
+    assert arguments.resolve(given, DEFAULTS, RECIPES).model == "x"
+
+
+def test_every_row_of_the_table_is_complete_and_every_value_of_a_recipe_has_one():
+    stored = arguments.stored(vars(arguments.resolve(parse(), DEFAULTS, RECIPES)))
+    options = arguments.stored(vars(arguments.resolve(parse(), DEFAULTS, RECIPES)), process=True)
+    assert {*stored, *options, "stop_after"} == {flag.name for flag in flags.ROWS} == set(flags.FLAGS)
+    flags.check_saved(stored | options)
+    values = {field.name: field.default for kind in (AffineAugmentation, Mixing) for field in fields(kind)}
+    assert values.items() <= flags.recipe_values({}).items()  # what is off there is off here
+    for config in (cifar10_config, tiny_imagenet_config):
+        for table in (*config.RECIPES.values(), config.BY_HAND, config.DECAY):
+            flags.check_saved(table)
+
+
+@pytest.mark.parametrize(("schedule", "more"), [("constant", {"epochs"}), ("poly", set())])
+def test_what_may_change_on_a_resume_follows_from_the_table(schedule, more):
+    process = {"stop_after", "every", "keep", "checkpoint_seconds", "workers", "output"}
+    assert flags.changeable({"schedule": schedule}) == process | {"lr", "data"} | more
+
+
+def test_arguments_in_a_message_are_shown_as_the_flags_that_there_are():
+    parse()
+    assert arguments.with_flags("`holdout` 5 and `db_path`: see `data`") == "--holdout 5 and db_path: see --data"

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from pipeline.cli.recipe import Recipe
-from pipeline.data.cifar10 import cifar10_batches
-from pipeline.io.batches import ArrayBatches
-from pipeline.preprocessing import AffineAugmentation, MeanImagePreprocessor
+from pipeline.data import CIFAR10
+from pipeline.io import ArrayImages, Batches
+from pipeline.preprocessing import AffineAugmentation, MeanImagePreprocessor, Mixing
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +19,7 @@ MEAN = np.random.default_rng(1).uniform(0, 255, (8, 8, 3)).astype(np.float32)
 
 def make(images, **options):
     options = {"batch_size": 16, "preprocessors": [MeanImagePreprocessor(MEAN)]} | options
-    return ArrayBatches(images, LABELS, ("a", "b", "c"), **options)
+    return Batches(ArrayImages(images, LABELS, ("a", "b", "c")), **options)
 
 
 def epoch_of(batches):
@@ -80,18 +79,20 @@ def test_a_preprocessor_may_know_single_images_only(images):
 
 
 def test_digits_are_never_mirrored():
-    recipe = Recipe(width_shift_range=0.1, flip="random")
-    train, test = cifar10_batches("digits", recipe, limit=None, holdout=None, batch_size=16, seed=0, workers=1)
+    source = CIFAR10("digits")
+    train = source.train_batches(16, augmentation=AffineAugmentation(width_shift_range=0.1, flip="random"))
     assert train.aug == AffineAugmentation(width_shift_range=0.1)
-    assert test.aug is None
+    assert source.train_batches(16, augmentation=AffineAugmentation(flip="random")).aug is None
+    assert source.val_batches(16).aug is None
 
 
 def test_the_digest_names_the_data(images):
-    digest = make(images).digest()
-    assert digest == make(images.copy(), batch_size=3, training=True).digest()
+    def digest(images):
+        return ArrayImages(images, LABELS, ("a", "b", "c")).digest()
+
     changed = images.copy()
     changed[7, 1, 2, 0] ^= 1
-    assert make(changed).digest() != digest
+    assert digest(images) == digest(images.copy()) != digest(changed)
 
 
 def test_what_makes_no_batch_is_refused(images):
@@ -118,3 +119,65 @@ def test_an_epoch_may_begin_inside(images):
     assert len(batches) == 2
     for ours, theirs in zip(batches, expected[1:], strict=True):
         np.testing.assert_array_equal(ours[0], theirs[0])
+
+
+EVERYTHING = {"cutout": 3, "label_smoothing": 0.1}
+
+
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("mixing", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}])
+@pytest.mark.parametrize("mix_group", [None, 4])
+def test_the_shares_of_a_batch_are_the_batch_to_the_bit(images, count, mixing, mix_group):
+    aug = AffineAugmentation(rotation_range=9, width_shift_range=0.1, zoom_range=0.1, pad_crop=2, flip="alternate")
+    options = {"aug": aug, "mixing": Mixing(**EVERYTHING, **mixing), "training": True, "mix_group": mix_group}
+    whole = make(images, **options)
+    shares = [make(images, share=(index, count), **options) for index in range(count)]
+    for epoch in range(4):
+        for batches in (whole, *shares):
+            batches.set_epoch(epoch)
+        for expected, *parts in zip(whole, *shares, strict=True):
+            assert {len(part[0]) for part in parts} == {16 // count}
+            for kind in (0, 1):
+                np.testing.assert_array_equal(np.concatenate([part[kind] for part in parts]), expected[kind])
+
+
+def test_a_share_whose_partners_are_its_own_reads_no_image_of_another(images):
+    rows = []
+
+    class Counted(ArrayImages):
+        def stored(self, which):
+            rows.append(which)
+            return super().stored(which)
+
+    for mix_group, reads in ((8, 8), (None, 9)):
+        rows.clear()
+        counted = Counted(images, LABELS, ("a", "b", "c"))
+        options = {"mixing": Mixing(mixup=1.0), "mix_group": mix_group, "share": (1, 2), "training": True}
+        list(Batches(counted, 16, **options))
+        assert len(rows) == 3
+        assert (max(map(len, rows)) == 8) if mix_group else (max(map(len, rows)) >= reads)
+
+
+def test_the_shares_of_an_evaluation_are_all_samples_in_order(images):
+    shares = [make(images, share=(index, 3)) for index in range(3)]
+    for expected, *parts in zip(make(images), *shares, strict=True):
+        np.testing.assert_array_equal(np.concatenate([part[0] for part in parts]), expected[0])
+    one = Batches(
+        ArrayImages(images[:1], LABELS[:1], ("a",)), 4, share=(0, 2), preprocessors=[MeanImagePreprocessor(0)]
+    )
+    assert one[0][0].shape == (0, 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"share": (0, 3), "training": True}, "batch_size is 16; expected a multiple of the 3 shares"),
+        ({"mix_group": 5, "training": True}, "batch_size is 16; expected a multiple of the 5 images in a mix_group"),
+        ({"share": (2, 2)}, r"share is \(2, 2\); expected \(index, count\)"),
+        ({"aug": AffineAugmentation(pad_crop=8)}, "`pad_crop` 8: expected at most 7, for images of 8x8 pixels"),
+        ({"mixing": Mixing(cutout=9)}, "`cutout` 9: expected at most 8, for images of 8x8 pixels"),
+    ],
+)
+def test_what_does_not_fit_the_images_or_the_batch_is_refused_before_a_batch_is_made(images, options, message):
+    with pytest.raises(ValueError, match=message):
+        make(images, **options)

@@ -16,11 +16,10 @@ import cv2
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, load_cifar10
 
-from pipeline.data.cifar10 import load_cifar10
+from pipeline.data import cifar10
 from pipeline.files.pickledarrays import read_pickled
-from pipeline.io import cifar10
 from pipeline.io.images import read_image
 
 FILES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
@@ -229,8 +228,8 @@ def test_what_is_no_data_set_says_what_would_be(tmp_path):
 
 def test_without_a_network_the_error_says_where_to_get_and_put_the_archive(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar10, "URL", "http://127.0.0.1:9/cifar-10-python.tar.gz")
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    with pytest.raises(ValueError, match=r"127\.0\.0\.1:9.*put the file at .*--data digits") as error:
+    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
+    with pytest.raises(ValueError, match=r"127\.0\.0\.1:9.*put the file at .*`data` digits") as error:
         load_cifar10()
     assert "\n" not in str(error.value)
 
@@ -380,10 +379,10 @@ def test_bombs_stop_early(tmp_path):
     for name, content in bombs.items():
         (tmp_path / name).with_suffix(".tar.gz").write_bytes(content)
     code = (
-        "import resource, sys; from pipeline.data.cifar10 import load_cifar10\n"
+        "import resource, sys; from pipeline.data import CIFAR10\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "for path in sys.argv[1:]:\n"
-        "    try: load_cifar10(path)\n"
+        "    try: CIFAR10(path).train\n"
         "    except ValueError as error: print(error)\n"
         "    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3)"
     )

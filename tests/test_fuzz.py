@@ -142,7 +142,9 @@ def tar_bytes():
 
 
 def read_tar(path):
-    assert all(len(content) <= 1000 for _, content in archives.read_tar(path, {"a": 1000, "b": 1000}, most=1 << 16))
+    assert all(
+        len(content) <= 1000 for _, content in archives.read_tar(path, {"a": 1000, "b": 1000}, max_bytes=1 << 16)
+    )
 
 
 def read_data(path):

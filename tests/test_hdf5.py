@@ -11,7 +11,7 @@ from forge import forge
 
 from pipeline import training
 from pipeline.callbacks import AsyncCallbackList
-from pipeline.io import HDF5DatasetGenerator, HDF5DatasetWriter
+from pipeline.io import Batches, HDF5DatasetGenerator, HDF5DatasetWriter, HDF5Images
 from pipeline.io.batches import own_failures
 from pipeline.io.hdf5dataset import read_hdf5_dataset
 from pipeline.preprocessing import AffineAugmentation, MeanPreprocessor
@@ -155,13 +155,13 @@ def test_shuffling_reaches_over_the_whole_file(data):
     assert 0 < (rows[:10] < 25).sum() < 10
 
 
-def test_a_limit_takes_the_same_images_each_time(data):
-    limited = [HDF5DatasetGenerator(data, 4, limit=20) for _ in range(2)]
-    (first, labels), (second, _) = map(everything, limited)
-    np.testing.assert_array_equal(first, second)
-    np.testing.assert_array_equal(labels, np.eye(3)[limited[0].labels])
-    assert len(first) == limited[0].num_images == 20
-    assert HDF5DatasetGenerator(data, 4, limit=1000).num_images == COUNT
+def test_a_choice_of_images_is_read_in_its_order(data):
+    whole = HDF5Images(data)
+    rows = np.array([40, 3, 17])
+    images, labels = everything(Batches(whole.choose(rows), 2))
+    np.testing.assert_array_equal(images, IMAGES[rows])
+    np.testing.assert_array_equal(labels, np.eye(3)[LABELS[rows]])
+    np.testing.assert_array_equal(whole.choose(rows).choose(np.array([2, 0])).read(np.array([1])), IMAGES[[40]])
 
 
 def test_the_number_of_classes_may_be_given(data):
@@ -171,13 +171,12 @@ def test_the_number_of_classes_may_be_given(data):
 
 
 def test_the_digest_names_the_data(tmp_path, data):
-    digest = HDF5DatasetGenerator(data, 4).digest()
+    digest = HDF5Images(data).digest()
     changed = IMAGES.copy()
     changed[30, 0, 0, 0] ^= 1
-    assert HDF5DatasetGenerator(data, 4, [MeanPreprocessor(1, 2, 3)]).digest() != digest
-    assert HDF5DatasetGenerator(write(tmp_path / "same.hdf5"), 9, training=True).digest() == digest
-    assert HDF5DatasetGenerator(write(tmp_path / "changed.hdf5", changed), 4).digest() != digest
-    assert HDF5DatasetGenerator(write(tmp_path / "labels.hdf5", labels=LABELS[::-1]), 4).digest() != digest
+    assert HDF5Images(write(tmp_path / "same.hdf5")).digest() == digest
+    assert HDF5Images(write(tmp_path / "changed.hdf5", changed)).digest() != digest
+    assert HDF5Images(write(tmp_path / "labels.hdf5", labels=LABELS[::-1])).digest() != digest
 
 
 def replace(key, **options):

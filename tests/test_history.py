@@ -4,7 +4,9 @@ import copy
 
 import pytest
 
-from pipeline.checkpoints.history import append_epoch, is_start_of, new_history
+from pipeline.checkpoints import history as module
+from pipeline.checkpoints.history import append_epoch, lineage, lineages, new_history
+from pipeline.cli import flags
 
 ARGUMENTS = {"lr": 0.1, "data": "a", "epochs": 9, "schedule": "constant", "seed": 1, "stages": (1, 2), "batch_size": 8}
 
@@ -14,8 +16,20 @@ def history_of(done, changes=(), script="train", data="0" * 64, **arguments):
     history = new_history(run)
     for epoch in range(done):
         logs = dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), 1.0 / (1 + epoch))
-        append_epoch(history, logs, 0.1)
+        rates = [rate for changed, _, rate in changes if changed <= epoch] or [
+            0.1 if changes else run["arguments"]["lr"]
+        ]
+        append_epoch(history, logs, rates[-1])
     return history
+
+
+def is_start_of(earlier, later, batch=0):
+    """By the histories, and by what a seal holds of one that says everything of its run."""
+    changeable = flags.changeable(later["run"].get("arguments", {}))
+    found = module.is_start_of(earlier, later, batch, changeable)
+    if later["run"].keys() <= earlier["run"].keys():
+        assert found == (lineage(earlier, changeable) in lineages(later, len(earlier["loss"]), batch, changeable))
+    return found
 
 
 @pytest.mark.parametrize("epochs", [0, 2])

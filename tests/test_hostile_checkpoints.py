@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from functools import partial
 
 import h5py
 import numpy as np
@@ -14,8 +15,11 @@ import pytest
 from conftest import CHECKPOINTS, ROOT, SMALL
 from forge import forge, reseal
 
-from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.checkpoints import checkpoint
+from pipeline.cli import flags
 
+# As the scripts read one.
+read_checkpoint = partial(checkpoint.read_checkpoint, check=flags.check_saved)
 KERNEL = "model_weights/conv1/conv1/kernel"
 
 

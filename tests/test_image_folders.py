@@ -8,10 +8,9 @@ import unicodedata
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, load_cifar10
 from PIL import Image, ImageCms
 
-from pipeline.data.cifar10 import load_cifar10
 from pipeline.files.imageheader import read_header
 from pipeline.io.imagereader import check_images
 from pipeline.io.images import list_folder, list_images

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.io import ArrayBatches
+from pipeline.io import ArrayImages, Batches
 from pipeline.utils import memory
 
 SHAPE = (7, 11, 13)
@@ -69,7 +69,7 @@ def test_a_step_that_is_still_computing_keeps_its_batch():
 
 def test_an_epoch_needs_no_more_memory_than_what_is_on_the_way():
     images = np.zeros((640, 9, 9, 3), np.uint8)
-    batches = ArrayBatches(images, np.zeros(640, int), ["a"], 16, training=True, workers=2)
+    batches = Batches(ArrayImages(images, np.zeros(640, int), ["a"]), 16, training=True, workers=2)
     size = 16 * 9 * 9 * 3
     memory._free(size).clear()
     for _ in batches:

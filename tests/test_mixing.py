@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from conftest import load_cifar10
 
-from pipeline.cli.recipe import Recipe
-from pipeline.data.cifar10 import cifar10_batches, load_cifar10
-from pipeline.io.batches import ArrayBatches
+from pipeline.data import CIFAR10
+from pipeline.io import ArrayImages, Batches
 from pipeline.preprocessing import Mixing
 
 COUNT, CLASSES = 64, 10
@@ -16,7 +16,8 @@ LABELS = np.eye(CLASSES, dtype=np.float32)[np.arange(COUNT) % CLASSES]
 
 
 def mix(batch=0, seed=0, epoch=0, **pieces):
-    return Mixing(**pieces)(IMAGES.copy(), LABELS, seed, epoch, batch, SAMPLES)
+    mixing = Mixing(**pieces)
+    return mixing(IMAGES.copy(), LABELS, seed, epoch, SAMPLES, mixing.draw(seed, epoch, batch, COUNT))
 
 
 def test_cutout_erases_one_square_that_the_edges_may_cut_and_keeps_the_labels():
@@ -37,7 +38,7 @@ def test_cutout_erases_one_square_that_the_edges_may_cut_and_keeps_the_labels():
 
 def test_a_patch_belongs_to_the_sample_wherever_in_a_batch_it_stands():
     whole, _ = mix(cutout=8)
-    backwards, _ = Mixing(cutout=8)(IMAGES[::-1].copy(), LABELS[::-1], 0, 0, 5, SAMPLES[::-1])
+    backwards, _ = Mixing(cutout=8)(IMAGES[::-1].copy(), LABELS[::-1], 0, 0, SAMPLES[::-1], None)
     np.testing.assert_array_equal(backwards[::-1], whole)
     assert not np.array_equal(mix(cutout=8, epoch=1)[0], whole)
 
@@ -117,7 +118,7 @@ def test_the_ratio_is_a_number_at_the_bounds_of_alpha(alpha):
 def test_mixing_asks_for_one_hot_labels():
     images = np.zeros((4, 8, 8, 3), np.uint8)
     with pytest.raises(ValueError, match="mixing takes one-hot labels"):
-        ArrayBatches(images, np.zeros(4, int), ("a",), 2, mixing=Mixing(mixup=1.0), binarize=False)
+        Batches(ArrayImages(images, np.zeros(4, int), ("a",)), 2, mixing=Mixing(mixup=1.0), binarize=False)
 
 
 def test_evaluation_sees_images_as_they_are_and_training_mixes_after_the_mean_is_subtracted():
@@ -126,14 +127,27 @@ def test_evaluation_sees_images_as_they_are_and_training_mixes_after_the_mean_is
             return images - np.float32(100)
 
     images = np.full((8, 8, 8, 3), 150, np.uint8)
-    train = ArrayBatches(
-        images, np.zeros(8, int), ("a", "b"), 8, mixing=Mixing(cutout=4), preprocessors=[Less()], training=True
+    train = Batches(
+        ArrayImages(images, np.zeros(8, int), ("a", "b")),
+        8,
+        mixing=Mixing(cutout=4),
+        preprocessors=[Less()],
+        training=True,
     )
     assert set(np.unique(train[0][0])) == {0.0, 50.0}
-    options = {"limit": 64, "holdout": None, "batch_size": 64, "seed": 0, "workers": 1}
-    train, test = cifar10_batches("digits", Recipe(cutout=8, mixup=1.0, label_smoothing=0.1), **options)
+    source = CIFAR10("digits", limit=64)
+    train = source.train_batches(64, mixing=Mixing(cutout=8, mixup=1.0, label_smoothing=0.1))
+    test = source.val_batches(64)
     digits = load_cifar10("digits", limit=64)
     images, labels = test[0]
     np.testing.assert_array_equal(images, digits.test_images - digits.mean_image())
     np.testing.assert_array_equal(labels, np.eye(10)[digits.test_labels])
     assert train[0][1].max() < 1.0
+
+
+def test_partners_are_drawn_among_the_neighbours_of_a_group():
+    mixing = Mixing(mixup=1.0)
+    whole, groups = mixing.draw(1, 2, 3, COUNT), mixing.draw(1, 2, 3, COUNT, group=16)
+    np.testing.assert_array_equal(whole.partners, mixing.draw(1, 2, 3, COUNT, group=COUNT).partners)
+    assert set(whole.partners) == set(groups.partners) == set(range(COUNT))
+    np.testing.assert_array_equal(groups.partners // 16, np.arange(COUNT) // 16)

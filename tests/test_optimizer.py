@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from argparse import Namespace
-from dataclasses import asdict
 from pathlib import Path
 
 import keras
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from pipeline.cli.recipe import Recipe
 from pipeline.nn.optimizer import WarmupSGD, last_learning_rate
 from pipeline.runs import Run
 from pipeline.training import compile_model
@@ -23,6 +21,10 @@ def test_cosine_equals_keras_own():
     stock = keras.optimizers.schedules.CosineDecay(0.1, decay_steps=150)
     for epoch in range(151):
         assert CosineDecay(0.1, 150)(epoch) == pytest.approx(float(stock(epoch)), abs=1e-8)
+
+
+def test_a_constant_rate_stays():
+    assert [decay_after_warmup("constant", 3, 1)(epoch) for epoch in range(4)] == [1.0] * 4
 
 
 @pytest.mark.parametrize("name", ["poly", "cosine"])
@@ -89,8 +91,8 @@ def test_its_variables_are_those_of_sgd_and_a_copy_warms_up_too():
 
 
 def test_a_recipe_s_values_reach_the_optimizer():
-    recipe = Recipe(schedule="cosine", warmup_epochs=2, nesterov=True)
-    run = Run("script", Namespace(lr=0.3, momentum=0.8, **asdict(recipe)), {}, None, Path(), "")
+    values = Namespace(lr=0.3, momentum=0.8, warmup_epochs=2, nesterov=True)
+    run = Run("script", values, {}, {}, (), lambda epoch: 1.0, None, Path(), "")
     model = model_of("sgd")
     compile_model(run, model, steps=5)
     config = model.optimizer.get_config()

@@ -9,16 +9,16 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL, arrays, assert_identical
+from conftest import ROOT, SMALL, arrays, assert_identical, load_cifar10
 from forge import forge
 
 from config import cifar10_config
 from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.checkpoints.folder import list_checkpoints
-from pipeline.cli.recipe import NAMES, all_values
-from pipeline.data.cifar10 import load_cifar10
+from pipeline.cli.flags import recipe_values
 
-PUBLISHED, MODERN = map(all_values, cifar10_config.RECIPES.values())
+PUBLISHED, MODERN = map(recipe_values, cifar10_config.RECIPES.values())
+NAMES = tuple(PUBLISHED)
 BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"
 # Every piece at once; the warm-up ends inside the run.
 EVERYTHING = (

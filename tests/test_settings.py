@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from conftest import ROOT, SMALL, assert_identical
 
-from pipeline.cli import backend, command, flags
+from pipeline.cli import backend, flags
 from pipeline.errors import InputError
+from pipeline.files import atomic
 from pipeline.files.lock import Lock
-from pipeline.io import HDF5DatasetWriter, atomic
+from pipeline.io import HDF5DatasetWriter
+from pipeline.utils.signals import STOPS
 
 BY_HAND = "resnet_cifar10.py"
 FOREIGN = {
@@ -191,12 +193,12 @@ def wait_and_end(ignored, sent):
     ).returncode
 
 
-@pytest.mark.parametrize("number", command.STOPS)
+@pytest.mark.parametrize("number", STOPS)
 def test_a_signal_ends_a_command_unless_it_was_started_to_ignore_it(number):
     assert wait_and_end([], [number]) == 128 + number
     assert wait_and_end([number], [number]) == 0
     # The others still do.
-    assert wait_and_end(set(command.STOPS) - {number}, command.STOPS) == 128 + number
+    assert wait_and_end(set(STOPS) - {number}, STOPS) == 128 + number
 
 
 @pytest.mark.parametrize(

@@ -21,14 +21,15 @@ from conftest import CHECKPOINTS, ROOT, SMALL, arrays, assert_identical
 
 from pipeline.callbacks import AsyncCallbackList, BatchCheckpoint, batchcheckpoint
 from pipeline.callbacks.stopping import StopRequest
+from pipeline.checkpoints import folder as checkpointfolder
 from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.checkpoints.folder import CheckpointFolder, list_checkpoints
 from pipeline.checkpoints.history import append_epoch, new_history
 from pipeline.checkpoints.writer import save_checkpoint
 from pipeline.cli import command as command_module
 from pipeline.cli import console
-from pipeline.io import atomic, checkpointfolder, lock
-from pipeline.io.batches import ArrayBatches
+from pipeline.files import atomic, lock
+from pipeline.io.batches import Batches
 
 BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"
 # Four steps of training an epoch and four of validation.
@@ -502,17 +503,17 @@ def test_a_run_s_own_state_inside_its_first_epoch_goes_with_another_rate_too(com
 FAILING = """
 import sys
 sys.path.insert(0, {root!r})
-from pipeline.io.batches import ArrayBatches
+from pipeline.io.batches import Batches
 
-read, reads = ArrayBatches._read, []
+make, reads = Batches._make, []
 
-def fail(self, rows):
+def fail(self, epoch, batch, rows):
     reads.append(self.training)
     if {condition}:
         raise OSError(5, "Input/output error", "train.hdf5")
-    return read(self, rows)
+    return make(self, epoch, batch, rows)
 
-ArrayBatches._read = fail
+Batches._make = fail
 """
 DISK_ERROR = f"{BY_HAND}: error: [Errno 5] Input/output error: 'train.hdf5'\n"
 
@@ -521,7 +522,7 @@ def test_a_batch_that_fails_is_told_as_itself_and_what_was_trained_before_is_sav
     command, monkeypatch, straight, tmp_path
 ):
     """The third batch of the second epoch, as on a disk that has gone."""
-    monkeypatch.setattr(ArrayBatches, "_read", ArrayBatches._read)
+    monkeypatch.setattr(Batches, "_make", Batches._make)
     third = "self.training and self.epoch == 1 and rows[0] == self._order[2 * self.batch_size]"
     exec(FAILING.format(root=str(ROOT), condition=third), {})  # noqa: S102
     done = command(BY_HAND, *RUN, "-c", "c", "-o", "o", code=1)

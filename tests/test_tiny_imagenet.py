@@ -29,8 +29,8 @@ from config import tiny_imagenet_config as config
 from pipeline.checkpoints.history import new_history
 from pipeline.checkpoints.writer import save_checkpoint
 from pipeline.cli.recipe import Recipe
-from pipeline.io import HDF5DatasetGenerator, HDF5DatasetWriter, archives, tinyimagenet
-from pipeline.io.batches import data_digest
+from pipeline.data import TinyImageNet, tinyimagenetfiles
+from pipeline.io import HDF5DatasetGenerator, HDF5DatasetWriter, archives
 from pipeline.io.imagereader import ImageReader
 from pipeline.nn.conv import ResNet
 
@@ -340,16 +340,16 @@ def test_a_download_is_checked_and_appears_whole(layout, server, tmp_path):
     folder, url = server
     expected = archive(layout, folder / "tiny.zip")
     root, received = tmp_path / "new" / "tiny", []
-    tinyimagenet.download(root, url=url, **expected, advance=received.append)
+    tinyimagenetfiles.download(root, url=url, **expected, advance=received.append)
     assert sum(received) == expected["size"]
     for source in layout.rglob("*.*"):
         assert (root / source.relative_to(layout)).read_bytes() == source.read_bytes()
     with pytest.raises(ValueError, match="exists already"):
-        tinyimagenet.download(root, url=url, **expected, advance=received.append)
+        tinyimagenetfiles.download(root, url=url, **expected, advance=received.append)
     other = tmp_path / "other" / "tiny"
     for wrong in ({"md5": "0" * 32}, {"size": 17}, {"url": url + "x"}, {"url": "http://127.0.0.1:9/tiny.zip"}):
         with pytest.raises(ValueError, match=r"tiny\.zip"):
-            tinyimagenet.download(other, **({"url": url} | expected | wrong), advance=received.append)
+            tinyimagenetfiles.download(other, **({"url": url} | expected | wrong), advance=received.append)
         assert not list(other.parent.iterdir())
 
 
@@ -368,7 +368,7 @@ def test_an_archive_with_other_members_is_not_unpacked(layout, server, tmp_path,
     folder, url = server
     expected = archive(layout, folder / "tiny.zip", {name: b"x"})
     with pytest.raises(ValueError, match="which the data set does not"):
-        tinyimagenet.download(tmp_path / "new" / "tiny", url=url, **expected, advance=lambda count: None)
+        tinyimagenetfiles.download(tmp_path / "new" / "tiny", url=url, **expected, advance=lambda count: None)
     assert not list((tmp_path / "new").iterdir())
 
 
@@ -386,7 +386,7 @@ def test_an_archive_packed_in_another_way_is_not_unpacked(tmp_path, spoil_archiv
         file.writestr("tiny-imagenet-200/wnids.txt", "".join(f"n{n}\n" for n in range(999)))
     path.write_bytes(spoil_archive(path.read_bytes()))
     with pytest.raises(ValueError, match=message):
-        archives.unpack(path, tmp_path / "out", tinyimagenet.MEMBERS)
+        archives.unpack(path, tmp_path / "out", tinyimagenetfiles.MEMBERS)
 
 
 def test_a_zip_bomb_is_not_unpacked(tmp_path):
@@ -394,7 +394,7 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("tiny-imagenet-200/wnids.txt", bytes(65 << 20))
     with pytest.raises(ValueError, match="which the data set does not; not unpacked"):
-        archives.unpack(path, tmp_path / "out", tinyimagenet.MEMBERS)
+        archives.unpack(path, tmp_path / "out", tinyimagenetfiles.MEMBERS)
     assert not (tmp_path / "out").exists()
 
 
@@ -409,7 +409,7 @@ def test_names_that_would_steer_a_terminal_are_refused(command, raw):
 def test_a_damaged_archive_is_named(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"PK\3\4 no archive")
     with pytest.raises(ValueError, match=r"a\.zip is no whole zip archive"):
-        archives.unpack(tmp_path / "a.zip", tmp_path, tinyimagenet.MEMBERS)
+        archives.unpack(tmp_path / "a.zip", tmp_path, tinyimagenetfiles.MEMBERS)
 
 
 def test_training_stops_resumes_and_is_ranked(command, built, tmp_path):
@@ -463,32 +463,35 @@ def test_the_accuracy_is_that_of_the_predictions(command, built, tmp_path):
     assert lines == [f"{path.name} {sorted(IDS)[label]}" for path, label in zip(paths, predicted, strict=True)]
 
 
-def batches_of(folder, recipe, workers=1, **options):
-    places, options = config.places(str(folder)), {"limit": None, "holdout": None} | options
-    files = places.train_hdf5, places.val_hdf5, places.mean
-    return tinyimagenet.tiny_imagenet_batches(*files, recipe, batch_size=5, seed=42, workers=workers, **options)
+def source_of(folder, **options):
+    return TinyImageNet(*config.files(str(folder)), **options)
 
 
 def test_images_held_out_of_training_are_validated_on_and_no_others(built):
-    everything = batches_of(built, Recipe())[0]
-    train, val = batches_of(built, Recipe(), holdout=7)
-    assert (train.num_images, val.num_images) == (everything.num_images - 7, 7)
-    assert sorted(np.concatenate([train._rows, val._rows]).tolist()) == list(range(everything.num_images))
-    limited, same = batches_of(built, Recipe(), holdout=7, limit=10)
-    assert (limited.num_images, same.num_images) == (10, 7)
-    np.testing.assert_array_equal(val._rows, same._rows)
-    with pytest.raises(ValueError, match=r"holdout is [0-9]+, of [0-9]+ images"):
-        batches_of(built, Recipe(), holdout=everything.num_images)
+    whole, part = source_of(built), source_of(built, holdout=7)
+    count = len(whole.train)
+    assert (len(part.train), len(part.val), len(part.whole("test"))) == (count - 7, 7, len(whole.whole("test")))
+    assert sorted(np.concatenate([part.train._rows, part.val._rows]).tolist()) == list(range(count))
+    few = source_of(built, holdout=7, limit=10)
+    assert (len(few.train), len(few.val)) == (10, 7)
+    np.testing.assert_array_equal(few.val._rows, part.val._rows)
+    # A choice by a limit alone is the same images of each split.
+    assert (len(source_of(built, limit=10).train), len(source_of(built, limit=10).val)) == (10, 10)
+    with pytest.raises(ValueError, match=f"`holdout` {count} leaves nothing of {count} training images"):
+        source_of(built, holdout=count).train_batches(5)
+    with pytest.raises(ValueError, match="`limit` is 0"):
+        source_of(built, limit=0)
 
 
-def test_images_held_out_are_scored_only_where_they_are_the_same(built):
-    train, val = batches_of(built, Recipe(), holdout=7)
-    options = {"limit": 10, "holdout": 7, "batch_size": 5, "workers": 1}
-    places = config.places(str(built))
-    same = tinyimagenet.tiny_imagenet_split(places, "val", digest=data_digest(train, val), **options)
-    np.testing.assert_array_equal(same._rows, val._rows)
-    with pytest.raises(ValueError, match="choose other ones; name the data"):
-        tinyimagenet.tiny_imagenet_split(places, "val", digest="0" * 64, **options)
+def test_the_digest_is_that_of_the_files_and_the_mean_whatever_is_chosen(built, tmp_path):
+    digest = source_of(built).digest()
+    assert (
+        digest == source_of(built, holdout=7).digest()
+        or len({source_of(built, holdout=n).digest() for n in (7, 8)}) == 1
+    )
+    train, val, test, _ = config.files(str(built))
+    tinyimagenetfiles.write_mean(tmp_path / "mean.json", dict.fromkeys("RGB", 1.0))
+    assert TinyImageNet(train, val, test, tmp_path / "mean.json").digest() != digest
 
 
 MIXED = {"cutout": 16, "mixup": 0.2, "cutmix": 1.0, "label_smoothing": 0.1}
@@ -496,7 +499,9 @@ MIXED = {"cutout": 16, "mixup": 0.2, "cutmix": 1.0, "label_smoothing": 0.1}
 
 @pytest.mark.parametrize("recipe", [config.PUBLISHED, config.MODERN, config.MODERN | MIXED])
 def test_the_first_batches_of_an_epoch_are_the_same_after_a_resume(built, recipe):
-    straight, resumed = (batches_of(built, Recipe(**recipe), workers)[0] for workers in (1, 4))
+    made = Recipe.of(recipe)
+    varied = {"augmentation": made.augmentation, "mixing": made.mixing, "seed": 42}
+    straight, resumed = (source_of(built).train_batches(5, workers=workers, **varied) for workers in (1, 4))
     for epoch in range(4):
         straight.set_epoch(epoch)
         batches = list(straight)
@@ -513,7 +518,7 @@ def test_rank_accuracy_says_what_it_can_not_use(command, built, raw, tmp_path):
     assert "can't read checkpoint nothing.hdf5" in done.stderr
     for dataset, message in (
         ("tiny_imagenet", "is a network for other images"),
-        ("imagenet", "is a network for imagen"),
+        ("imagenet", "is a network for other images"),
     ):
         network = {**config.IMAGES, "classes": 5, "stages": [1], "filters": [4, 8], "dataset": dataset}
         model = ResNet.build(**network)
@@ -521,6 +526,8 @@ def test_rank_accuracy_says_what_it_can_not_use(command, built, raw, tmp_path):
         path = tmp_path / "other.hdf5"
         save_checkpoint(path, model, epoch=0, batch=0, network=network, history=new_history(), options={})
         done = command("rank_accuracy.py", "--data", built, "-m", path, code=2)
+        assert "doesn't say what it was trained on; expected one of cifar10, tiny_imagenet: name it" in done.stderr
+        done = command("rank_accuracy.py", "--data", built, "-m", path, "--dataset", "tiny_imagenet", code=2)
         assert message in done.stderr
     command("train.py", "--data", built, *SMALL, "--epochs", "1")
     done = command("rank_accuracy.py", "--data", raw, "-m", "output/train/checkpoints/epoch_1.hdf5", code=2)
@@ -552,7 +559,7 @@ def test_a_decoder_that_died_is_told(layout):
 def test_a_mean_that_is_none_is_refused(tmp_path, mean):
     (tmp_path / "mean.json").write_text(mean)
     with pytest.raises(ValueError, match=r"mean\.json"):
-        tinyimagenet.read_mean(tmp_path / "mean.json")
+        tinyimagenetfiles.read_mean(tmp_path / "mean.json")
 
 
 def test_files_of_two_data_sets_are_not_mixed(command, built, raw):
@@ -563,7 +570,7 @@ def test_files_of_two_data_sets_are_not_mixed(command, built, raw):
     command("build_tiny_imagenet.py", "--data", raw, "--overwrite")
     shutil.copy(raw / "kept.hdf5", raw / "hdf5" / "train.hdf5")
     done = command("train.py", "--data", raw, *SMALL, code=2)
-    assert "hold other classes" in done.stderr
+    assert "are of other classes" in done.stderr
 
 
 def test_a_stranger_s_data_file_ends_the_scripts_in_one_line(command, built, raw):
@@ -581,7 +588,7 @@ def test_a_stranger_s_data_file_ends_the_scripts_in_one_line(command, built, raw
 
 def test_images_of_another_size_are_refused(command, raw):
     (raw / "hdf5").mkdir()
-    tinyimagenet.write_mean(raw / "hdf5" / "mean.json", dict.fromkeys("RGB", 1.0))
+    tinyimagenetfiles.write_mean(raw / "hdf5" / "mean.json", dict.fromkeys("RGB", 1.0))
     for split in ("train", "val"):
         with HDF5DatasetWriter((20, 32, 32, 3), raw / "hdf5" / f"{split}.hdf5") as writer:
             writer.store_class_labels(["n01", "n02"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, SMALL
 
-from pipeline.data.tinyimagenet import write_mean
+from pipeline.data.tinyimagenetfiles import write_mean
 from pipeline.io import HDF5DatasetWriter
 
 

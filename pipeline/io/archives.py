@@ -22,7 +22,10 @@ _SECONDS = 30  # without a byte, until a connection counts as dead
 _MAX_MEMBER = 64 << 20
 _MAX_WHOLE = 4 << 30
 _MAX_MEMBERS = 1_000_000
+# In a tar file: plain files, and headers that say more of the file behind them, with their bytes at most.
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
+_ASIDE = (tarfile.XHDTYPE, tarfile.XGLTYPE)
+_MAX_ASIDE = 1 << 16
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -93,26 +96,39 @@ def read_tar(path: Path, expected: Mapping[str, int], max_bytes: int) -> Iterato
         OSError: it can't be read, is damaged, or unpacks to more.
         InputError: it holds anything else than folders and files that are expected, or one of them twice.
     """
+
+    def refused(member: tarfile.TarInfo, most: int | None = None) -> InputError:
+        wrong = ", which it should not, or not so; it is not read"
+        if most is not None:
+            wrong = f" of {member.size:,} bytes; expected at most {most:,}"
+        return InputError(f"{path} holds {member.name!a:.200}{wrong}")
+
+    class Member(tarfile.TarInfo):
+        """Looked at before anything of it is read."""
+
+        @classmethod
+        def frombuf(cls, buf, encoding, errors):
+            member = super().frombuf(buf, encoding, errors)
+            if member.type not in (*_REGULAR, tarfile.DIRTYPE, *_ASIDE):
+                raise refused(member)
+            if member.type not in _REGULAR and member.size > _MAX_ASIDE:
+                raise refused(member, _MAX_ASIDE)
+            return member
+
     seen = set()
     with open(open_regular(path), "rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         unpacked = _Capped(gzip.GzipFile(fileobj=file) if zipped else file, max_bytes)
         try:
-            with tarfile.open(fileobj=unpacked, mode="r|") as members:
+            with tarfile.open(fileobj=unpacked, mode="r|", tarinfo=Member) as members:
                 for member in members:
                     if member.isdir():
                         continue
-                    # No member of a type or name that isn't expected is looked at, nor one that is sparse.
-                    if member.name not in expected or member.name in seen or member.type not in _REGULAR:
-                        raise InputError(
-                            f"{path} holds {member.name!a:.200}, which it should not, or not so; it is not read"
-                        )
+                    if member.name not in expected or member.name in seen:
+                        raise refused(member)
                     if member.size > expected[member.name]:
-                        raise InputError(
-                            f"{path} holds {member.name!a:.200} of {member.size:,} bytes; expected at most "
-                            f"{expected[member.name]:,}"
-                        )
+                        raise refused(member, expected[member.name])
                     seen.add(member.name)
                     yield member.name, members.extractfile(member).read()
             # To its end, where the digest of what was compressed stands.
