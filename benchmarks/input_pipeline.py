@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
@@ -22,12 +21,12 @@ import measure  # makes the project importable
 
 from config import cifar10_config, tiny_imagenet_config
 from pipeline.cli import arguments, command, console, flags
-from pipeline.cli.recipe import Recipe
 
 BATCH_SIZE = 64
-MEAN = {"r_mean": 122.0, "g_mean": 114.0, "b_mean": 101.0}
-CIFAR10_PUBLISHED, TINY_PUBLISHED = Recipe(**cifar10_config.PUBLISHED), Recipe(**tiny_imagenet_config.PUBLISHED)
-CIFAR10_MODERN, TINY_MODERN = Recipe(**cifar10_config.MODERN), Recipe(**tiny_imagenet_config.MODERN)
+MEAN = {"R": 122.0, "G": 114.0, "B": 101.0}
+CIFAR10_PUBLISHED, TINY_PUBLISHED = cifar10_config.PUBLISHED, tiny_imagenet_config.PUBLISHED
+CIFAR10_MODERN, TINY_MODERN = cifar10_config.MODERN, tiny_imagenet_config.MODERN
+PLAIN = {"schedule": "constant"}
 # Every piece of a recipe that acts on batches, one by one and all at once, beside the modern recipe.
 PIECES = {
     "modern": {},
@@ -53,7 +52,7 @@ def parse_arguments():
 def main() -> None:
     args = parse_arguments()
     if args.peak_of:
-        rate = measure.rate(from_file(args.peak_of, recipe=Recipe()).generator(), args.seconds)
+        rate = measure.rate(from_file(args.peak_of, recipe=PLAIN).generator(), args.seconds)
         rate()
         print(rate(), measure.peak_memory())
         return
@@ -80,10 +79,10 @@ def main() -> None:
         )
         compare(
             "64x64 out of a file: shuffled, less the mean",
-            {"ours": from_file(path, recipe=Recipe()).generator(), "memory map": memory_map(path)},
+            {"ours": from_file(path, recipe=PLAIN).generator(), "memory map": memory_map(path)},
         )
         small = in_memory(50_000, 128)
-        flow = image_data_generator_in_memory(small.images, small.labels)
+        flow = image_data_generator_in_memory(small.images.images, small.labels)
         compare("32x32 out of memory: shift and flip", {"ours": small.generator(), "ImageDataGenerator": flow})
         for title, make, recipe in (
             ("64x64 out of a file: ours by the published recipe, and by others", partial(from_file, path), TINY_MODERN),
@@ -93,7 +92,7 @@ def main() -> None:
                 CIFAR10_MODERN,
             ),
         ):
-            pieces = {name: make(recipe=replace(recipe, **changes)).generator() for name, changes in PIECES.items()}
+            pieces = {name: make(recipe=recipe | changes).generator() for name, changes in PIECES.items()}
             compare(title, {"ours": make().generator()} | pieces)
         if args.growth:
             results["growth"] = growth(Path(folder), args)
@@ -101,10 +100,13 @@ def main() -> None:
 
 
 def write(path: Path, count: int) -> Path:
-    """A data file of `count` random images."""
+    """A data file of `count` random images, beside it a mean."""
     import numpy as np
 
+    from pipeline.data.tinyimagenetfiles import write_mean
     from pipeline.io import HDF5DatasetWriter
+
+    write_mean(path.with_name("mean.json"), MEAN)
 
     rng = np.random.default_rng(0)
     block = rng.integers(0, 256, (10_000, 64, 64, 3), np.uint8)
@@ -116,34 +118,35 @@ def write(path: Path, count: int) -> Path:
     return path
 
 
-def from_file(path: Path, batch_size: int = BATCH_SIZE, recipe: Recipe = TINY_PUBLISHED, *, workers: int = 1):
+def from_file(path: Path, batch_size: int = BATCH_SIZE, recipe: dict = TINY_PUBLISHED, *, workers: int = 1):
     """This project's batches out of a data file, as the scripts for Tiny ImageNet make them by `recipe`."""
-    from pipeline.io import HDF5DatasetGenerator
-    from pipeline.preprocessing import MeanPreprocessor
+    from pipeline.cli.recipe import Recipe
+    from pipeline.data import TinyImageNet
 
-    varied = {"aug": recipe.augmentation(), "mixing": recipe.mixing(), "training": True}
-    return HDF5DatasetGenerator(path, batch_size, [MeanPreprocessor(**MEAN)], workers=workers, **varied)
+    source, made = TinyImageNet(path, path, path, path.with_name("mean.json")), Recipe.of(recipe)
+    return source.train_batches(batch_size, augmentation=made.augmentation, mixing=made.mixing, workers=workers)
 
 
-def in_memory(count: int, batch_size: int, recipe: Recipe = CIFAR10_PUBLISHED, *, workers: int = 1):
+def in_memory(count: int, batch_size: int, recipe: dict = CIFAR10_PUBLISHED, *, workers: int = 1):
     """This project's batches out of memory, as the scripts for CIFAR-10 make them by `recipe`."""
     import numpy as np
 
-    from pipeline.io import ArrayBatches
-    from pipeline.preprocessing import MeanImagePreprocessor
+    from pipeline.cli.recipe import Recipe
+    from pipeline.data import CIFAR10
+    from pipeline.io import ArrayImages
 
-    images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
-    return ArrayBatches(
-        images,
-        np.arange(count) % cifar10_config.CLASSES,
-        [str(number) for number in range(cifar10_config.CLASSES)],
-        batch_size,
-        preprocessors=[MeanImagePreprocessor(images.mean(axis=0))],
-        aug=recipe.augmentation(),
-        mixing=recipe.mixing(),
-        training=True,
-        workers=workers,
-    )
+    class Random(CIFAR10):
+        _splits = dict.fromkeys(
+            ("train", "test"),
+            ArrayImages(
+                np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8),
+                np.arange(count) % cifar10_config.CLASSES,
+                [str(number) for number in range(cifar10_config.CLASSES)],
+            ),
+        )
+
+    made = Recipe.of(recipe)
+    return Random().train_batches(batch_size, augmentation=made.augmentation, mixing=made.mixing, workers=workers)
 
 
 def slices(path: Path) -> Iterator:
@@ -151,7 +154,7 @@ def slices(path: Path) -> Iterator:
     import h5py
     import numpy as np
 
-    bgr = np.array([MEAN["b_mean"], MEAN["g_mean"], MEAN["r_mean"]], np.float32)
+    bgr = np.array([MEAN["B"], MEAN["G"], MEAN["R"]], np.float32)
     with h5py.File(path) as file:
         images, labels = file["images"], file["labels"]
         while True:
@@ -165,7 +168,7 @@ def memory_map(path: Path) -> Iterator:
     import h5py
     import numpy as np
 
-    bgr = np.array([MEAN["b_mean"], MEAN["g_mean"], MEAN["r_mean"]], np.float32)
+    bgr = np.array([MEAN["B"], MEAN["G"], MEAN["R"]], np.float32)
     with h5py.File(path) as file:
         labels = file["labels"][()]
         shape, place = file["images"].shape, file["images"].id.get_offset()
@@ -175,10 +178,10 @@ def memory_map(path: Path) -> Iterator:
             yield images[rows].astype(np.float32) - bgr, labels[rows]
 
 
-def ranges(recipe: Recipe) -> dict:
+def ranges(recipe: dict) -> dict:
     """What `ImageDataGenerator` calls the variations of `recipe`."""
     names = ("rotation_range", "zoom_range", "width_shift_range", "height_shift_range", "shear_range")
-    return {name: getattr(recipe, name) for name in names} | {"horizontal_flip": recipe.flip != "none"}
+    return {name: recipe.get(name, 0.0) for name in names} | {"horizontal_flip": recipe["flip"] != "none"}
 
 
 def image_data_generator_in_memory(images, labels) -> Iterator:
@@ -204,9 +207,9 @@ def keras_layers(path: Path) -> Iterator:
 
     recipe = TINY_PUBLISHED
     layers = [
-        keras.layers.RandomRotation(recipe.rotation_range / 360, fill_mode="nearest"),
-        keras.layers.RandomZoom(recipe.zoom_range, recipe.zoom_range, fill_mode="nearest"),
-        keras.layers.RandomTranslation(recipe.height_shift_range, recipe.width_shift_range, fill_mode="nearest"),
+        keras.layers.RandomRotation(recipe["rotation_range"] / 360, fill_mode="nearest"),
+        keras.layers.RandomZoom(recipe["zoom_range"], recipe["zoom_range"], fill_mode="nearest"),
+        keras.layers.RandomTranslation(recipe["height_shift_range"], recipe["width_shift_range"], fill_mode="nearest"),
         keras.layers.RandomFlip("horizontal"),
     ]
 
@@ -227,21 +230,21 @@ def albumentations(path: Path) -> Iterator:
     import numpy as np
 
     recipe = TINY_PUBLISHED
-    zoom, shift = recipe.zoom_range, recipe.width_shift_range
+    zoom, shift = recipe["zoom_range"], recipe["width_shift_range"]
     vary = library.Compose(
         [
             library.Affine(
                 scale=(1 - zoom, 1 + zoom),
                 translate_percent=(-shift, shift),
-                rotate=(-recipe.rotation_range, recipe.rotation_range),
-                shear=(-recipe.shear_range, recipe.shear_range),
+                rotate=(-recipe["rotation_range"], recipe["rotation_range"]),
+                shear=(-recipe["shear_range"], recipe["shear_range"]),
                 border_mode=cv2.BORDER_REPLICATE,
                 p=1.0,
             ),
             library.HorizontalFlip(p=0.5),
         ]
     )
-    bgr = np.array([MEAN["b_mean"], MEAN["g_mean"], MEAN["r_mean"]], np.float32)
+    bgr = np.array([MEAN["B"], MEAN["G"], MEAN["R"]], np.float32)
     with h5py.File(path) as file:
         while True:
             for start in range(0, len(file["images"]) - BATCH_SIZE + 1, BATCH_SIZE):

@@ -18,8 +18,9 @@ from typing import NoReturn
 
 import measure  # makes the project importable
 
-from pipeline.cli import arguments, command
+from pipeline.cli import arguments
 from pipeline.errors import InputError
+from pipeline.utils.signals import handle_stops
 
 EPOCH_LINE = re.compile(r"epoch (\d+)/.* ([\d.]+) s$")
 INSIDE_LINE = re.compile(r"going on from .*, epoch (\d+), batch \d+$")
@@ -45,7 +46,7 @@ def run(words: Sequence, deadline: float = math.inf) -> tuple[int, dict[int, flo
         for child in children:
             child.send_signal(number)
 
-    before = command.handle_stops(hand_on)
+    before = handle_stops(hand_on)
     timer = threading.Timer(min(threading.TIMEOUT_MAX, deadline - time.monotonic()), hand_on, [signal.SIGTERM])
     timer.daemon = True
     try:

@@ -147,12 +147,12 @@ def repeated(batches):
     from pipeline.io import Batches
 
     class Repeated(Batches):
-        image_shape, batch = batches.image_shape, batches[0]
+        batch = batches[0]
 
         def __getitem__(self, index):
             return self.batch
 
-    return Repeated(batches.labels, batches.classes, batches.batch_size, training=True)
+    return Repeated(batches.images, batches.batch_size, training=True)
 
 
 def fit_to(model, batches, *callbacks) -> Callable[[], None]:

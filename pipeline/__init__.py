@@ -8,10 +8,13 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
+MAX_IMAGE_PIXELS = 1 << 24
+"""Of an image that is read, whatever its header claims: 50 MB."""
+
 # A file from anyone is read with no more than it needs: HDF5 loads no filter from elsewhere ("::" turns its plugins
-# off), and OpenCV takes no image of more pixels than this, 50 MB, whatever its header or the environment claims.
+# off), and OpenCV takes no larger image, whatever the environment says.
 os.environ["HDF5_PLUGIN_PRELOAD"] = "::"
-os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(1 << 24)
+os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(MAX_IMAGE_PIXELS)
 # An image is too small to share among threads: batches are what runs side by side.
 os.environ["OPENCV_FOR_THREADS_NUM"] = "1"
 # What is wrong with an image is said in one line, by us.

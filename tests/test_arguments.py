@@ -17,11 +17,8 @@ DEFAULTS = {
     "stages": (9, 9),
     "filters": (8, 8, 8),
 }
-CONFIG = Namespace(DATA_HELP="the data")
-CONFIG.RECIPES = RECIPES = {
-    "published": {"schedule": "poly", "flip": "random"},
-    "modern": {"schedule": "cosine", "pad_crop": 4},
-}
+RECIPES = {"published": {"schedule": "poly", "flip": "random"}, "modern": {"schedule": "cosine", "pad_crop": 4}}
+CONFIG = Namespace(DATA_HELP="the data", RECIPES=RECIPES)
 
 
 def parse(*words):

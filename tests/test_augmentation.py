@@ -163,5 +163,6 @@ def test_a_flip_that_alternates_shows_each_image_both_ways_in_two_epochs():
 
 
 def test_a_crop_needs_an_image_that_is_larger_than_its_padding():
-    with pytest.raises(ValueError, match="pad_crop is 20; expected less than the 20x24 pixels"):
-        AffineAugmentation(pad_crop=20)(smooth_images(20, 24), np.tile(MIDDLE, (12, 1)))
+    with pytest.raises(ValueError, match="`pad_crop` 20: expected at most 19, for images of 20x24 pixels"):
+        AffineAugmentation(pad_crop=20).check(20, 24)
+    AffineAugmentation(pad_crop=19).check(20, 24)

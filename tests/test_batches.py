@@ -162,10 +162,9 @@ def test_the_shares_of_an_evaluation_are_all_samples_in_order(images):
     shares = [make(images, share=(index, 3)) for index in range(3)]
     for expected, *parts in zip(make(images), *shares, strict=True):
         np.testing.assert_array_equal(np.concatenate([part[0] for part in parts]), expected[0])
-    one = Batches(
-        ArrayImages(images[:1], LABELS[:1], ("a",)), 4, share=(0, 2), preprocessors=[MeanImagePreprocessor(0)]
-    )
-    assert one[0][0].shape == (0, 8, 8, 3)
+    one = ArrayImages(images[:1], LABELS[:1], ("a",))
+    empty = Batches(one, 4, share=(0, 2), preprocessors=[MeanImagePreprocessor(0)])
+    assert empty[0][0].shape == (0, 8, 8, 3)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_monitor_goes_on_from_a_history(fit, tmp_path):
 
 
 def test_a_diverged_run_stops_with_advice(fit, tmp_path):
-    with pytest.raises(ValueError, match=r"loss is nan after epoch 1: .*smaller --lr"):
+    with pytest.raises(ValueError, match=r"loss is nan after epoch 1: .*smaller `lr`"):
         fit(TrainingMonitor(tmp_path / "a.png"), inputs=np.full((12, 2), np.nan))
 
 

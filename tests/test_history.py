@@ -16,10 +16,8 @@ def history_of(done, changes=(), script="train", data="0" * 64, **arguments):
     history = new_history(run)
     for epoch in range(done):
         logs = dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), 1.0 / (1 + epoch))
-        rates = [rate for changed, _, rate in changes if changed <= epoch] or [
-            0.1 if changes else run["arguments"]["lr"]
-        ]
-        append_epoch(history, logs, rates[-1])
+        first = 0.1 if changes else run["arguments"]["lr"]
+        append_epoch(history, logs, [first, *(rate for changed, _, rate in changes if changed <= epoch)][-1])
     return history
 
 

@@ -1,18 +1,25 @@
 """The shape of the code: which parts import which, and when."""
 
 import ast
+import re
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 from conftest import ROOT
 
+from pipeline.cli.flags import FLAGS
+
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 # From the top floor to the ground; a part imports from lower floors, or from its own without a circle.
-COMMAND = ("arguments", "backend", "command", "console", "errors", "flags", "stopping")
-GROUND = ("preprocessing", "nn", "utils", "recipe", "environment", "lazy", *COMMAND)
-FLOORS = (("training", "verify"), ("runs",), ("callbacks",), ("io",), GROUND)
+FLOORS = (
+    ("verify",), ("cli",), ("training",), ("runs",), ("callbacks",), ("checkpoints",), ("data",), ("io",), ("files",),
+    ("nn",), ("preprocessing",), ("utils",), ("errors", "MAX_IMAGE_PIXELS"),
+)  # fmt: skip
+# What knows no command line: all that is below it.
+LIBRARY = [part for parts in FLOORS[2:] for part in parts]
 
 
 def imports(path):
@@ -34,10 +41,36 @@ def test_imports_run_downwards():
         part = path.relative_to(ROOT / "pipeline").with_suffix("").parts[0]
         for name in imports(path):
             top, *rest = name.split(".")
-            assert top != "config", f"{path} imports config"
+            assert top != "config" or part == "cli", f"{path} imports config"
             assert f"{top}.py" not in SCRIPTS, f"{path} imports a script"
             if top == "pipeline" and part != "__init__" and rest[0] != part:
                 assert floor(rest[0]) >= floor(part), f"{path} imports {name} from a higher floor"
+
+
+def test_the_library_neither_prints_nor_asks_the_environment_nor_names_a_flag():
+    flag = re.compile(rf"--({'|'.join((*FLAGS, 'model', 'resume', 'overwrite', 'download', 'tta'))})\\b")
+    for path in (ROOT / "pipeline").rglob("*.py"):
+        if path.relative_to(ROOT / "pipeline").with_suffix("").parts[0] not in LIBRARY:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Name):
+                assert node.id not in ("print", "input"), f"{path}:{node.lineno}"
+            elif isinstance(node, ast.Attribute):
+                assert ast.unparse(node) not in ("sys.stdout", "sys.argv", "os.environ", "os.getenv"), (
+                    f"{path}:{node.lineno}"
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert not flag.search(node.value), f"{path}:{node.lineno}"
+
+
+def test_no_room_is_crowded():
+    """At most a dozen files each, and three tenths of all lines."""
+    lines, files = Counter(), Counter()
+    for path in (ROOT / "pipeline").rglob("*.py"):
+        lines[path.relative_to(ROOT / "pipeline").parts[0]] += len(path.read_text().splitlines())
+        files[path.parent] += 1
+    assert max(files.values()) <= 12
+    assert max(lines.values()) <= 0.3 * lines.total()
 
 
 def test_modules_import_each_other_without_a_circle():

@@ -103,6 +103,7 @@ class DataSource:
             InputError: there are too few images for a batch, they can't be varied so, or training and validation images
                 are of other classes.
         """
+        normalization = self.normalization
         if self.holdout is None:
             train, val = self.whole("train"), self.whole("val")
             if (train.class_names, train.label_names) != (val.class_names, val.label_names):
@@ -113,7 +114,7 @@ class DataSource:
         return Batches(
             self.train,
             batch_size,
-            preprocessors=[self.normalization],
+            preprocessors=[normalization],
             aug=None if augmentation == AffineAugmentation() else augmentation,
             mixing=mixing,
             training=True,

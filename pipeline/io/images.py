@@ -18,13 +18,12 @@ import cv2
 import numpy as np
 from imutils.paths import image_types
 
+from pipeline import MAX_IMAGE_PIXELS
 from pipeline.errors import InputError
 from pipeline.files.imageheader import JPEG, MARK_BYTES, PNG, other_kind, read_header
 from pipeline.files.regular import open_regular, read_regular
 
 MAX_BYTES = 1 << 25
-# OpenCV reads this when it loads, and holds to it too.
-MAX_PIXELS = int(os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"])
 
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
 _ALL_SUFFIXES = {
@@ -44,7 +43,7 @@ def read_image(path: str | PathLike, shape: tuple[int, int] | None = None) -> np
 
     Args:
         path: the file.
-        shape: the (height, width) that the image must have, or None for any of at most `MAX_PIXELS`.
+        shape: the (height, width) that the image must have, or None for any of at most `MAX_IMAGE_PIXELS`.
 
     Raises:
         InputError: the file can't be read, is neither JPEG nor PNG, is too large, is cut short, has another size, or
@@ -60,8 +59,10 @@ def read_image(path: str | PathLike, shape: tuple[int, int] | None = None) -> np
         raise InputError(f"image {path} {error}; remove or replace it") from error
     if shape is not None and {header.height, header.width} != set(shape):
         raise InputError(f"image {path} is {header.width}x{header.height} pixels; expected {shape[1]}x{shape[0]}")
-    if header.width * header.height > MAX_PIXELS:
-        raise InputError(f"image {path} has {header.width}x{header.height} pixels; expected at most {MAX_PIXELS:,}")
+    if header.width * header.height > MAX_IMAGE_PIXELS:
+        raise InputError(
+            f"image {path} has {header.width}x{header.height} pixels; expected at most {MAX_IMAGE_PIXELS:,}"
+        )
     try:
         pixels = cv2.imdecode(np.frombuffer(header.essential, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
