@@ -22,15 +22,10 @@ from pipeline.errors import InputError
 def parse_arguments():
     parser = arguments.Parser(__doc__)
     arguments.add_data(parser, config)
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=flags.path,
-        metavar="DIR",
-        help=f"folder to write to (default: {config.BUILT}/ in the data set's folder)",
-    )
-    parser.add_argument("--download", action="store_true", help="fetch the official archive (248 MB) first")
-    parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier build")
+    place = f"folder to write to (default: {config.BUILT}/ in the data set's folder)"
+    parser.add("output", flags.path, "DIR", place, short="o")
+    parser.add("download", None, None, "fetch the official archive (248 MB) first", action="store_true")
+    parser.add("overwrite", None, None, "replace the files of an earlier build", action="store_true")
     return parser.parse_args()
 
 

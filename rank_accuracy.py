@@ -25,42 +25,21 @@ from pipeline.errors import InputError
 
 
 def parse_arguments() -> Namespace:
-    config = tiny_imagenet_config
+    tiny, file = tiny_imagenet_config, flags.file_path
     parser = arguments.Parser(__doc__)
-    parser.add_argument(
-        "-m",
-        "--model",
-        type=flags.file_path,
-        metavar="FILE",
-        help=f"trained model or checkpoint (default: {config.MODEL}, else the newest checkpoint)",
-    )
-    parser.add_argument(
-        "--dataset", choices=DATASETS, help="the data set (default: the one that the model was trained on)"
-    )
-    parser.add_argument(
-        "--data",
-        type=flags.path,
-        metavar="PATH",
-        help=f"its place, as the training scripts take it (default: of Tiny ImageNet the folder in "
-        f"{config.DATA_VARIABLE}; else what the model was trained on)",
-    )
-    parser.add_argument(
-        "--split",
-        choices=("test", "val"),
-        default="test",
-        help="images to score: the test set, or what training validated on (default: test)",
-    )
-    parser.add_argument(
-        "--tta", choices=("flip",), help="score the mirrored image too, and the mean of both, on lines of their own"
-    )
-    parser.add_argument("--batch_size", type=flags.count, metavar="N", help="images a step (default: that of training)")
-    parser.add_argument("--json", type=flags.file_path, metavar="FILE", help="write the result to FILE too")
-    parser.add_argument(
-        "--submission",
-        type=flags.file_path,
-        metavar="FILE",
-        help="write the class predicted for each unlabelled image of Tiny ImageNet to FILE, in the challenge's format",
-    )
+    model = f"trained model or checkpoint (default: {tiny.MODEL}, else the newest checkpoint)"
+    parser.add("model", file, "FILE", model, short="m")
+    parser.add("dataset", None, None, "the data set (default: that of the model)", choices=DATASETS)
+    place = f"of Tiny ImageNet the folder in {tiny.DATA_VARIABLE}; else what the model was trained on"
+    parser.add("data", flags.path, "PATH", f"its place, as the training scripts take it (default: {place})")
+    split = "images to score: the test set, or what training validated on (default: test)"
+    parser.add("split", None, None, split, choices=("test", "val"), default="test")
+    tta = "score the mirrored image too, and the mean of both, on lines of their own"
+    parser.add("tta", None, None, tta, choices=("flip",))
+    parser.add("batch_size", flags.count, "N", "images a step (default: that of training)")
+    parser.add("json", file, "FILE", "write the result to FILE too")
+    unlabelled = "write the class predicted for each unlabelled image of Tiny ImageNet to FILE, as the challenge asks"
+    parser.add("submission", file, "FILE", unlabelled)
     return parser.parse_args()
 
 

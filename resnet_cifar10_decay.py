@@ -32,14 +32,9 @@ def main() -> None:
     run = start_decay(given, "resnet_cifar10_decay", config)
     values, recipe = run.values, Recipe.of(vars(run.values))
     data = CIFAR10(values.data, values.limit, values.holdout)
-    train = data.train_batches(
-        values.batch_size,
-        augmentation=recipe.augmentation,
-        mixing=recipe.mixing,
-        seed=values.seed,
-        workers=values.workers,
-    )
-    val = data.val_batches(values.batch_size, workers=values.workers)
+    batching = {"batch_size": values.batch_size, "workers": values.workers}
+    varied = {"augmentation": recipe.augmentation, "mixing": recipe.mixing, "seed": values.seed}
+    train, val = data.train_batches(**varied, **batching), data.val_batches(**batching)
     network = run.network(config.IMAGES, len(data.class_names))
     model = ResNet.build(**network)
     training.compile_model(run, model, train.steps)

@@ -21,27 +21,12 @@ from pipeline.errors import InputError
 
 def parse_arguments():
     parser = arguments.Parser(__doc__)
-    parser.add_argument("--dataset", choices=DATASETS, default="cifar10", help="whose network (default: cifar10)")
-    parser.add_argument(
-        "--stages",
-        type=flags.counts,
-        metavar="N,N,...",
-        help="bottleneck modules in each stage (default: config's)",
-    )
-    parser.add_argument(
-        "--filters",
-        type=flags.counts,
-        metavar="N,N,...",
-        help="channels out of the stem and of each stage (default: config's)",
-    )
-    parser.add_argument("--classes", type=flags.count, metavar="N", help="number of classes (default: config's)")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=drawing,
-        metavar="FILE",
-        help="the drawing, PNG, PDF or SVG (default: output/resnet_DATASET_architecture.png)",
-    )
+    parser.add("dataset", None, None, "whose network (default: cifar10)", choices=DATASETS, default="cifar10")
+    parser.add("stages", flags.counts, "N,N,...", "bottleneck modules in each stage (default: config's)")
+    parser.add("filters", flags.counts, "N,N,...", "channels out of the stem and of each stage (default: config's)")
+    parser.add("classes", flags.count, "N", "number of classes (default: config's)")
+    place = "the drawing, PNG, PDF or SVG (default: output/resnet_DATASET_architecture.png)"
+    parser.add("output", drawing, "FILE", place, short="o")
     return parser.parse_args()
 
 

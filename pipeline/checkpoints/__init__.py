@@ -3,11 +3,5 @@
 from pipeline.utils.lazy import names
 
 __getattr__, __all__ = names(
-    __name__,
-    {
-        "Checkpoint": "checkpoint",
-        "CheckpointFolder": "folder",
-        "read_checkpoint": "checkpoint",
-        "save_checkpoint": "writer",
-    },
+    __name__, checkpoint="Checkpoint read_checkpoint", folder="CheckpointFolder", writer="save_checkpoint"
 )

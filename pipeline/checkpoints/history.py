@@ -127,17 +127,9 @@ def _lineage(history: dict, epochs: int, changes: list, rate: float | None, chan
     told = {name: run[name] for name in _NAMED & run.keys()}
     fixed = {name: value for name, value in run.get("arguments", {}).items() if name not in {*changeable, "lr"}}
     numbers = {curve: history[curve][:epochs] for curve in curves(run)}
-    text = json.dumps(_as_floats([told, fixed, numbers, changes, rate]), sort_keys=True)
-    return hashlib.sha256(text.encode()).digest()
-
-
-def _as_floats(value: object) -> object:
-    """`value` with each whole number as the decimal that may stand for it elsewhere."""
-    if isinstance(value, dict):
-        return {key: _as_floats(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_as_floats(inner) for inner in value]
-    return float(value) if is_number(value) else value
+    # Each whole number as the decimal that may stand for it elsewhere.
+    parts = json.loads(json.dumps([told, fixed, numbers, changes, rate]), parse_int=float)
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
 
 
 def write_history(path: Path, history: dict) -> None:

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import NoReturn
 
@@ -51,6 +51,10 @@ class Parser(argparse.ArgumentParser):
         words = sys.argv[1:] if args is None else args
         return super().parse_known_args([_with_underscores(word) for word in words], namespace)
 
+    def add(self, name: str, type: Callable | None, metavar: str | None, help: str, **options) -> None:  # noqa: A002
+        """Add the flag --`name`; `options` are those of `add_argument`, and `short`, another name of one letter."""
+        _add(self, Flag(name, type, metavar, help, short=options.pop("short", None)), help, **options)
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (--help lists the flags)\n")
 
@@ -90,53 +94,43 @@ def training_parser(description: str, defaults: Mapping, config: ModuleType) -> 
         if default[flag.name] is not None:
             text += f" ({'; '.join(f'{of}: {as_text(value)}' for of, value in stated)})"
         to = group if flag.kind == RECIPE or flag.name == "recipe" else parser
-        _add(to, flag, text, tuple(config.RECIPES) if flag.name == "recipe" else None)
+        _add(to, flag, text, **({"choices": tuple(config.RECIPES)} if flag.name == "recipe" else {}))
     return parser
 
 
-def _add(to: argparse._ActionsContainer, flag: Flag, text: str, choices: tuple[str, ...] | None) -> None:
+def _add(to: argparse._ActionsContainer, flag: Flag, text: str, **options) -> None:
     if flag.type is switch:
         pair = to.add_mutually_exclusive_group()
         pair.add_argument(f"--{flag.name}", action="store_true", default=None, help=text)
         pair.add_argument(f"--no_{flag.name}", action="store_false", dest=flag.name, default=None, help="the opposite")
         return
     names = [f"-{flag.short}"] if flag.short else []
-    metavar = f"{{{','.join(flag.type.words)}}}" if isinstance(flag.type, OneOf) else flag.metavar
-    to.add_argument(*names, f"--{flag.name}", type=flag.type, metavar=metavar, choices=choices, help=text)
+    if "action" not in options:
+        metavar = f"{{{','.join(flag.type.words)}}}" if isinstance(flag.type, OneOf) else flag.metavar
+        options |= {"type": flag.type, "metavar": metavar}
+    to.add_argument(*names, f"--{flag.name}", help=text, **options)
 
 
-def add_data(parser: argparse.ArgumentParser, config: ModuleType) -> None:
+def add_data(parser: Parser, config: ModuleType) -> None:
     """The flag that names the data, as `DATA_HELP` in `config` says; the variable `DATA_VARIABLE` stands for it."""
     variable = getattr(config, "DATA_VARIABLE", None)
     default = os.environ.get(variable) if variable else None
-    parser.add_argument("--data", type=path, metavar="PATH", default=default or None, help=config.DATA_HELP)
+    parser.add("data", path, "PATH", config.DATA_HELP, default=default or None)
 
 
 def add_by_hand(parser: Parser, checkpoints: str) -> None:
     """The flags of a script in which the learning rate is set by hand; `checkpoints` is its default folder."""
-    parser.add_argument(
-        "-c",
-        "--checkpoints",
-        type=path,
-        metavar="DIR",
-        help=f"folder of the checkpoints (default: that of --model, else {checkpoints})",
-    )
-    parser.add_argument("-m", "--model", type=path, metavar="FILE", help="checkpoint to go on from, or the word latest")
-    parser.add_argument("-s", "--start_epoch", type=whole, metavar="N", help="epoch of --model, as a check")
+    folder = f"folder of the checkpoints (default: that of --model, else {checkpoints})"
+    parser.add("checkpoints", path, "DIR", folder, short="c")
+    parser.add("model", path, "FILE", "checkpoint to go on from, or the word latest", short="m")
+    parser.add("start_epoch", whole, "N", "epoch of --model, as a check", short="s")
 
 
 def add_decay(parser: Parser, model: str) -> None:
     """The flags of a script in which the learning rate decays; `model` is the default file of the trained model."""
-    parser.add_argument(
-        "-m",
-        "--model",
-        type=model_file,
-        metavar="FILE",
-        default=model,
-        help=f"file of the trained model; its checkpoints go to the folder of that name without ending "
-        f"(default: {model})",
-    )
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the folder")
+    file = f"file of the trained model; its checkpoints go to the folder of that name without ending (default: {model})"
+    parser.add("model", model_file, "FILE", file, default=model, short="m")
+    parser.add("resume", None, None, "go on from the newest checkpoint of the folder", action="store_true")
 
 
 def resolve(

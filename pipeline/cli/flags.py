@@ -50,7 +50,7 @@ def _is_within(least: float, largest: float, value: float) -> bool:
     return least <= value <= largest
 
 
-# Each turns the text of a flag into its value, or raises ArgumentTypeError.
+# Each type turns the text of a flag into its value, or raises ArgumentTypeError.
 count, whole = _whole(1), _whole(0)
 epochs = _whole(1, 10**6)  # which a step counter of any backend can hold
 threads = _whole(1, 256)
@@ -126,29 +126,19 @@ OWN = object()
 
 @dataclass(frozen=True)
 class Flag:
-    """A flag of the training scripts.
-
-    Args:
-        name: without its dashes.
-        type: turns its text into its value.
-        metavar: what stands for the value in the help.
-        help: what the flag is.
-        default: `OWN`, or the value unless it is given; None for one that may have no value. Of the recipe's, off.
-        kind: `RUN`, `PROCESS` or `RECIPE`.
-        changes: whether another value may be given on a resume: "never", "always", or "constant", while the learning
-            rate doesn't fall by a schedule. Those of the process always may.
-        stored: whether checkpoints hold it.
-        short: another name of one letter.
-    """
+    """A flag of the training scripts, named without its dashes."""
 
     name: str
     type: Callable[[str], object]
     metavar: str | None
     help: str
     default: object = None
+    """`OWN`, or its value unless it is given; None if it may have none. Of the recipe's, off."""
     kind: str = RUN
     changes: str = "never"
+    """Whether a resume may change it: "never", "always", or while the schedule is "constant". Of a process always."""
     stored: bool = True
+    """Whether checkpoints hold it."""
     short: str | None = None
 
     def saved(self, stored: object) -> object:
@@ -164,8 +154,8 @@ class Flag:
             if not isinstance(stored, bool if self.type is switch else str) or not str(stored).isprintable():
                 raise wrong
             return stored
-        of_json = str if isinstance(self.type, OneOf) else (list, tuple) if self.type is counts else (int, float)
-        if not isinstance(stored, of_json):
+        kinds = str if isinstance(self.type, OneOf) else (list, tuple) if self.type is counts else (int, float)
+        if not isinstance(stored, kinds):
             raise wrong
         try:
             return self.type(as_text(stored))
@@ -173,102 +163,55 @@ class Flag:
             raise InputError(f"the checkpoint's --{self.name} can't be: {error!s:.200}") from error
 
 
+# fmt: off
 ROWS = (
-    Flag("data", path, "PATH", "", changes="always"),  # its help is the data set's own, in config
+    # Its help is the data set's own, in config.
+    Flag("data", path, "PATH", "", changes="always"),
     Flag("epochs", epochs, "N", "number of the last epoch", OWN, changes="constant"),
     Flag("batch_size", count, "N", "images a step", OWN),
-    Flag(
-        "lr",
-        positive,
-        "RATE",
-        "learning rate of SGD, of a decay at its start; on a resume, a change of it",
-        OWN,
-        changes="always",
-    ),
+    Flag("lr", positive, "RATE", "learning rate of SGD, of a decay at its start; on a resume, a change of it", OWN,
+         changes="always"),
     Flag("momentum", fraction, "M", "momentum of SGD, 0 up to 1", OWN),
     Flag("stages", counts, "N,N,...", "bottleneck modules in each stage", OWN),
     Flag("filters", counts, "N,N,...", "channels out of the stem and of each stage", OWN),
     Flag("seed", seed, "N", "of the first weights, the order of data and the augmentation", 42),
     Flag("precision", OneOf(("float32", "mixed_bfloat16")), None, "what a step computes in", "float32"),
     Flag("limit", count, "N", "train on N images, a fixed choice, and test on as many, for a quick look"),
-    Flag(
-        "holdout",
-        count,
-        "N",
-        "hold N training images out, a fixed choice, and validate on them: the test set stays untouched",
-    ),
+    Flag("holdout", count, "N",
+         "hold N training images out, a fixed choice, and validate on them: the test set stays untouched"),
     Flag("stop_after", count, "N", "end cleanly after epoch N of a longer run", kind=PROCESS, stored=False),
     Flag("every", count, "N", "epochs between two checkpoints; the last epoch always has one", 5, PROCESS),
     Flag("keep", count, "N", "keep the N newest epochs' checkpoints and the best (default: all)", kind=PROCESS),
-    Flag(
-        "checkpoint_seconds",
-        positive,
-        "S",
-        "save inside an epoch too, every S seconds (default: only when stopped)",
-        kind=PROCESS,
-    ),
+    Flag("checkpoint_seconds", positive, "S", "save inside an epoch too, every S seconds (default: only when stopped)",
+         kind=PROCESS),
     Flag("workers", threads, "N", "threads that prepare batches; the batches are the same for any N", 2, PROCESS),
     Flag("output", path, "DIR", "folder of the plot and the history", "output", PROCESS, short="o"),
     Flag("recipe", str, None, "what the flags below are worth where they aren't given", "published"),
-    Flag(
-        "schedule",
-        OneOf(("constant", "poly", "cosine")),
-        None,
-        "whether the learning rate falls to 0 from epoch to epoch, and how",
-        "constant",
-        RECIPE,
-    ),
+    Flag("schedule", OneOf(("constant", "poly", "cosine")), None,
+         "whether the learning rate falls to 0 from epoch to epoch, and how", "constant", RECIPE),
     Flag("warmup_epochs", whole, "N", "first epochs, in which the rate rises step by step", 0, RECIPE),
     Flag("nesterov", switch, None, "look ahead along the momentum (Nesterov, 1983)", False, RECIPE),
     Flag("reg", non_negative, "L2", "L2 coefficient of every kernel", 0.0, RECIPE),
     Flag("rotation_range", angle, "DEGREES", "largest rotation of a training image, either way", 0.0, RECIPE),
     Flag("zoom_range", fraction, "Z", "factors from 1 - Z to 1 + Z, of width and height each", 0.0, RECIPE),
-    Flag(
-        "width_shift_range",
-        shift,
-        "W",
-        "largest shift, as a fraction of the width if below 1, else in pixels",
-        0.0,
-        RECIPE,
-    ),
+    Flag("width_shift_range", shift, "W", "largest shift, as a fraction of the width if below 1, else in pixels", 0.0,
+         RECIPE),
     Flag("height_shift_range", shift, "H", "the same of the height", 0.0, RECIPE),
     Flag("shear_range", angle, "DEGREES", "largest shear angle, either way", 0.0, RECIPE),
     Flag("pad_crop", whole, "N", "pad by N mirrored pixels on each side, and crop", 0, RECIPE),
-    Flag(
-        "flip",
-        OneOf(("none", "random", "alternate")),
-        None,
-        "mirror a random half of the images each epoch, or one half and the other in turn",
-        "none",
-        RECIPE,
-    ),
+    Flag("flip", OneOf(("none", "random", "alternate")), None,
+         "mirror a random half of the images each epoch, or one half and the other in turn", "none", RECIPE),
     Flag("cutout", whole, "N", "set a square of N pixels a side to the mean colour", 0, RECIPE),
-    Flag(
-        "mixup",
-        beta_parameter,
-        "ALPHA",
-        "blend pairs of images and labels, at a ratio from Beta(ALPHA, ALPHA)",
-        0.0,
-        RECIPE,
-    ),
-    Flag(
-        "cutmix",
-        beta_parameter,
-        "ALPHA",
-        "paste a box of one image into another, its area from Beta(ALPHA, ALPHA); with --mixup a batch has either",
-        0.0,
-        RECIPE,
-    ),
+    Flag("mixup", beta_parameter, "ALPHA", "blend pairs of images and labels, at a ratio from Beta(ALPHA, ALPHA)", 0.0,
+         RECIPE),
+    Flag("cutmix", beta_parameter, "ALPHA",
+         "paste a box of one image into another, its area from Beta(ALPHA, ALPHA); with --mixup a batch has either",
+         0.0, RECIPE),
     Flag("label_smoothing", fraction, "E", "spread E of a training label over all classes", 0.0, RECIPE),
-    Flag(
-        "ema",
-        fraction,
-        "DECAY",
-        "keep a moving average of all weights too, which the trained model then has; 0 for none",
-        0.0,
-        RECIPE,
-    ),
+    Flag("ema", fraction, "DECAY",
+         "keep a moving average of all weights too, which the trained model then has; 0 for none", 0.0, RECIPE),
 )
+# fmt: on
 FLAGS = {flag.name: flag for flag in ROWS}
 
 

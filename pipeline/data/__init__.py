@@ -3,11 +3,5 @@
 from pipeline.utils.lazy import names
 
 __getattr__, __all__ = names(
-    __name__,
-    {
-        "CIFAR10": "cifar10",
-        "DataSource": "source",
-        "ImageFolder": "imagefolder",
-        "TinyImageNet": "tinyimagenet",
-    },
+    __name__, cifar10="CIFAR10", source="DataSource", imagefolder="ImageFolder", tinyimagenet="TinyImageNet"
 )

@@ -94,10 +94,9 @@ class DataSource:
         augmentation: Callable | None = None,
         mixing: Mixing | None = None,
         seed: int = 0,
-        workers: int = 1,
-        share: tuple[int, int] = (0, 1),
+        **options,
     ) -> Batches:
-        """Shuffled batches of the training images, varied and mixed (see `Batches`).
+        """Shuffled batches of the training images, varied and mixed; `options` are workers and share (see `Batches`).
 
         Raises:
             InputError: there are too few images for a batch, they can't be varied so, or training and validation images
@@ -111,26 +110,17 @@ class DataSource:
         if not self.mirrors and getattr(augmentation, "flip", "none") != "none":
             logging.getLogger(__name__).info("no image is mirrored, which would not show the same")
             augmentation = replace(augmentation, flip="none")
-        return Batches(
-            self.train,
-            batch_size,
-            preprocessors=[normalization],
-            aug=None if augmentation == AffineAugmentation() else augmentation,
-            mixing=mixing,
-            training=True,
-            seed=seed,
-            workers=workers,
-            share=share,
-        )
+        aug = None if augmentation == AffineAugmentation() else augmentation
+        varied = {"aug": aug, "mixing": mixing, "training": True, "seed": seed}
+        return Batches(self.train, batch_size, preprocessors=[normalization], **varied, **options)
 
-    def val_batches(self, batch_size: int, *, workers: int = 1, share: tuple[int, int] = (0, 1)) -> Batches:
-        """Batches of the validation images, in order."""
-        return Batches(self.val, batch_size, preprocessors=[self.normalization], workers=workers, share=share)
+    def val_batches(self, batch_size: int, **options) -> Batches:
+        """Batches of the validation images, in order; `options` are workers and share."""
+        return Batches(self.val, batch_size, preprocessors=[self.normalization], **options)
 
-    def test_batches(self, batch_size: int, *, workers: int = 1, share: tuple[int, int] = (0, 1)) -> Batches:
-        """Batches of all test images, in order, whatever `limit` and `holdout` choose."""
-        images = self.whole("test")
-        return Batches(images, batch_size, preprocessors=[self.normalization], workers=workers, share=share)
+    def test_batches(self, batch_size: int, **options) -> Batches:
+        """The same of all test images, whatever `limit` and `holdout` choose."""
+        return Batches(self.whole("test"), batch_size, preprocessors=[self.normalization], **options)
 
     def digest(self) -> str:
         """SHA-256 over what is trained and validated on, in hexadecimal: the same digest, the same images.

@@ -4,12 +4,8 @@ from pipeline.utils.lazy import names
 
 __getattr__, __all__ = names(
     __name__,
-    {
-        "ArrayImages": "imageset",
-        "Batches": "batches",
-        "HDF5DatasetGenerator": "hdf5datasetgenerator",
-        "HDF5DatasetWriter": "hdf5datasetwriter",
-        "HDF5Images": "hdf5datasetgenerator",
-        "ImageSet": "imageset",
-    },
+    batches="Batches",
+    hdf5datasetgenerator="HDF5DatasetGenerator HDF5Images",
+    hdf5datasetwriter="HDF5DatasetWriter",
+    imageset="ArrayImages ImageSet",
 )

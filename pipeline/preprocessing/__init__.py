@@ -4,13 +4,9 @@ from pipeline.utils.lazy import names
 
 __getattr__, __all__ = names(
     __name__,
-    {
-        "AffineAugmentation": "augmentation",
-        "ImageToArrayPreprocessor": "imagetoarraypreprocessor",
-        "MeanImagePreprocessor": "meanpreprocessor",
-        "MeanPreprocessor": "meanpreprocessor",
-        "Mirror": "augmentation",
-        "Mixing": "mixing",
-        "SimplePreprocessor": "simplepreprocessor",
-    },
+    augmentation="AffineAugmentation Mirror",
+    imagetoarraypreprocessor="ImageToArrayPreprocessor",
+    meanpreprocessor="MeanImagePreprocessor MeanPreprocessor",
+    mixing="Mixing",
+    simplepreprocessor="SimplePreprocessor",
 )

@@ -1,11 +1,12 @@
 """Names that a package hands on and that load on first use, so that a program pays only for what it needs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 
 
-def names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], object], list[str]]:
-    """`__getattr__` and `__all__` of `package`, given the module in it that each public name lives in (PEP 562)."""
+def names(package: str, **modules: str) -> tuple[Callable[[str], object], list[str]]:
+    """`__getattr__` and `__all__` of `package`, given the public names, by blanks apart, of modules in it (PEP 562)."""
+    homes = {name: module for module, held in modules.items() for name in held.split()}
 
     def load(name: str) -> object:
         if name not in homes:
