@@ -16,25 +16,26 @@ from pipeline.utils.environment import device, versions
 
 _log = logging.getLogger(__name__)
 
+OF_NETWORK = ("stages", "filters", "reg")
+"""Those of a run's values that `ResNet.build` takes."""
+
 
 @dataclass(frozen=True)
 class Run:
     """A training run.
 
+    `values` holds everything that it goes by, each under its name: of these `arguments` are stored as what the run is,
+    the same again when it goes on but for those that are `changeable`, and `options` as how this process goes about it.
+
     Args:
         script: name of the script, without its ending.
-        values: everything that the run goes by, each value under its name.
-        arguments: those of `values` that are stored as what the run is, the same again when it goes on but for those
-            that are `changeable`.
-        options: those that are stored as how this process goes about it.
         lr_scale: the share of the learning rate that is left after so many epochs, 0 to 1.
-        checkpoint: what it goes on from, if it does.
+        checkpoint, found: what it goes on from, and the checkpoints that this was chosen from as the newest, if it was.
         folder: of its checkpoints.
         command: the command line that goes on with it.
         model_path: file of the trained model, if it is to have one beside its checkpoints.
-        found: the checkpoints that `checkpoint` was chosen from as the newest, if it was.
-        ask: asks how to go on where someone can be asked: called with a text, and with what becomes true when an answer
-            isn't waited for any more; returns "go on", "stop", or another learning rate.
+        ask: where someone can be asked how to go on: called with a text, and with what becomes true when an answer isn't
+            waited for any more; returns "go on", "stop", or another learning rate.
         draws_progress: whether a bar can show each step; else there is a line an epoch.
     """
 
@@ -64,7 +65,7 @@ class Run:
 
     def network(self, images: Mapping, classes: int) -> dict:
         """The arguments of `ResNet.build` for `images`, their size and stem, and `classes`."""
-        return {**images, "classes": classes} | {name: getattr(self.values, name) for name in _OF_NETWORK}
+        return {**images, "classes": classes} | {name: getattr(self.values, name) for name in OF_NETWORK}
 
     def rate(self, history: dict, epoch: int) -> float:
         """The learning rate of the epoch after `epoch` ones."""
@@ -85,16 +86,6 @@ class Run:
         _log.info(f"learning rate {before:g} -> {rate:g}{later}")
         history["run"]["learning_rate_changes"].append([*progress, rate])
         return rate
-
-
-_OF_NETWORK = ("stages", "filters", "reg")
-
-
-def check_network(checkpoint: Checkpoint, arguments: Mapping) -> None:
-    """Raise `InputError` if `checkpoint` is of another network than its run's `arguments` say."""
-    for name in _OF_NETWORK:
-        if arguments.get(name) != checkpoint.network.get(name):
-            raise InputError(f"checkpoint {checkpoint.path} is of another network than its `{name}` says")
 
 
 def open_history(run: Run, source: DataSource, steps: int) -> dict:

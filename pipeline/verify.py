@@ -10,6 +10,7 @@ not, 2 if the call is wrong.
 """
 
 import json
+import math
 import os
 import sys
 from collections import Counter
@@ -131,16 +132,14 @@ def _checkpoint(path: Path) -> str:
 
 
 def _data_file(path: Path) -> str:
-    from pipeline.io.hdf5dataset import read_hdf5_dataset
+    from pipeline.io import HDF5Images
 
-    dataset = read_hdf5_dataset(path)
-    try:
-        with console.progress(path.name, dataset.images_bytes / 1e6, "MB") as advance:
-            dataset.check_images(lambda count: advance(count / 1e6))
-    finally:
-        os.close(dataset.descriptor)
-    count, height, width, channels = dataset.shape
-    return f"{count:,} images of {width}x{height}x{channels}, {len(dataset.label_names)} classes"
+    images = HDF5Images(path, classes=1 << 16)
+    with console.progress(path.name, math.prod(images.shape) / 1e6, "MB") as advance:
+        images.check_images(lambda count: advance(count / 1e6))
+    images.close()
+    count, height, width, channels = images.shape
+    return f"{count:,} images of {width}x{height}x{channels}, {len(images.label_names)} classes"
 
 
 def _history(path: Path) -> str:

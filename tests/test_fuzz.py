@@ -31,8 +31,7 @@ from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.checkpoints.history import CURVES, read_history
 from pipeline.errors import InputError
 from pipeline.files.pickledarrays import read_pickled
-from pipeline.io import archives
-from pipeline.io.hdf5dataset import read_hdf5_dataset
+from pipeline.io import HDF5Images, archives
 from pipeline.io.hdf5datasetwriter import HDF5DatasetWriter
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "150"))
@@ -147,7 +146,7 @@ def read_tar(path):
 
 
 def read_data(path):
-    os.close(read_hdf5_dataset(path).descriptor)
+    HDF5Images(path, classes=1 << 16).close()
 
 
 def plain(path):

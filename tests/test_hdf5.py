@@ -13,7 +13,6 @@ from pipeline import training
 from pipeline.callbacks import AsyncCallbackList
 from pipeline.io import Batches, HDF5DatasetGenerator, HDF5DatasetWriter, HDF5Images
 from pipeline.io.batches import own_failures
-from pipeline.io.hdf5dataset import read_hdf5_dataset
 from pipeline.preprocessing import AffineAugmentation, MeanPreprocessor
 
 COUNT = 50
@@ -274,16 +273,16 @@ def test_a_forged_file_without_a_change_is_taken(data):
 
 def test_any_change_outside_of_the_images_is_noticed_at_once_and_inside_by_their_digest(data):
     whole = data.read_bytes()
-    dataset = read_hdf5_dataset(data)
+    dataset = HDF5Images(data)
     images = range(dataset.offset, dataset.offset + IMAGES.size)
     for place in range(0, len(whole), 61):
         data.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         if place in images:
             with pytest.raises(ValueError, match="the digest of its images differs"):
-                read_hdf5_dataset(data).check_images(lambda count: None)
+                HDF5Images(data).check_images(lambda count: None)
         else:
             with pytest.raises(ValueError, match=r"data\.hdf5 is (damaged|not a data file)"):
-                read_hdf5_dataset(data)
+                HDF5Images(data)
 
 
 def test_a_file_that_is_cut_short_missing_or_something_else_is_refused(tmp_path, data):

@@ -1,10 +1,13 @@
-"""What happens after each epoch, and each batch, of a training run."""
+"""What happens after each epoch, and each batch, of a training run. Names load on first use."""
 
-from pipeline.callbacks.asynccallbacklist import AsyncCallbackList
-from pipeline.callbacks.batchcheckpoint import BatchCheckpoint
-from pipeline.callbacks.epochcheckpoint import EpochCheckpoint
-from pipeline.callbacks.epochline import EpochLine
-from pipeline.callbacks.trainingmonitor import TrainingMonitor
-from pipeline.callbacks.weightaverage import WeightAverage
+from pipeline.utils.lazy import names
 
-__all__ = ["AsyncCallbackList", "BatchCheckpoint", "EpochCheckpoint", "EpochLine", "TrainingMonitor", "WeightAverage"]
+__getattr__, __all__ = names(
+    __name__,
+    asynccallbacklist="AsyncCallbackList",
+    batchcheckpoint="BatchCheckpoint",
+    epochcheckpoint="EpochCheckpoint",
+    epochline="EpochLine",
+    trainingmonitor="TrainingMonitor",
+    weightaverage="WeightAverage",
+)

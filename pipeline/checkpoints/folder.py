@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import keras
@@ -23,11 +24,12 @@ NAMES = re.compile(r"epoch_(\d+)(?:_batch_(\d+))?\.hdf5")
 """What the checkpoints of a folder are called."""
 
 
+@dataclass(eq=False)
 class CheckpointFolder:
     """Writes the checkpoints of a run, and removes those that `keep` and newer ones make superfluous.
 
-    A checkpoint inside an epoch stays until a newer checkpoint is safe. A disk that fails is reported on standard
-    error and counted, and the run goes on.
+    A checkpoint inside an epoch stays until a newer checkpoint is safe. A disk that fails is reported and counted, and
+    the run goes on.
 
     Args:
         folder: where they lie.
@@ -44,28 +46,16 @@ class CheckpointFolder:
         saved_at: when the newest of them was written, or tried to be, in seconds of `time.monotonic`; at first now.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        network: dict | None = None,
-        history: dict | None = None,
-        options: dict | None = None,
-        keep: int | None = None,
-        average: MovingAverage | None = None,
-        lock: Lock | None = None,
-        changeable: Collection[str] = (),
-    ) -> None:
-        self.folder = folder
-        self.history = new_history() if history is None else history
-        self.keep = keep
-        self.average = average
-        self.lock = lock
-        self.changeable = changeable
-        self.failures = 0
-        self.saved_at = time.monotonic()
-        self._state = {
-            "network": network or {}, "history": self.history, "options": options or {}, "average": average
-        }  # fmt: skip
+    folder: Path
+    network: dict = field(default_factory=dict)
+    history: dict = field(default_factory=new_history)
+    options: dict = field(default_factory=dict)
+    keep: int | None = None
+    average: MovingAverage | None = None
+    lock: Lock | None = None
+    changeable: Collection[str] = ()
+    failures: int = field(default=0, init=False)
+    saved_at: float = field(default_factory=lambda: time.monotonic(), init=False)
 
     def save(
         self,
@@ -90,8 +80,7 @@ class CheckpointFolder:
                         self.folder.mkdir(parents=True)
                         self._fail(f"the folder {self.folder} was gone, with all checkpoints in it", "it is made again")
                     self.lock.hold()
-            mark = lineage(self.history, self.changeable)
-            save_checkpoint(path, model, epoch=epoch, batch=batch, metrics=metrics, mark=mark, **self._state)
+            self._write(path, model, epoch, batch, metrics)
         except (OSError, InputError) as error:
             self._fail(error, outlook)
             return False
@@ -104,12 +93,18 @@ class CheckpointFolder:
     def save_as(self, path: Path, model: keras.Model, epoch: int) -> bool:
         """The state after `epoch` epochs in the file `path`, as the trained model; nothing is removed."""
         try:
-            mark = lineage(self.history, self.changeable)
-            save_checkpoint(path, model, epoch=epoch, batch=0, mark=mark, **self._state)
+            self._write(path, model, epoch)
         except OSError as error:
             self._fail(error, "the run is safe in its checkpoints")
             return False
         return True
+
+    def _write(
+        self, path: Path, model: keras.Model, epoch: int, batch: int = 0, metrics: Sequence[np.ndarray] = ()
+    ) -> None:
+        names = ("network", "history", "options", "average")
+        state = {name: getattr(self, name) for name in names} | {"epoch": epoch, "batch": batch, "metrics": metrics}
+        save_checkpoint(path, model, **state, mark=lineage(self.history, self.changeable))
 
     def _fail(self, error: Exception | str, outlook: str) -> None:
         self.failures += 1

@@ -183,6 +183,10 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and value.isprintable()
 
 
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"\w+", value, re.ASCII) is not None
+
+
 def are_values(value: object) -> bool:
     """Whether `value` is a dictionary of names with what an argument may be: nothing, numbers, or a short text."""
     return isinstance(value, dict) and all(
@@ -208,8 +212,8 @@ def _is_change(value: object) -> bool:
 
 # The parts of a history's run, and what each may be.
 _RUN: dict[str, Callable[[object], bool]] = {
-    "script": lambda value: isinstance(value, str) and re.fullmatch(r"\w+", value, re.ASCII) is not None,
-    "dataset": lambda value: isinstance(value, str) and re.fullmatch(r"\w+", value, re.ASCII) is not None,
+    "script": _is_word,
+    "dataset": _is_word,
     "data": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None,
     "arguments": are_values,
     "learning_rate_changes": _all(list, _is_change),

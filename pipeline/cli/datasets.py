@@ -17,12 +17,8 @@ DATASETS: dict[str, tuple[ModuleType, str]] = {
     "tiny_imagenet": (tiny_imagenet_config, "TinyImageNet"),
 }
 # Of checkpoints of format 1, which say no more than their script.
-_SCRIPTS = {
-    "resnet_cifar10": "cifar10",
-    "resnet_cifar10_decay": "cifar10",
-    "train": "tiny_imagenet",
-    "train_decay": "tiny_imagenet",
-}
+_SCRIPTS = dict.fromkeys(("resnet_cifar10", "resnet_cifar10_decay"), "cifar10")
+_SCRIPTS |= dict.fromkeys(("train", "train_decay"), "tiny_imagenet")
 
 
 def open_source(name: str, data: str | None, limit: int | None = None, holdout: int | None = None) -> "DataSource":

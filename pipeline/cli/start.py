@@ -19,7 +19,7 @@ from pipeline.cli.recipe import Recipe
 from pipeline.data.cifar10 import DIGITS
 from pipeline.errors import InputError
 from pipeline.files.atomic import check_folder
-from pipeline.runs import Run, check_network
+from pipeline.runs import OF_NETWORK, Run
 from pipeline.utils.text import printable
 
 
@@ -79,7 +79,9 @@ def _run(
         saved, options = record["arguments"], checkpoint.options
     values = arguments.resolve(given, defaults, recipes, saved, options)
     if checkpoint is not None:
-        check_network(checkpoint, saved)
+        for name in OF_NETWORK:
+            if saved.get(name) != checkpoint.network.get(name):
+                raise InputError(f"checkpoint {checkpoint.path} is of another network than its --{name} says")
     stored = arguments.stored(vars(values))
     return Run(
         script,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.data.source import DataSource
 from pipeline.data.tinyimagenetfiles import read_mean
-from pipeline.io.hdf5datasetgenerator import HDF5Images
+from pipeline.io.hdf5dataset import HDF5Images
 from pipeline.preprocessing import MeanPreprocessor
 
 

@@ -5,7 +5,8 @@ from pipeline.utils.lazy import names
 __getattr__, __all__ = names(
     __name__,
     batches="Batches",
-    hdf5datasetgenerator="HDF5DatasetGenerator HDF5Images",
+    hdf5dataset="HDF5Images",
+    hdf5datasetgenerator="HDF5DatasetGenerator",
     hdf5datasetwriter="HDF5DatasetWriter",
     imageset="ArrayImages ImageSet",
 )

@@ -22,10 +22,10 @@ _SECONDS = 30  # without a byte, until a connection counts as dead
 _MAX_MEMBER = 64 << 20
 _MAX_WHOLE = 4 << 30
 _MAX_MEMBERS = 1_000_000
-# In a tar file: plain files, and headers that say more of the file behind them, with their bytes at most.
+# In a tar file: plain files; folders and headers that say more of the file behind them, with their bytes at most.
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
-_ASIDE = (tarfile.XHDTYPE, tarfile.XGLTYPE)
-_MAX_ASIDE = 1 << 16
+_BESIDE = (tarfile.DIRTYPE, tarfile.XHDTYPE, tarfile.XGLTYPE)
+_MAX_BESIDE = 1 << 16
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -97,22 +97,20 @@ def read_tar(path: Path, expected: Mapping[str, int], max_bytes: int) -> Iterato
         InputError: it holds anything else than folders and files that are expected, or one of them twice.
     """
 
-    def refused(member: tarfile.TarInfo, most: int | None = None) -> InputError:
-        wrong = ", which it should not, or not so; it is not read"
-        if most is not None:
-            wrong = f" of {member.size:,} bytes; expected at most {most:,}"
-        return InputError(f"{path} holds {member.name!a:.200}{wrong}")
+    def check(member: tarfile.TarInfo, is_good: bool, most: int) -> None:
+        if not is_good:
+            raise InputError(f"{path} holds {member.name!a:.200}, which it should not, or not so; it is not read")
+        if member.size > most:
+            raise InputError(f"{path} holds {member.name!a:.200} of {member.size:,} bytes; expected at most {most:,}")
 
     class Member(tarfile.TarInfo):
-        """Looked at before anything of it is read."""
+        """Checked before anything of it is read."""
 
         @classmethod
         def frombuf(cls, buf, encoding, errors):
             member = super().frombuf(buf, encoding, errors)
-            if member.type not in (*_REGULAR, tarfile.DIRTYPE, *_ASIDE):
-                raise refused(member)
-            if member.type not in _REGULAR and member.size > _MAX_ASIDE:
-                raise refused(member, _MAX_ASIDE)
+            is_file = member.type in _REGULAR
+            check(member, is_file or member.type in _BESIDE, max_bytes if is_file else _MAX_BESIDE)
             return member
 
     seen = set()
@@ -125,10 +123,7 @@ def read_tar(path: Path, expected: Mapping[str, int], max_bytes: int) -> Iterato
                 for member in members:
                     if member.isdir():
                         continue
-                    if member.name not in expected or member.name in seen:
-                        raise refused(member)
-                    if member.size > expected[member.name]:
-                        raise refused(member, expected[member.name])
+                    check(member, member.name in expected.keys() - seen, expected.get(member.name, 0))
                     seen.add(member.name)
                     yield member.name, members.extractfile(member).read()
             # To its end, where the digest of what was compressed stands.

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import count
 from threading import RLock
 
@@ -231,7 +230,7 @@ class Batches(keras.utils.PyDataset):
             here = np.concatenate([here, np.setdiff1d(partners, here, assume_unique=True)])
             place = np.empty(len(rows), int)
             place[here] = np.arange(len(here))
-            mix = replace(mix, partners=place[partners])
+            mix = mix._replace(partners=place[partners])
         rows = rows[here]
         draws = None if self.aug is None else self.aug.draws(self.seed, epoch, rows)
         images, labels = self.preprocess(self.images.read(rows, self.aug, draws)), self.labels[rows]

@@ -14,8 +14,9 @@ The attribute `complete` of the file, the digest and the seal are written last.
 import hashlib
 import math
 import os
+import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import h5py
@@ -31,6 +32,8 @@ from pipeline.files.hdf5 import (
     text_attribute,
 )
 from pipeline.files.sealed import Kind, Seal, blocks, open_sealed
+from pipeline.io.imageset import ImageSet
+from pipeline.utils import memory
 
 DATA = Kind(b"ResNet data 1\n", "data file", "build it again")
 
@@ -41,62 +44,92 @@ _MAX_CLASSES = 1 << 16
 _MAX_BESIDE = 1 << 20
 
 
-@dataclass(frozen=True)
-class HDF5Dataset:
-    """All of a file but its images: those lie at `offset`, in bytes, row after row, of `shape` in all.
+class HDF5Images(ImageSet):
+    """The images of a file that `HDF5DatasetWriter` wrote, read row by row as they are needed.
 
-    `descriptor` is the open file that all this was read from, to be closed by whoever has it; `images_sha256` is what
-    the images should digest to, in hexadecimal, and `digest` names the whole content.
+    Rows are read past the HDF5 library, by their place in the file: from several threads at once, into the batch, and
+    with no page of the file counted as this process's memory.
+
+    Args:
+        path: the file.
+        classes: number of classes; that of the file's `label_names` if None, which then must be there.
+        images_key: name of the images in the file.
+
+    Attributes:
+        class_names: the file's `words`, else its `label_names`, else numbers.
+        label_names: those in the file; there may be none.
+        offset, shape: where the images lie in the file, in bytes, row after row, and their shape in all.
+
+    Raises:
+        InputError: (a `ValueError`) the file is missing, cut short, damaged, or not what was written, or has other
+            classes.
     """
 
-    path: Path
-    descriptor: int
-    offset: int
-    shape: tuple[int, int, int, int]
-    labels: np.ndarray
-    label_names: tuple[str, ...]
-    words: tuple[str, ...]
-    images_sha256: str
-    digest: str
+    def __init__(self, path: str | PathLike, classes: int | None = None, images_key: str = "images") -> None:
+        self.path = path = Path(path)
+        if not os.path.lexists(path):
+            raise InputError(f"data file {path} is missing; build the data set first")
+        with open_sealed(path, DATA, spare=True) as (file, source, seal):
+            try:
+                parts = _read(file, images_key, seal)
+            except ValueError as error:
+                raise InputError(
+                    f"data file {path} is not one that this project wrote: {error}; build it again"
+                ) from error
+            self._descriptor = os.dup(source.fileno())
+        # Given back with the last object that reads it, also if what follows refuses an argument.
+        self._close_file = weakref.finalize(self, os.close, self._descriptor)
+        self.offset, self.shape, self.labels = parts["offset"], parts["shape"], parts["labels"]
+        self.label_names, self._sha256, self._digest = parts["label_names"], parts["sha256"], parts["digest"]
+        self.image_shape = self.shape[1:]
+        self._rows = np.arange(len(self.labels))
+        count = len(self.label_names) if classes is None else classes
+        if not count:
+            raise InputError(f"data file {path} doesn't name its classes; give their number, `classes`")
+        if count <= self.labels.max():
+            raise InputError(f"{path} holds labels up to {self.labels.max()}; expected {count} classes")
+        names = parts["words"] or self.label_names
+        self.class_names = names if len(names) == count else tuple(map(str, range(count)))
 
-    @property
-    def images_bytes(self) -> int:
-        """What the images take on the disk, one byte a value."""
-        return math.prod(self.shape)
+    def stored(self, rows: np.ndarray) -> np.ndarray:
+        images = memory.empty((len(rows), *self.image_shape), np.uint8)
+        places = self.offset + self._rows[rows] * math.prod(self.image_shape)
+        try:
+            for image, place in zip(images, places.tolist(), strict=True):
+                if os.preadv(self._descriptor, [image], place) != image.size:
+                    raise InputError(f"data file {self.path} was cut short; build it again")
+        except OSError as error:
+            raise OSError(f"can't read data file {self.path}: {error.strerror or error}") from error
+        return images
+
+    def choose(self, rows: np.ndarray) -> "HDF5Images":
+        chosen = HDF5Images.__new__(HDF5Images)
+        chosen.__dict__ |= self.__dict__ | {"labels": self.labels[rows], "_rows": self._rows[rows], "_owner": self}
+        return chosen
+
+    def digest(self) -> str:
+        """That of the whole file, whatever was chosen from it."""
+        return self._digest
 
     def check_images(self, advance: Callable[[int], None]) -> None:
-        """Read the images and check their digest; `advance` is called with the bytes of each part that was read.
+        """Read all images and check their digest; `advance` is called with the bytes of each part that was read.
 
         Raises:
             InputError: they have changed since they were written.
         """
         digest = hashlib.sha256()
-        for block in blocks(self.descriptor, self.offset, self.offset + self.images_bytes):
+        for block in blocks(self._descriptor, self.offset, self.offset + math.prod(self.shape)):
             digest.update(block)
             advance(len(block))
-        if digest.hexdigest() != self.images_sha256:
+        if digest.hexdigest() != self._sha256:
             raise DATA.damaged(self.path, "the digest of its images differs")
 
-
-def read_hdf5_dataset(path: str | os.PathLike, images_key: str = "images") -> HDF5Dataset:
-    """What the file `path` says of itself; the images stay on the disk, unread.
-
-    Raises:
-        InputError: the file is missing, cut short, damaged, or not what `HDF5DatasetWriter` writes.
-    """
-    path = Path(path)
-    if not os.path.lexists(path):
-        raise InputError(f"data file {path} is missing; build the data set first")
-    with open_sealed(path, DATA, spare=True) as (file, source, seal):
-        try:
-            parts = _read(file, images_key, seal)
-        except ValueError as error:
-            raise InputError(f"data file {path} is not one that this project wrote: {error}; build it again") from error
-        return HDF5Dataset(path, os.dup(source.fileno()), **parts)
+    def close(self) -> None:
+        self._close_file()
 
 
 def _read(file: h5py.File, images_key: str, seal: Seal) -> dict:
-    """All but path and descriptor of an `HDF5Dataset`, each part checked."""
+    """What the file says of itself, each part checked; the images stay on the disk, unread."""
     if not flag_attribute(file, "complete"):
         raise InputError("it is not marked complete")
     images = dataset_of(file, images_key, ["u1"], (None,) * 4)
@@ -133,6 +166,6 @@ def _read(file: h5py.File, images_key: str, seal: Seal) -> dict:
         "offset": images.id.get_offset(),
         "shape": images.shape,
         "labels": labels,
-        "images_sha256": images_sha256,
+        "sha256": images_sha256,
         "digest": digest.hexdigest(),
     }

@@ -51,7 +51,8 @@ class HDF5DatasetWriter:
         self._images = _allocate(self._file, data_key, self.dims)
         self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CLOEXEC)
         self._reserve()
-        self._buffer = np.empty((min(buffer_size, self.dims[0]), *self.dims[1:]), np.uint8)
+        self._buffer_size = buffer_size
+        self._buffer: list[np.ndarray] = []
         self._labels = np.empty(self.dims[0], np.int64)
         self._digest = hashlib.sha256()
         self._added = 0
@@ -71,15 +72,12 @@ class HDF5DatasetWriter:
         if self._added + len(rows) > self.dims[0]:
             raise InputError(f"{self._added + len(rows)} rows for {self.output_path}; {self.dims[0]} were promised")
         self._labels[self._added : self._added + len(rows)] = labels
-        pending = self._added - self._written
-        if pending + len(rows) > len(self._buffer):
-            self._write(self._buffer[:pending])
-            pending = 0
         self._added += len(rows)
-        if len(rows) > len(self._buffer):
-            self._write(rows)
+        self._buffer.append(rows)
+        if self._added - self._written >= self._buffer_size:
+            self._write()
         else:
-            self._buffer[pending : pending + len(rows)] = rows
+            self._buffer[-1] = rows.copy()
 
     def store_class_labels(self, class_labels: Sequence[str], words: Sequence[str] = ()) -> None:
         """Store what the labels 0, 1, ... stand for, and what people call it.
@@ -105,7 +103,7 @@ class HDF5DatasetWriter:
         try:
             if self._added < self.dims[0]:
                 raise InputError(f"{self._added} rows for {self.output_path}; {self.dims[0]} were promised")
-            self._write(self._buffer[: self._added - self._written])
+            self._write()
             self._file["labels"] = self._labels
             self._images.attrs["sha256"] = np.bytes_(self._digest.hexdigest())
             self._file.attrs["complete"] = True
@@ -129,8 +127,8 @@ class HDF5DatasetWriter:
         else:
             self._discard()
 
-    def _write(self, rows: np.ndarray) -> None:
-        if len(rows):
+    def _write(self) -> None:
+        for rows in filter(len, self._buffer):
             content = memoryview(np.ascontiguousarray(rows)).cast("B")
             self._digest.update(content)
             place = self._images.id.get_offset() + self._written * rows[0].size
@@ -138,6 +136,7 @@ class HDF5DatasetWriter:
             while content:
                 count = os.pwrite(self._descriptor, content, place)
                 content, place = content[count:], place + count
+        self._buffer.clear()
 
     def _reserve(self) -> None:
         """Claim the disk space of all images, where the system can: a full disk shows now, and writing is faster."""

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,17 @@ from pipeline.utils import memory, randomness
 
 # The stream that patches are drawn from, beside those of `pipeline.preprocessing.augmentation`.
 _PATCHES = 2
+
+
+class Mix(NamedTuple):
+    """How the images of one batch are mixed."""
+
+    partners: np.ndarray
+    """Integers (n,): the position of each image's partner."""
+    lam: float
+    """The share of an image that stays."""
+    point: tuple[float, float] | None
+    """(y, x), fractions of height and width, around which CutMix pastes a box; None for Mixup."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,7 @@ class Mixing:
                 f"`cutout` {self.cutout}: expected at most {min(height, width)}, for images of {height}x{width} pixels"
             )
 
-    def draw(self, seed: int, epoch: int, batch: int, count: int, group: int | None = None) -> "Mix | None":
+    def draw(self, seed: int, epoch: int, batch: int, count: int, group: int | None = None) -> Mix | None:
         """What Mixup or CutMix do to batch `batch` of an epoch, from 0, of `count` images; None if both are off.
 
         Each image's partner is drawn, each once, from its `group`: the images of a batch in stretches of so many, whole
@@ -70,7 +82,7 @@ class Mixing:
         return Mix(partners, lam, tuple(rng.random(2)) if pastes else None)
 
     def __call__(
-        self, images: np.ndarray, labels: np.ndarray, seed: int, epoch: int, samples: np.ndarray, mix: "Mix | None"
+        self, images: np.ndarray, labels: np.ndarray, seed: int, epoch: int, samples: np.ndarray, mix: Mix | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Mixed images and labels, as many as `mix` has partners, else all; `images` may be changed in place.
 
@@ -89,11 +101,12 @@ class Mixing:
             labels += np.float32(self.label_smoothing / labels.shape[1])
         if mix is None:
             return images, labels
-        lam, partners, own = mix.lam, mix.partners, slice(len(mix.partners))
-        if mix.point is None:
+        partners, lam, point = mix
+        own = slice(len(partners))
+        if point is None:
             _blend(images[own], images, partners, lam)
         else:
-            lam = _paste(images[own], images, partners, lam, *mix.point)
+            lam = _paste(images[own], images, partners, lam, *point)
         return images[own], labels[own] * np.float32(lam) + labels[partners] * np.float32(1.0 - lam)
 
     def _erase(self, images: np.ndarray, uniforms: np.ndarray) -> None:
@@ -103,21 +116,6 @@ class Mixing:
             images, tops.tolist(), bottoms.tolist(), lefts.tolist(), rights.tolist(), strict=True
         ):
             image[top:bottom, left:right] = 0.0
-
-
-@dataclass(frozen=True)
-class Mix:
-    """How the images of one batch are mixed.
-
-    Args:
-        partners: integers (n,), the position of each image's partner.
-        lam: the share of an image that stays, 0 to 1.
-        point: (y, x), fractions of the height and width, around which CutMix pastes a box; None for Mixup.
-    """
-
-    partners: np.ndarray
-    lam: float
-    point: tuple[float, float] | None
 
 
 def _blend(images: np.ndarray, batch: np.ndarray, partners: np.ndarray, lam: float) -> None:

@@ -2,4 +2,4 @@
 
 from pipeline.utils.lazy import names
 
-__getattr__, __all__ = names(__name__, {"ResNet": "resnet"})
+__getattr__, __all__ = names(__name__, resnet="ResNet")
