@@ -53,7 +53,7 @@ def main() -> None:
         mean = build(
             places,
             reader,
-            test_images_per_class=config.TEST_IMAGES_PER_CLASS,
+            test_images=config.TEST_IMAGES_PER_CLASS,
             seed=config.SPLIT_SEED,
             overwrite=args.overwrite,
             progress=console.progress,

@@ -49,7 +49,7 @@ def main() -> None:
         from pipeline.checkpoints import read_checkpoint
         from pipeline.checkpoints.folder import newest_model
         from pipeline.files.atomic import check_folder, write_atomically
-        from pipeline.io.batches import own_failures
+        from pipeline.io.batches import predict
         from pipeline.io.images import list_images
         from pipeline.preprocessing import Mirror
 
@@ -91,13 +91,11 @@ def main() -> None:
     print(f"images: {batches.num_images}")
     result = {"model": str(checkpoint.path), "split": args.split, "images": batches.num_images}
     result |= {"held out": held_out, "averaged": bool(checkpoint.averages)}
-    with own_failures(batches):
-        scores = model.predict(batches.for_keras(), verbose=0)
+    scores = predict(model, batches)
     result |= show_ranks(scores, batches.labels)
     if args.tta:
         batches.aug = Mirror()
-        with own_failures(batches):
-            scores = (scores + model.predict(batches.for_keras(), verbose=0)) / 2
+        scores = (scores + predict(model, batches)) / 2
         result["tta flip"] = show_ranks(scores, batches.labels, ", mean over the image and its mirror image")
     if args.json:
         write_atomically(args.json, (json.dumps(result, indent=1) + "\n").encode())

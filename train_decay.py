@@ -32,10 +32,10 @@ def main() -> None:
 
     run = start_decay(given, "train_decay", config)
     values, recipe = run.values, Recipe.of(vars(run.values))
-    data = TinyImageNet(*config.files(values.data), limit=values.limit, holdout=values.holdout)
-    batching = {"batch_size": values.batch_size, "workers": values.workers}
-    varied = {"augmentation": recipe.augmentation, "mixing": recipe.mixing, "seed": values.seed}
-    train, val = data.train_batches(**varied, **batching), data.val_batches(**batching)
+    data = TinyImageNet(config.files(values.data), values.limit, values.holdout)
+    batch_size, workers = values.batch_size, values.workers
+    train = data.train_batches(batch_size, recipe.augmentation, recipe.mixing, values.seed, workers=workers)
+    val = data.val_batches(batch_size, workers=workers)
     network = run.network(config.IMAGES, len(data.class_names))
     model = ResNet.build(**network)
     training.compile_model(run, model, train.steps)

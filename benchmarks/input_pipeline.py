@@ -123,8 +123,8 @@ def from_file(path: Path, batch_size: int = BATCH_SIZE, recipe: dict = TINY_PUBL
     from pipeline.cli.recipe import Recipe
     from pipeline.data import TinyImageNet
 
-    source, made = TinyImageNet(path, path, path, path.with_name("mean.json")), Recipe.of(recipe)
-    return source.train_batches(batch_size, augmentation=made.augmentation, mixing=made.mixing, workers=workers)
+    source, made = TinyImageNet({"train": path, "val": path, "mean": path.with_name("mean.json")}), Recipe.of(recipe)
+    return source.train_batches(batch_size, made.augmentation, made.mixing, workers=workers)
 
 
 def in_memory(count: int, batch_size: int, recipe: dict = CIFAR10_PUBLISHED, *, workers: int = 1):
@@ -146,7 +146,7 @@ def in_memory(count: int, batch_size: int, recipe: dict = CIFAR10_PUBLISHED, *, 
         )
 
     made = Recipe.of(recipe)
-    return Random().train_batches(batch_size, augmentation=made.augmentation, mixing=made.mixing, workers=workers)
+    return Random().train_batches(batch_size, made.augmentation, made.mixing, workers=workers)
 
 
 def slices(path: Path) -> Iterator:

@@ -84,9 +84,9 @@ CHECKPOINTS = "output/train/checkpoints"
 MODEL = "output/resnet_tinyimagenet_decay.hdf5"
 
 
-def files(data: str | None = None) -> list[Path]:
-    """The paths of the parts that are built."""
-    return [getattr(places(data), name) for name in BUILT_PARTS]
+def files(data: str | None = None) -> dict[str, Path]:
+    """The paths of the parts that are built: train, val, test and mean."""
+    return {name.removesuffix("_hdf5"): getattr(places(data), name) for name in BUILT_PARTS}
 
 
 def places(data: str | None = None, output: str | None = None) -> SimpleNamespace:

@@ -34,8 +34,8 @@ class Run:
         folder: of its checkpoints.
         command: the command line that goes on with it.
         model_path: file of the trained model, if it is to have one beside its checkpoints.
-        ask: where someone can be asked how to go on: called with a text, and with what becomes true when an answer isn't
-            waited for any more; returns "go on", "stop", or another learning rate.
+        ask: where someone can be asked how to go on: called with a text, and with what becomes true when nobody waits
+            for an answer any more; returns "go on", "stop", or another learning rate.
         draws_progress: whether a bar can show each step; else there is a line an epoch.
     """
 
@@ -119,9 +119,7 @@ def open_history(run: Run, source: DataSource, steps: int) -> dict:
             "fresh run without a checkpoint"
         )
     if run.checkpoint.batch > steps:
-        raise InputError(
-            f"checkpoint {run.checkpoint.path} is after batch {run.checkpoint.batch} of an epoch of {steps}"
-        )
+        raise InputError(f"{run.checkpoint.path} is after batch {run.checkpoint.batch} of an epoch of {steps}")
     if run.checkpoint.backend != keras.backend.backend():
         _log.info(f"the checkpoint is from the {run.checkpoint.backend} backend: the run goes on, but not bit for bit")
     record |= here | {"arguments": here["arguments"] | {"lr": before["lr"]}}

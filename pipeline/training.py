@@ -29,7 +29,7 @@ from pipeline.data.source import DataSource
 from pipeline.errors import InputError
 from pipeline.files.atomic import make_folder, move_aside, remove_unfinished
 from pipeline.files.lock import Lock
-from pipeline.io.batches import Batches, own_failures
+from pipeline.io.batches import Batches, own_failures, predict
 from pipeline.nn.average import MovingAverage
 from pipeline.nn.optimizer import WarmupSGD, last_learning_rate
 from pipeline.runs import Run, open_history
@@ -167,8 +167,7 @@ def report(run: Run, model: keras.Model, batches: Batches, outcome: Outcome) -> 
         heading.append(f"on the {batches.num_images:,} training images that were held out")
     if heading:
         _log.info(f"{', '.join(heading)}:")
-    with own_failures(batches):
-        predictions = model.predict(batches.for_keras(), verbose=0).argmax(axis=1)
+    predictions = predict(model, batches).argmax(axis=1)
     names = batches.class_names
     table = classification_report(
         batches.labels, predictions, labels=range(len(names)), target_names=names, digits=4, zero_division=0
@@ -302,9 +301,7 @@ def _finish_epoch(
     epoch, batch = run.start
     if batch < train.steps:
         train.set_epoch(epoch, batch)
-        restore = keras.callbacks.LambdaCallback(
-            on_epoch_begin=lambda epoch, logs: run.checkpoint.restore_metrics(model)
-        )
+        restore = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: run.checkpoint.restore_metrics(model))
         _fit(model, train, val, epoch, epoch + 1, called(restore))
         return
     # Only validation is left, which Keras has no fit for.

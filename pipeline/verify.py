@@ -4,8 +4,8 @@
     python -m pipeline.verify --json output/resnet_cifar10.hdf5 output/resnet_cifar10.json
 
 Python finds this command in the folder of the project; elsewhere set PYTHONPATH to that folder.
-Takes checkpoints, data files (their images are read and checked against their digest), histories, image files, and
-folders, in which it looks for all of these. Nothing is loaded into a network. Exit code 0 if all are sound, 1 if one is
+Takes checkpoints, data files (their images are read and checked against their digest), CIFAR-10's archives,
+histories, image files, and folders, in which it looks for all of these. Nothing is loaded into a network. Exit code 0 if all are sound, 1 if one is
 not, 2 if the call is wrong.
 """
 
@@ -23,6 +23,7 @@ from pipeline.errors import InputError
 from pipeline.utils.text import printable
 
 _HDF5_SUFFIXES = {".hdf5", ".hdf", ".h5"}
+_ARCHIVE_SUFFIXES = {".gz", ".tgz", ".tar"}
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,13 @@ def check_file(path: Path) -> Finding:
     from pipeline.files.sealed import read_seal
     from pipeline.io.hdf5dataset import DATA
 
-    checks = {"checkpoint": _checkpoint, "data file": _data_file, "mean": _mean, "history": _history}
+    checks = {
+        "checkpoint": _checkpoint, "data file": _data_file, "mean": _mean, "history": _history, "archive": _archive
+    }  # fmt: skip
     if path.suffix.lower() == ".json":
         kind = "mean" if path.name == "mean.json" else "history"
+    elif path.suffix.lower() in _ARCHIVE_SUFFIXES:
+        kind = "archive"
     else:
         kind = next((kind.name for kind in (CHECKPOINT, DATA) if read_seal(path, kind)), None)
     try:
@@ -96,7 +101,7 @@ def check_file(path: Path) -> Finding:
             raise InputError(f"{path} begins as no file of this project does: it is another file, or damaged")
         return Finding(str(path), kind, True, checks[kind](path))
     except InputError as error:
-        return Finding(str(path), kind or "unknown", False, str(error))
+        return Finding(str(path), kind or "unknown", False, arguments.with_flags(str(error)))
     except OSError as error:
         return Finding(str(path), "unknown", False, f"can't read {path}: {error.strerror}")
 
@@ -150,6 +155,14 @@ def _history(path: Path) -> str:
     return f"{epochs_of(history)} epochs of {history['run'].get('script', 'no script')}"
 
 
+def _archive(path: Path) -> str:
+    from pipeline.data import CIFAR10
+
+    source = CIFAR10(str(path))
+    counts = " and ".join(f"{len(source.whole(split)):,}" for split in ("train", "test"))
+    return f"{source.name}, {counts} images of {'x'.join(map(str, source.image_shape))}, digest {source.digest()}"
+
+
 def _mean(path: Path) -> str:
     from pipeline.data.tinyimagenetfiles import read_mean
 
@@ -158,7 +171,9 @@ def _mean(path: Path) -> str:
 
 def _is_to_check(path: Path) -> bool:
     """Whether a file in a folder, no image, is one that this project reads."""
-    return path.suffix.lower() in _HDF5_SUFFIXES or (path.suffix.lower() == ".json" and _is_ours(path))
+    return path.suffix.lower() in _HDF5_SUFFIXES | _ARCHIVE_SUFFIXES or (
+        path.suffix.lower() == ".json" and _is_ours(path)
+    )
 
 
 def _is_ours(path: Path) -> bool:

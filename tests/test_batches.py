@@ -80,9 +80,9 @@ def test_a_preprocessor_may_know_single_images_only(images):
 
 def test_digits_are_never_mirrored():
     source = CIFAR10("digits")
-    train = source.train_batches(16, augmentation=AffineAugmentation(width_shift_range=0.1, flip="random"))
+    train = source.train_batches(16, AffineAugmentation(width_shift_range=0.1, flip="random"))
     assert train.aug == AffineAugmentation(width_shift_range=0.1)
-    assert source.train_batches(16, augmentation=AffineAugmentation(flip="random")).aug is None
+    assert source.train_batches(16, AffineAugmentation(flip="random")).aug is None
     assert source.val_batches(16).aug is None
 
 

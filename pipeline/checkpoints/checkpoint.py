@@ -41,17 +41,14 @@ if TYPE_CHECKING:  # Checking a file needs no Keras.
 
 CHECKPOINT = Kind(b"ResNet run 1\n", "checkpoint", "take an earlier one")
 
-PRECISIONS = ("float32", "mixed_bfloat16")
-"""Keras dtype policies that a run may compute in."""
-
 # Total and count of the loss, and of the accuracy.
 _METRICS = ("0", "1", "2", "3")
 # State, configuration, and what HDF5 needs of its own for each array.
 _MAX_BESIDE = 3 * MAX_BYTES
 _STEP_COUNTERS = ("i4", "i8", "u4", "u8")
 # What a network's Keras configuration is made of, beside its layers: classes and where Keras would import them from.
-_CONFIG_CLASSES = {"DTypePolicy", "Functional", "GlorotUniform", "L2", "Ones", "Zeros", "__keras_tensor__"}
-_CONFIG_MODULES = {
+_CLASSES = {"DTypePolicy", "Functional", "GlorotUniform", "L2", "Ones", "Zeros", "__keras_tensor__"}
+_MODULES = {
     "keras", "keras.initializers", "keras.layers", "keras.regularizers", "keras.src.models.functional", None,
 }  # fmt: skip
 
@@ -94,12 +91,8 @@ class Checkpoint:
     @property
     def precision(self) -> str:
         """What a step of the run computes in, a Keras dtype policy."""
-        precision = self.history["run"].get("arguments", {}).get("precision", "float32")
-        if precision not in PRECISIONS:
-            raise InputError(
-                f"checkpoint {self.path} has the precision {precision!a:.100}; expected one of {PRECISIONS}"
-            )
-        return precision
+        named = self.history["run"].get("arguments", {}).get("precision")
+        return named if named == "mixed_bfloat16" else "float32"
 
     def build_model(self) -> "keras.Model":
         """The network with its weights, averaged if the run averages them, uncompiled, for evaluation.
@@ -155,9 +148,7 @@ class Checkpoint:
         # The width of the step counter is the backend's own choice.
         same_dtype = stored.dtype == dtype or (shape == () and {stored.dtype.kind, dtype.kind} <= {"i", "u"})
         if stored.shape != shape or not same_dtype:
-            raise InputError(
-                f"checkpoint {self.path}: {name} is {stored.dtype} {stored.shape}; expected {dtype} {shape}"
-            )
+            raise InputError(f"{self.path}: {name} is {stored.dtype} {stored.shape}; expected {dtype} {shape}")
         return stored.astype(dtype)
 
 
@@ -317,13 +308,11 @@ def _check_config(file: h5py.File, content: Iterable[bytes], network: Sequence[L
         raise InputError("its model_config is not that of a network") from error
     if found != [(layer.name, layer.kind) for layer in network]:
         raise InputError("its model_config has other layers than its network")
-    classes, parts = _CONFIG_CLASSES | {layer.kind for layer in network}, [config]
+    classes, parts = _CLASSES | {layer.kind for layer in network}, [config]
     while parts:
         part = parts.pop()
         if isinstance(part, dict):
-            if "class_name" in part and (
-                part["class_name"] not in classes or part.get("module") not in _CONFIG_MODULES
-            ):
+            if "class_name" in part and (part["class_name"] not in classes or part.get("module") not in _MODULES):
                 raise InputError(f"its model_config names {part['class_name']!a:.100}, which its network does not have")
             parts += part.values()
         elif isinstance(part, list):

@@ -3,7 +3,7 @@
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,9 +135,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def find_checkpoint(
-    name: str | None, folder: Path, check: Callable[[Mapping], None] | None = None
-) -> Checkpoint | None:
+def find_checkpoint(name: str | None, folder: Path, check: Callable | None = None) -> Checkpoint | None:
     """The checkpoint to go on from: the file `name`, or with "latest" the newest sound one in `folder`, or None.
 
     `check` is that of `read_checkpoint`.

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, refusing
 from pipeline.files.atomic import write_atomically
 from pipeline.files.strictjson import is_count, is_number, read_json
 
@@ -74,9 +74,7 @@ def append_epoch(history: dict, logs: dict[str, float], learning_rate: float) ->
 
 def diverged(where: str) -> InputError:
     """What is raised where the loss is not finite."""
-    return InputError(
-        f"{where}: the run has diverged; start again, or go on from an earlier checkpoint, with a smaller `lr`"
-    )
+    return InputError(f"{where}: the run has diverged; start again, or from an earlier checkpoint, with a smaller `lr`")
 
 
 def is_start_of(earlier: dict, later: dict, batch: int = 0, changeable: Collection[str] = ()) -> bool:
@@ -140,12 +138,8 @@ def write_history(path: Path, history: dict) -> None:
 
 def read_history(path: Path) -> dict:
     """The history in the JSON file `path`; `InputError` if it is none."""
-    try:
+    with refusing(OSError, f"can't read history {path}: "), refusing(ValueError, f"{path} is not a history: "):
         return check_history(read_json(path))
-    except OSError as error:
-        raise InputError(f"can't read history {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not a history: {error}") from error
 
 
 def check_history(history: object) -> dict:

@@ -134,11 +134,7 @@ def add_decay(parser: Parser, model: str) -> None:
 
 
 def resolve(
-    given: Namespace,
-    defaults: Mapping,
-    recipes: Mapping[str, Mapping],
-    saved: Mapping | None = None,
-    options: Mapping | None = None,
+    given: Namespace, defaults: Mapping, recipes: Mapping, saved: Mapping | None = None, options: Mapping | None = None
 ) -> Namespace:
     """The values a run goes by: the flags given, else the checkpoint's, else the defaults.
 

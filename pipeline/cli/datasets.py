@@ -2,14 +2,9 @@
 
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from config import cifar10_config, tiny_imagenet_config
 from pipeline.errors import InputError
-
-if TYPE_CHECKING:  # Naming a data set needs nothing heavy.
-    from pipeline.checkpoints.checkpoint import Checkpoint
-    from pipeline.data import DataSource
 
 # What is true of each, and its class in `pipeline.data`. One more is a line here.
 DATASETS: dict[str, tuple[ModuleType, str]] = {
@@ -21,15 +16,14 @@ _SCRIPTS = dict.fromkeys(("resnet_cifar10", "resnet_cifar10_decay"), "cifar10")
 _SCRIPTS |= dict.fromkeys(("train", "train_decay"), "tiny_imagenet")
 
 
-def open_source(name: str, data: str | None, limit: int | None = None, holdout: int | None = None) -> "DataSource":
+def open_source(name: str, data: str | None, limit: int | None = None, holdout: int | None = None):
     """The data set `name`, at the place `data`, or where it usually lies."""
     config, kind = DATASETS[name]
     source = getattr(import_module("pipeline.data"), kind)
-    files = config.files(data) if hasattr(config, "files") else [data]
-    return source(*files, limit=limit, holdout=holdout)
+    return source(config.files(data) if hasattr(config, "files") else data, limit, holdout)
 
 
-def dataset_of(checkpoint: "Checkpoint") -> str:
+def dataset_of(checkpoint) -> str:
     """The name of the data set that a network was trained on.
 
     Raises:

@@ -61,9 +61,7 @@ fraction = partial(_number, float, lambda value: 0 <= value < 1, "a number from 
 shift = partial(_number, float, partial(_is_within, 0, 4096), "a number from 0 to 4096")
 angle = partial(_number, float, partial(_is_within, 0, 180), "degrees from 0 to 180")
 # What Beta(alpha, alpha) is defined and can be drawn for, or 0.
-beta_parameter = partial(
-    _number, float, lambda value: value == 0 or 1e-3 <= value <= 1e3, "0, or a number from 0.001 to 1000"
-)
+beta_parameter = partial(_number, float, lambda v: v == 0 or 1e-3 <= v <= 1e3, "0, or a number from 0.001 to 1000")
 
 
 def counts(text: str) -> tuple[int, ...]:

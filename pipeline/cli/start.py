@@ -58,12 +58,7 @@ def start_decay(given: Namespace, script: str, config: ModuleType) -> Run:
 
 
 def _run(
-    given: Namespace,
-    script: str,
-    defaults: Mapping,
-    recipes: Mapping[str, Mapping],
-    checkpoint: Checkpoint | None,
-    folder: Path,
+    given: Namespace, script: str, defaults: Mapping, recipes: Mapping, checkpoint: Checkpoint | None, folder: Path
 ) -> Run:
     """The run, its values resolved."""
     saved = options = None

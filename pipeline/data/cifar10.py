@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.data.digits import load_digits
 from pipeline.data.imagefolder import ImageFolder, read_image_folder
-from pipeline.errors import InputError
+from pipeline.errors import InputError, refusing
 from pipeline.files.pickledarrays import read_pickled
 from pipeline.files.regular import read_regular
 from pipeline.io import archives
@@ -121,21 +121,17 @@ def _load_archive(path: Path) -> dict[str, ArrayImages]:
     """The members that it expects by their names, as they come; nothing is unpacked to disk."""
     expected = {f"cifar-10-batches-py/{name}": max_bytes for name, max_bytes in _PYTHON.items()}
     expected |= {f"cifar-10-batches-bin/{name}": max_bytes for name, max_bytes in _BINARY.items()}
-    try:
+    hint = f"; name another file, or download it from {URL}"
+    with refusing(OSError, f"{path} is not a whole CIFAR-10 archive: ", hint):
         return _join(path, archives.read_tar(path, expected, max_bytes=7 * _MAX_PICKLED))
-    except OSError as error:
-        raise InputError(
-            f"{path} is not a whole CIFAR-10 archive: {error}; name another file, or download it from {URL}"
-        ) from error
 
 
 def _read_files(folder: Path, expected: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
     for name, max_bytes in expected.items():
         if Path(name).stem in (*_TRAIN, _TEST):
-            try:
-                yield name, read_regular(folder / name, max_bytes)
-            except OSError as error:
-                raise InputError(f"can't read {folder / name} of CIFAR-10: {error.strerror}") from error
+            with refusing(OSError, f"can't read {folder / name} of CIFAR-10: "):
+                content = read_regular(folder / name, max_bytes)
+            yield name, content
 
 
 def _join(path: Path, files: Iterable[tuple[str, bytes]]) -> dict[str, ArrayImages]:
@@ -158,10 +154,8 @@ def _join(path: Path, files: Iterable[tuple[str, bytes]]) -> dict[str, ArrayImag
 
 def _read_file(read: Callable, content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Images, uint8 (10000, 32, 32, 3), and labels of one file; `read` turns it into rows of pixels and labels."""
-    try:
+    with refusing(ValueError, f"{name} is not a CIFAR-10 batch: ", "; unpack it again"):
         rows, labels = read(content)
-    except ValueError as error:
-        raise InputError(f"{name} is not a CIFAR-10 batch: {error}; unpack it again") from error
     if rows.dtype != np.uint8 or rows.shape != (IMAGES_PER_FILE, _RECORD - 1):
         raise InputError(f"{name} holds {rows.dtype} {rows.shape}; expected {IMAGES_PER_FILE} images of 3072 bytes")
     if labels.shape != (IMAGES_PER_FILE,) or not np.all((labels >= 0) & (labels < len(CLASSES))):

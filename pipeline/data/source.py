@@ -5,14 +5,17 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.io.batches import Batches
 from pipeline.io.imageset import ImageSet
 from pipeline.preprocessing import AffineAugmentation, MeanImagePreprocessor, Mixing
 from pipeline.utils import randomness
+
+if TYPE_CHECKING:  # Reading and checking images needs no Keras.
+    from pipeline.io.batches import Batches
 
 
 class DataSource:
@@ -88,39 +91,31 @@ class DataSource:
         return self._chosen("train", slice(self.holdout))
 
     def train_batches(
-        self,
-        batch_size: int,
-        *,
-        augmentation: Callable | None = None,
-        mixing: Mixing | None = None,
-        seed: int = 0,
-        **options,
-    ) -> Batches:
+        self, batch_size: int, aug: Callable | None = None, mixing: Mixing | None = None, seed: int = 0, **options
+    ) -> "Batches":
         """Shuffled batches of the training images, varied and mixed; `options` are workers and share (see `Batches`).
 
         Raises:
             InputError: there are too few images for a batch, they can't be varied so, or training and validation images
                 are of other classes.
         """
-        normalization = self.normalization
         if self.holdout is None:
             train, val = self.whole("train"), self.whole("val")
             if (train.class_names, train.label_names) != (val.class_names, val.label_names):
                 raise InputError(f"the training and the validation images of {self.name} are of other classes")
-        if not self.mirrors and getattr(augmentation, "flip", "none") != "none":
+        if not self.mirrors and getattr(aug, "flip", "none") != "none":
             logging.getLogger(__name__).info("no image is mirrored, which would not show the same")
-            augmentation = replace(augmentation, flip="none")
-        aug = None if augmentation == AffineAugmentation() else augmentation
-        varied = {"aug": aug, "mixing": mixing, "training": True, "seed": seed}
-        return Batches(self.train, batch_size, preprocessors=[normalization], **varied, **options)
+            aug = replace(aug, flip="none")
+        options |= {"aug": None if aug == AffineAugmentation() else aug, "mixing": mixing}
+        return self._batches(self.train, batch_size, training=True, seed=seed, **options)
 
-    def val_batches(self, batch_size: int, **options) -> Batches:
+    def val_batches(self, batch_size: int, **options) -> "Batches":
         """Batches of the validation images, in order; `options` are workers and share."""
-        return Batches(self.val, batch_size, preprocessors=[self.normalization], **options)
+        return self._batches(self.val, batch_size, **options)
 
-    def test_batches(self, batch_size: int, **options) -> Batches:
+    def test_batches(self, batch_size: int, **options) -> "Batches":
         """The same of all test images, whatever `limit` and `holdout` choose."""
-        return Batches(self.whole("test"), batch_size, preprocessors=[self.normalization], **options)
+        return self._batches(self.whole("test"), batch_size, **options)
 
     def digest(self) -> str:
         """SHA-256 over what is trained and validated on, in hexadecimal: the same digest, the same images.
@@ -134,6 +129,11 @@ class DataSource:
         digest = hashlib.sha256(images.digest().encode())
         digest.update(self.normalization.mean.tobytes())
         return digest.hexdigest()
+
+    def _batches(self, images: ImageSet, batch_size: int, **options) -> "Batches":
+        from pipeline.io.batches import Batches
+
+        return Batches(images, batch_size, preprocessors=[self.normalization], **options)
 
     def _chosen(self, split: str, part: slice) -> ImageSet:
         """Those images of a split that are the `part` of a fixed shuffle of them."""

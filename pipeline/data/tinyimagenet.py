@@ -1,5 +1,6 @@
 """Tiny ImageNet as the build wrote it: three HDF5 files, and the training set's mean colour."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -13,33 +14,21 @@ class TinyImageNet(DataSource):
     """Images in BGR, less the mean colour: that of all training images, also where a part of them is held out.
 
     Args:
-        train, val, test, mean: the files `train.hdf5`, `val.hdf5`, `test.hdf5` and `mean.json`.
+        files: those that the build wrote, by the names "train", "val", "test" and "mean".
         limit, holdout: see `DataSource`.
-
-    Raises:
-        InputError: when images are first needed: the data set isn't built, or a file is damaged.
     """
 
     name = "tiny_imagenet"
 
-    def __init__(
-        self,
-        train: Path,
-        val: Path,
-        test: Path,
-        mean: Path,
-        *,
-        limit: int | None = None,
-        holdout: int | None = None,
-    ) -> None:
+    def __init__(self, files: Mapping[str, Path], limit: int | None = None, holdout: int | None = None) -> None:
         super().__init__(limit, holdout)
-        self._files = {"train": train, "val": val, "test": test}
-        self._mean = mean
+        self._files = files
 
     def load(self, split: str) -> HDF5Images:
+        self.normalization  # noqa: B018  (without the mean there is no data set)
         return HDF5Images(self._files[split])
 
     @cached_property
     def normalization(self) -> MeanPreprocessor:
-        mean = read_mean(self._mean)
+        mean = read_mean(self._files["mean"])
         return MeanPreprocessor(mean["R"], mean["G"], mean["B"])

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,13 +29,7 @@ Progress = Callable[[str, float, str], AbstractContextManager[Callable[[float], 
 
 
 def build(
-    places: SimpleNamespace,
-    reader: ImageReader,
-    *,
-    test_images_per_class: int,
-    seed: int,
-    overwrite: bool,
-    progress: Progress,
+    places: SimpleNamespace, reader: ImageReader, *, test_images: int, seed: int, overwrite: bool, progress: Progress
 ) -> dict[str, float]:
     """Write the HDF5 files of the training, validation and test set, and the training set's mean; return the mean.
 
@@ -44,8 +39,8 @@ def build(
         places: the paths `train_images`, `val_images`, `val_mappings`, `wordnet_ids`, `word_labels` of what is read,
             and `train_hdf5`, `val_hdf5`, `test_hdf5`, `mean` of what is written, in one folder.
         reader: decodes the images.
-        test_images_per_class: training images of each class that become the test set, chosen by `seed`; of a class that
-            has no more than that, a tenth.
+        test_images: so many training images of each class become the test set, chosen by `seed`; of a class that has no
+            more than that, a tenth.
         progress: shows how far each file is.
 
     Raises:
@@ -56,7 +51,7 @@ def build(
     words = tinyimagenetfiles.read_words(places.word_labels, wordnet_ids)
     train_paths, train_ids = tinyimagenetfiles.list_train(places.train_images, wordnet_ids)
     val_paths, val_ids = tinyimagenetfiles.list_val(places.val_images, places.val_mappings, wordnet_ids)
-    test_counts = _test_counts(Counter(train_ids), test_images_per_class, places.train_images)
+    test_counts = _test_counts(Counter(train_ids), test_images, places.train_images)
     folder = places.mean.parent
     atomic.make_folder(folder)
     with Lock(folder):
@@ -72,12 +67,12 @@ def build(
                 wordnet_ids, train_ids, val_ids, test_counts, seed
             )
             try:
-                classes = wordnet_ids, words, progress
-                _write_split(val_hdf5, val_images, reader.shape, val_labels, *classes)
+                write = partial(_write_split, shape=reader.shape, classes=(wordnet_ids, words), progress=progress)
+                write(val_hdf5, val_images, val_labels)
                 images = reader.read([train_paths[row] for row in train_rows])
-                mean = _write_split(train_hdf5, images, reader.shape, train_labels[train_rows], *classes)
+                mean = write(train_hdf5, images, train_labels[train_rows])
                 images = reader.read([train_paths[row] for row in test_rows])
-                _write_split(test_hdf5, images, reader.shape, train_labels[test_rows], *classes)
+                write(test_hdf5, images, train_labels[test_rows])
             except InputError:
                 # An image that can't be read: how many there are in all splits, so that all can be mended at once.
                 for _ in reader.read([*val_paths, *train_paths]):
@@ -93,21 +88,21 @@ def build(
     return mean
 
 
-def _test_counts(images: Counter[str], test_images_per_class: int, folder: Path) -> dict[str, int]:
-    """How many of the `images` of each class become test images: `test_images_per_class`, of fewer a tenth."""
+def _test_counts(images: Counter[str], test_images: int, folder: Path) -> dict[str, int]:
+    """How many of the `images` of each class become test images: `test_images`, of fewer a tenth."""
     fewer = {}
     for wordnet_id, count in images.items():
         if count < 2:
             raise InputError(f"{folder / wordnet_id} holds {count} image; expected one to train on and one to test on")
-        if count <= test_images_per_class:
+        if count <= test_images:
             fewer[wordnet_id] = max(1, round(count / 10))
     if fewer:
         wordnet_id, count = min(fewer.items())
         _log.info(
-            f"test images: {test_images_per_class} of each class, and a tenth of each of {len(fewer):,} that hold no "
+            f"test images: {test_images} of each class, and a tenth of each of {len(fewer):,} that hold no "
             f"more than that, as {count} of the {images[wordnet_id]} of {wordnet_id}"
         )
-    return dict.fromkeys(images, test_images_per_class) | fewer
+    return dict.fromkeys(images, test_images) | fewer
 
 
 def _label_and_split(
@@ -133,15 +128,12 @@ def _label_and_split(
 
 
 def _write_split(
-    path: Path,
-    images: Iterator[np.ndarray],
-    shape: tuple[int, int],
-    labels: Sequence[int],
-    wordnet_ids: Sequence[str],
-    words: Sequence[str],
-    progress: Progress,
+    path: Path, images: Iterator[np.ndarray], labels: Sequence[int], shape: tuple, classes: tuple, progress: Progress
 ) -> dict[str, float]:
-    """Write `images` of `shape`, as `ImageReader` yields them, and labels to the HDF5 file `path`; return the mean."""
+    """Write images, as `ImageReader` yields them, and labels to the HDF5 file `path`; return the mean.
+
+    `shape` is (height, width), `classes` the names that stand for the labels, and what people call them.
+    """
     start, done = time.perf_counter(), 0
     height, width = shape
     sums = np.zeros(3)
@@ -150,13 +142,13 @@ def _write_split(
         HDF5DatasetWriter((len(labels), height, width, 3), path, buffer_size=1) as writer,
         progress(path.name, len(labels), "images") as advance,
     ):
-        writer.store_class_labels(wordnet_ids, words)
+        writer.store_class_labels(*classes)
         for decoded in images:
             writer.add(decoded, labels[done : done + len(decoded)])
             sums += cv2.sumElems(decoded.reshape(-1, width, 3))[:3]
             done += len(decoded)
             advance(len(decoded))
     seconds = time.perf_counter() - start
-    _log.info(f"{path.name}: {done:,} images of {len(wordnet_ids)} classes in {seconds:.1f} s")
+    _log.info(f"{path.name}: {done:,} images of {len(classes[0])} classes in {seconds:.1f} s")
     blue, green, red = sums / (done * height * width)
     return {"R": red, "G": green, "B": blue}

@@ -17,7 +17,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, refusing
 from pipeline.files.atomic import make_folder, write_atomically
 from pipeline.files.regular import read_regular
 from pipeline.files.strictjson import is_number, read_json
@@ -157,26 +157,20 @@ def read_mean(path: Path) -> dict[str, float]:
     Raises:
         InputError: the file is missing or holds something else.
     """
-    try:
+    hint = "; build the data set first, with build_tiny_imagenet.py"
+    with (
+        refusing(OSError, f"can't read the mean {path}: ", hint),
+        refusing(ValueError, f"the mean {path} is not JSON: "),
+    ):
         mean = read_json(path)
-    except OSError as error:
-        raise InputError(
-            f"can't read the mean {path}: {error.strerror}; build the data set first, with build_tiny_imagenet.py"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"the mean {path} is not JSON: {error}; build the data set again") from error
     if not isinstance(mean, dict) or mean.keys() != set(CHANNELS) or not all(map(_is_mean, mean.values())):
         raise InputError(f"the mean {path} doesn't hold R, G and B, 0 to 255; build the data set again")
     return mean
 
 
 def _lines(path: Path) -> list[str]:
-    try:
+    with refusing(OSError, f"can't read {path}: "), refusing(UnicodeDecodeError, f"{path} is not a text file: "):
         return _one_form(read_regular(path, _MAX_TABLE).decode("utf-8-sig")).splitlines()
-    except OSError as error:
-        raise InputError(f"can't read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a text file: {error.reason}") from error
 
 
 def _one_form(text: str) -> str:

@@ -7,7 +7,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, refusing
 
 # How a file system says that it can't flush something, as some do of a folder, or that it can't be opened for that.
 _CAN_NOT_FLUSH = {
@@ -111,10 +111,8 @@ def check_folder(path: Path) -> None:
 
 def make_folder(path: Path) -> None:
     """Create the folder `path` where it is missing; `InputError` if it can't be."""
-    try:
+    with refusing(OSError, f"can't make folder {path}: ", "; name another place"):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"can't make folder {path}: {error.strerror}; name another place") from error
 
 
 def move_aside(paths: list[Path]) -> list[Path]:

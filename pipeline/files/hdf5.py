@@ -120,9 +120,7 @@ def variable_text_attribute(file: h5py.File, content: Iterable[bytes], name: str
         value = place + sum(-(-size // 8) * 8 for size in sizes)
         (length,) = struct.unpack_from("<I", content, value)
         if version != 1 or length > max_bytes:
-            raise InputError(
-                f"the attribute {name} of {file.name} claims {length:,} bytes; expected at most {max_bytes:,}"
-            )
+            raise InputError(f"attribute {name} of {file.name} claims {length:,} bytes; expected at most {max_bytes:,}")
     return file.attrs[name]
 
 

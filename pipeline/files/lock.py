@@ -51,9 +51,7 @@ class Lock:
                 return
             holder = os.pread(self._descriptor, 200, 0).decode(errors="replace") or "another process"
             self._release()
-            raise InputError(
-                f"{self.folder} is in use by {holder}; wait for its end, or name another folder"
-            ) from error
+            raise InputError(f"{self.folder} is in use by {holder}; wait for its end or name another folder") from error
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         with suppress(OSError):  # a full disk, or another user's file: the lock holds all the same, without our name
             os.ftruncate(self._descriptor, 0)

@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 import h5py
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, refusing
 from pipeline.files.regular import open_regular
 
 BLOCK = 512
@@ -76,10 +76,8 @@ def open_sealed(path: Path, kind: Kind, *, spare: bool = False) -> Iterator[tupl
         InputError: there is no such file, or it is of another kind or damaged; also for whatever the HDF5 library makes
             of its content while the file is open.
     """
-    try:
+    with refusing(OSError, f"can't read {kind.name} {path}: "):
         descriptor = open_regular(path)
-    except OSError as error:
-        raise InputError(f"can't read {kind.name} {path}: {error.strerror}") from error
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         seal = _unpack(file.read(BLOCK), kind)
         if seal is None:

@@ -45,9 +45,7 @@ def download(url: str, path: Path, *, size: int, md5: str, advance: Callable[[in
                 break
             advance(len(block))
     if received != size or digest.hexdigest() != md5:
-        raise InputError(
-            f"{url} sent {received:,} bytes that are not the expected {size:,}, MD5 {md5}; try again later"
-        )
+        raise InputError(f"{url} sent {received:,} bytes that are not the expected {size:,}, MD5 {md5}; try again")
 
 
 def _blocks(url: str) -> Iterator[bytes]:

@@ -241,6 +241,12 @@ class Batches(keras.utils.PyDataset):
         return images, labels
 
 
+def predict(model: keras.Model, batches: Batches) -> np.ndarray:
+    """The scores (n, classes) that `model` gives each image of `batches`, in order; raises why one can't be read."""
+    with own_failures(batches):
+        return model.predict(batches.for_keras(), verbose=0)
+
+
 @contextmanager
 def own_failures(*sources: Batches) -> Iterator[None]:
     """Raise why a batch of `sources` could not be made, in place of what TensorFlow makes of it."""

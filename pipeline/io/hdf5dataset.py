@@ -22,7 +22,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, refusing
 from pipeline.files.hdf5 import (
     check_attributes,
     check_disjoint,
@@ -70,12 +70,8 @@ class HDF5Images(ImageSet):
         if not os.path.lexists(path):
             raise InputError(f"data file {path} is missing; build the data set first")
         with open_sealed(path, DATA, spare=True) as (file, source, seal):
-            try:
+            with refusing(ValueError, f"data file {path} is not one that this project wrote: ", "; build it again"):
                 parts = _read(file, images_key, seal)
-            except ValueError as error:
-                raise InputError(
-                    f"data file {path} is not one that this project wrote: {error}; build it again"
-                ) from error
             self._descriptor = os.dup(source.fileno())
         # Given back with the last object that reads it, also if what follows refuses an argument.
         self._close_file = weakref.finalize(self, os.close, self._descriptor)

@@ -57,12 +57,11 @@ def read_image(path: str | PathLike, shape: tuple[int, int] | None = None) -> np
         header = read_header(content)
     except ValueError as error:
         raise InputError(f"image {path} {error}; remove or replace it") from error
+    size = f"{header.width}x{header.height}"
     if shape is not None and {header.height, header.width} != set(shape):
-        raise InputError(f"image {path} is {header.width}x{header.height} pixels; expected {shape[1]}x{shape[0]}")
+        raise InputError(f"image {path} is {size} pixels; expected {shape[1]}x{shape[0]}")
     if header.width * header.height > MAX_IMAGE_PIXELS:
-        raise InputError(
-            f"image {path} has {header.width}x{header.height} pixels; expected at most {MAX_IMAGE_PIXELS:,}"
-        )
+        raise InputError(f"image {path} has {size} pixels; expected at most {MAX_IMAGE_PIXELS:,}")
     try:
         pixels = cv2.imdecode(np.frombuffer(header.essential, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:

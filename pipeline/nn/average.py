@@ -96,9 +96,7 @@ class MovingAverage:
             )
         import tensorflow as tf
 
-        return tf.function(
-            lambda average, rest: blended(average, rest, [variable.value for variable in self._variables])
-        )
+        return tf.function(lambda average, rest: blended(average, rest, [v.value for v in self._variables]))
 
 
 def _flat(values: list):

@@ -2,40 +2,22 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
-class PolynomialDecay:
-    """From `initial_learning_rate` at the first epoch towards 0 after the last: rate * (1 - epoch / epochs) ** power.
-
-    Called with the number of completed epochs, 0 to `epochs`, as `keras.callbacks.LearningRateScheduler` does.
-    """
-
-    initial_learning_rate: float
-    epochs: int
-    power: float = 1.0
-
-    def __call__(self, epoch: int) -> float:
-        return self.initial_learning_rate * (1.0 - epoch / self.epochs) ** self.power
+def poly(epoch: int, epochs: int) -> float:
+    """The share of the first learning rate after `epoch` of `epochs`, along a line to 0."""
+    return 1.0 - epoch / epochs
 
 
-@dataclass(frozen=True)
-class CosineDecay:
-    """From `initial_learning_rate` at the first epoch towards 0 after the last, along half a wave of the cosine.
+def cosine(epoch: int, epochs: int) -> float:
+    """The same along half a wave of the cosine.
 
     Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", arXiv:1608.03983, without restarts.
-    Called as `PolynomialDecay` is.
     """
-
-    initial_learning_rate: float
-    epochs: int
-
-    def __call__(self, epoch: int) -> float:
-        return self.initial_learning_rate * 0.5 * (1.0 + math.cos(math.pi * epoch / self.epochs))
+    return 0.5 * (1.0 + math.cos(math.pi * epoch / epochs))
 
 
-DECAYS = {"poly": PolynomialDecay, "cosine": CosineDecay}
+DECAYS = {"poly": poly, "cosine": cosine}
 
 
 def decay_after_warmup(schedule: str, epochs: int, warmup_epochs: int) -> Callable[[int], float]:
@@ -47,5 +29,4 @@ def decay_after_warmup(schedule: str, epochs: int, warmup_epochs: int) -> Callab
     """
     if schedule == "constant":
         return lambda epoch: 1.0
-    decay = DECAYS[schedule](1.0, max(epochs - warmup_epochs, 1))
-    return lambda epoch: decay(max(epoch - warmup_epochs, 0))
+    return lambda epoch: DECAYS[schedule](max(epoch - warmup_epochs, 0), max(epochs - warmup_epochs, 1))

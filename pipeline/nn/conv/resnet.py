@@ -18,6 +18,7 @@ from pipeline.nn.normalization import BatchNormalization
 
 # Whatever Keras' global setting says.
 CHANNELS_LAST = "channels_last"
+PLAIN_CONVOLUTION = {"padding": "same", "use_bias": False, "data_format": CHANNELS_LAST}
 
 
 @dataclass(frozen=True)
@@ -114,26 +115,9 @@ class ResNet:
         Raises:
             InputError: (a `ValueError`) an argument is outside these bounds.
         """
-        check_arguments(
-            height=height,
-            width=width,
-            depth=depth,
-            classes=classes,
-            stages=stages,
-            filters=filters,
-            reg=reg,
-            bn_eps=bn_eps,
-            bn_mom=bn_mom,
-            dataset=dataset,
-        )
+        check_arguments(**locals())  # the arguments, which are all that there is yet
         unit = Unit(
-            convolution=partial(
-                Conv2D,
-                padding="same",
-                data_format=CHANNELS_LAST,
-                use_bias=False,
-                kernel_regularizer=keras.regularizers.L2(reg),
-            ),
+            convolution=partial(Conv2D, **PLAIN_CONVOLUTION, kernel_regularizer=keras.regularizers.L2(reg)),
             normalization=partial(BatchNormalization, epsilon=bn_eps, momentum=bn_mom),
         )
         inputs = keras.Input((height, width, depth), name="images")
