@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # which python -P and PYTHONSAFE
 
 from config import tiny_imagenet_config
 from pipeline.cli import arguments, command, console, flags
-from pipeline.cli.datasets import DATASETS, dataset_of, open_source
+from pipeline.cli.datasets import DATASETS, config_of, dataset_of, open_source
 from pipeline.errors import InputError
 
 
@@ -60,7 +60,7 @@ def main() -> None:
     # What its run was given, which may be from before there was such a flag.
     trained = {"data": None, "limit": None, "holdout": None, "batch_size": 64} | run.get("arguments", {})
     dataset = args.dataset or dataset_of(checkpoint)
-    variable = getattr(DATASETS[dataset][0], "DATA_VARIABLE", None)
+    variable = getattr(config_of(dataset), "DATA_VARIABLE", None)
     data = args.data or (variable and os.environ.get(variable)) or trained["data"]
     source = open_source(dataset, data and flags.path(data), trained["limit"], trained["holdout"])
     if args.submission and dataset != "tiny_imagenet":
@@ -130,17 +130,13 @@ def predict_unlabelled(model, paths: list[str], batches) -> list[str]:
     """File name and WordNet id of the class predicted, for each image at `paths`, prepared as `batches` are."""
     from pipeline.io.imagereader import ImageReader
 
-    lines = []
-    shape = (tiny_imagenet_config.IMAGES["height"], tiny_imagenet_config.IMAGES["width"])
+    predicted, shape = [], batches.image_shape[:2]
     with ImageReader(shape) as reader, console.progress("predicting", len(paths), "images") as advance:
         for images in reader.read(paths):
-            scores = model.predict_on_batch(batches.preprocess(images))
-            names = [Path(path).name for path in paths[len(lines) : len(lines) + len(images)]]
-            lines += [
-                f"{name} {batches.images.label_names[c]}" for name, c in zip(names, scores.argmax(axis=1), strict=True)
-            ]
+            predicted += model.predict_on_batch(batches.preprocess(images)).argmax(axis=1).tolist()
             advance(len(images))
-    return lines
+    names = batches.images.label_names
+    return [f"{Path(path).name} {names[label]}" for path, label in zip(paths, predicted, strict=True)]
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def main() -> None:
         from pipeline import training
         from pipeline.cli.recipe import Recipe
         from pipeline.cli.start import start_by_hand
-        from pipeline.data import CIFAR10
+        from pipeline.data.cifar10 import CIFAR10
         from pipeline.nn.conv import ResNet
 
     run = start_by_hand(given, "resnet_cifar10", config)

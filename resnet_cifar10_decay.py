@@ -26,7 +26,7 @@ def main() -> None:
         from pipeline import training
         from pipeline.cli.recipe import Recipe
         from pipeline.cli.start import start_decay
-        from pipeline.data import CIFAR10
+        from pipeline.data.cifar10 import CIFAR10
         from pipeline.nn.conv import ResNet
 
     run = start_decay(given, "resnet_cifar10_decay", config)

@@ -28,7 +28,7 @@ def main() -> None:
         from pipeline import training
         from pipeline.cli.recipe import Recipe
         from pipeline.cli.start import start_by_hand
-        from pipeline.data import TinyImageNet
+        from pipeline.data.tinyimagenet import TinyImageNet
         from pipeline.nn.conv import ResNet
 
     run = start_by_hand(given, "train", config)

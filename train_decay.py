@@ -27,7 +27,7 @@ def main() -> None:
         from pipeline import training
         from pipeline.cli.recipe import Recipe
         from pipeline.cli.start import start_decay
-        from pipeline.data import TinyImageNet
+        from pipeline.data.tinyimagenet import TinyImageNet
         from pipeline.nn.conv import ResNet
 
     run = start_decay(given, "train_decay", config)

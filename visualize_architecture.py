@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))  # which python -P and PYTHONSAFEPATH leave out
 
 from pipeline.cli import arguments, command, console, flags
-from pipeline.cli.datasets import DATASETS
+from pipeline.cli.datasets import DATASETS, config_of
 from pipeline.errors import InputError
 
 
@@ -87,7 +87,7 @@ def main() -> None:
 
         from pipeline.nn.conv import ResNet
 
-    config, _ = DATASETS[args.dataset]
+    config = config_of(args.dataset)
     network = config.NETWORK | {
         name: value for name in ("stages", "filters") if (value := getattr(args, name)) is not None
     }

@@ -4,9 +4,9 @@
     python -m pipeline.verify --json output/resnet_cifar10.hdf5 output/resnet_cifar10.json
 
 Python finds this command in the folder of the project; elsewhere set PYTHONPATH to that folder.
-Takes checkpoints, data files (their images are read and checked against their digest), CIFAR-10's archives,
-histories, image files, and folders, in which it looks for all of these. Nothing is loaded into a network. Exit code 0 if all are sound, 1 if one is
-not, 2 if the call is wrong.
+Takes checkpoints, data files (their images are read and checked against their digest), CIFAR-10's archives, histories
+and image files, and looks in folders for all of these. Nothing is loaded into a network. Exit code 0 if all are sound,
+1 if one is not, 2 if the call is wrong.
 """
 
 import json
@@ -170,22 +170,17 @@ def _mean(path: Path) -> str:
 
 
 def _is_to_check(path: Path) -> bool:
-    """Whether a file in a folder, no image, is one that this project reads."""
-    return path.suffix.lower() in _HDF5_SUFFIXES | _ARCHIVE_SUFFIXES or (
-        path.suffix.lower() == ".json" and _is_ours(path)
-    )
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether a JSON file is one that this project reads, or can't be read at all."""
+    """Whether a file in a folder, no image, is one that this project reads; of JSON also what can't be read at all."""
     from pipeline.checkpoints.history import CURVES
     from pipeline.files.strictjson import read_json
 
+    if path.suffix.lower() != ".json" or path.name == "mean.json":
+        return path.name == "mean.json" or path.suffix.lower() in _HDF5_SUFFIXES | _ARCHIVE_SUFFIXES
     try:
         content = read_json(path)
     except (OSError, ValueError):
         return True
-    return path.name == "mean.json" or (isinstance(content, dict) and not content.keys().isdisjoint({*CURVES, "run"}))
+    return isinstance(content, dict) and not content.keys().isdisjoint({*CURVES, "run"})
 
 
 def _line(finding: Finding) -> str:

@@ -235,7 +235,7 @@ def in_val(root):
         (lambda root: in_val(root).unlink(), "maps 'val_11.JPEG', but there is no such image"),
         (
             spoil(lambda root: root / "val" / "val_annotations.txt", lambda text: text.replace(b"n02", b"n09")),
-            r"line 11: class 'n09' of 'val_2.JPEG' is not in the table",
+            r"line 11: class 'n09' of 'val_2.JPEG' is not among the WordNet ids",
         ),
         (
             spoil(lambda root: root / "val" / "val_annotations.txt", lambda text: text + b"val_0.JPEG\tn01\n"),

@@ -14,7 +14,6 @@ from types import ModuleType
 from typing import NoReturn
 
 from pipeline.cli.flags import (
-    FLAGS,
     OWN,
     PROCESS,
     RECIPE,
@@ -70,8 +69,8 @@ def training_parser(description: str, defaults: Mapping, config: ModuleType) -> 
     Args:
         description: what `--help` says first.
         defaults: the script's own, which `--help` states, and which win over a recipe's.
-        config: the data set's, with `RECIPES`, a table of values for each name that `--recipe` takes, and what
-            `add_data` takes.
+        config: the data set's, with `RECIPES`, a table of values for each name that `--recipe` takes, the usual one
+            first, and what `add_data` takes.
     """
     parser = Parser(description)
     parser.epilog = (
@@ -80,7 +79,7 @@ def training_parser(description: str, defaults: Mapping, config: ModuleType) -> 
         "2 bad input, 128 and its number for a signal, as 130 for Ctrl+C and 143 for SIGTERM."
     )
     tables = {recipe: _defaults(defaults, config.RECIPES, recipe) for recipe in config.RECIPES}
-    default = tables[FLAGS["recipe"].default]
+    default = next(iter(tables.values()))  # of the first recipe
     add_data(parser, config)
     group = parser.add_argument_group("the recipe, and each of its values, which wins over it")
     for flag in ROWS:
@@ -152,7 +151,7 @@ def resolve(
         saved = _before_recipes(defaults, recipes) | dict(saved)
         if saved["recipe"] not in recipes:
             raise InputError(f"the checkpoint has --recipe {saved['recipe']!a:.100}; there is no such recipe")
-    recipe = (saved or {}).get("recipe") or given.recipe or FLAGS["recipe"].default
+    recipe = (saved or {}).get("recipe") or given.recipe or next(iter(recipes))
     resolved = vars(given) | _defaults(defaults, recipes, recipe)
     if saved is not None and (missing := sorted(stored(resolved).keys() - saved.keys())):
         raise InputError(f"the checkpoint lacks the values of {', '.join(missing)}")
@@ -190,7 +189,7 @@ def _defaults(defaults: Mapping, recipes: Mapping[str, Mapping], recipe: str) ->
 
 def _before_recipes(defaults: Mapping, recipes: Mapping[str, Mapping]) -> dict:
     """What a checkpoint goes by that says nothing of recipes, because there were none yet."""
-    values = _defaults(defaults, recipes, FLAGS["recipe"].default)
+    values = _defaults(defaults, recipes, next(iter(recipes)))
     return {name: values[name] for name in ("recipe", "holdout", *recipe_values({}))}
 
 

@@ -3,31 +3,36 @@
 from importlib import import_module
 from types import ModuleType
 
-from config import cifar10_config, tiny_imagenet_config
 from pipeline.errors import InputError
 
-# What is true of each, and its class in `pipeline.data`. One more is a line here.
-DATASETS: dict[str, tuple[ModuleType, str]] = {
-    "cifar10": (cifar10_config, "CIFAR10"),
-    "tiny_imagenet": (tiny_imagenet_config, "TinyImageNet"),
+# The module of each, and its class; its values are in config, in the module NAME_config. One more is a line here.
+DATASETS = {
+    "cifar10": ("pipeline.data.cifar10", "CIFAR10"),
+    "tiny_imagenet": ("pipeline.data.tinyimagenet", "TinyImageNet"),
 }
 # Of checkpoints of format 1, which say no more than their script.
 _SCRIPTS = dict.fromkeys(("resnet_cifar10", "resnet_cifar10_decay"), "cifar10")
 _SCRIPTS |= dict.fromkeys(("train", "train_decay"), "tiny_imagenet")
 
 
+def config_of(name: str) -> ModuleType:
+    """What is true of the data set `name`."""
+    return import_module(f"config.{name}_config")
+
+
 def open_source(name: str, data: str | None, limit: int | None = None, holdout: int | None = None):
-    """The data set `name`, at the place `data`, or where it usually lies."""
-    config, kind = DATASETS[name]
-    source = getattr(import_module("pipeline.data"), kind)
-    return source(config.files(data) if hasattr(config, "files") else data, limit, holdout)
+    """The `pipeline.data.DataSource` of the data set `name`, at the place `data`, or where it usually lies."""
+    module, kind = DATASETS[name]
+    config = config_of(name)
+    files = config.files(data) if hasattr(config, "files") else data
+    return getattr(import_module(module), kind)(files, limit, holdout)
 
 
 def dataset_of(checkpoint) -> str:
-    """The name of the data set that a network was trained on.
+    """The name of the data set that the network in a `pipeline.checkpoints.Checkpoint` was trained on.
 
     Raises:
-        InputError: the checkpoint names none that is known.
+        InputError: it names none that is known.
     """
     run = checkpoint.history["run"]
     name = run.get("dataset", _SCRIPTS.get(run.get("script")))

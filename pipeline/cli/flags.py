@@ -184,7 +184,7 @@ ROWS = (
          kind=PROCESS),
     Flag("workers", threads, "N", "threads that prepare batches; the batches are the same for any N", 2, PROCESS),
     Flag("output", path, "DIR", "folder of the plot and the history", "output", PROCESS, short="o"),
-    Flag("recipe", str, None, "what the flags below are worth where they aren't given", "published"),
+    Flag("recipe", str, None, "what the flags below are worth where they aren't given", OWN),
     Flag("schedule", OneOf(("constant", "poly", "cosine")), None,
          "whether the learning rate falls to 0 from epoch to epoch, and how", "constant", RECIPE),
     Flag("warmup_epochs", whole, "N", "first epochs, in which the rate rises step by step", 0, RECIPE),

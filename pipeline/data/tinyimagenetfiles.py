@@ -133,9 +133,7 @@ def list_val(folder: Path, mappings: Path, wordnet_ids: Iterable[str]) -> tuple[
         if name in id_of:
             raise InputError(f"{mappings}, line {number}: {name!a} is mapped twice")
         if rest[0] not in expected:
-            raise InputError(
-                f"{mappings}, line {number}: class {rest[0]!a} of {name!a} is not in the table of WordNet ids"
-            )
+            raise InputError(f"{mappings}, line {number}: class {rest[0]!a} of {name!a} is not among the WordNet ids")
         id_of[name] = rest[0]
     names = [_one_form(Path(path).name) for path in paths]
     for name, path in zip(names, paths, strict=True):
@@ -159,8 +157,8 @@ def read_mean(path: Path) -> dict[str, float]:
     """
     hint = "; build the data set first, with build_tiny_imagenet.py"
     with (
-        refusing(OSError, f"can't read the mean {path}: ", hint),
-        refusing(ValueError, f"the mean {path} is not JSON: "),
+        refusing(OSError, f"can't read mean {path}: ", hint),
+        refusing(ValueError, f"mean {path} is no JSON: "),
     ):
         mean = read_json(path)
     if not isinstance(mean, dict) or mean.keys() != set(CHANNELS) or not all(map(_is_mean, mean.values())):

@@ -1,0 +1,81 @@
+"""docs/extend.md, followed to the letter in a copy of the project."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ROOT, assert_identical
+
+from pipeline.io import ArrayImages, Batches
+from pipeline.utils import randomness
+
+TEXT = (ROOT / "docs" / "extend.md").read_text()
+FILES = dict(re.findall(r"`([\w/]+\.py)`:\n\n```python\n(.*?)```", TEXT, re.DOTALL))
+(TABLE, LINE) = re.search(r"`DATASETS` in `([\w/]+\.py)`:\n\n```python\n(.*?)```", TEXT, re.DOTALL).groups()
+SCRIPT = re.search(r"```sh\n(sed .*?)\n```", TEXT)[1]
+SMALL = ("--stages", "1,1", "--filters", "4,8,16", "--batch_size", "14", "--epochs", "2", "--every", "1")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The project with the data set of the example, and images for it."""
+    project = tmp_path_factory.mktemp("project")
+    for part in ("pipeline", "config"):
+        shutil.copytree(ROOT / part, project / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for script in ROOT.glob("*.py"):
+        shutil.copy(script, project)
+    for path, content in FILES.items():
+        (project / path).write_text(content)
+    table = (project / TABLE).read_text()
+    (project / TABLE).write_text(table.replace("DATASETS = {\n", f"DATASETS = {{\n{LINE}"))
+    subprocess.run(SCRIPT, cwd=project, shell=True, check=True)  # noqa: S602  (the documented command)
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("test", 3)):
+        for number in range(7):
+            folder = project / "faces" / split / f"expression {number}"
+            folder.mkdir(parents=True)
+            for image in range(count):
+                cv2.imwrite(str(folder / f"{image}.png"), rng.integers(0, 256, (48, 48, 3), np.uint8))
+    return project
+
+
+def run(project, *words, code=0):
+    done = subprocess.run(
+        [sys.executable, *map(str, words)], cwd=project, capture_output=True, text=True, env=os.environ
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_example_is_short():
+    assert set(FILES) == {"pipeline/data/faces.py", "config/faces_config.py"}
+    assert sum(text.count("\n") for text in (*FILES.values(), LINE, SCRIPT + "\n")) <= 40
+
+
+def test_a_data_set_added_by_the_book_trains_stops_resumes_and_is_ranked(project):
+    straight = run(project, "resnet_faces.py", "--data", "faces", *SMALL, "-c", "straight", "-o", "straight")
+    assert "56 training and 21 validation images, 4 steps an epoch" in straight
+    faults = ROOT / "tests" / "faults.py"
+    stopped = run(project, faults, "SIGTERM", "3", project / "resnet_faces.py", "--data", "faces", *SMALL, code=143)
+    assert "epoch_0_batch_3.hdf5" in stopped
+    assert "epoch 2/2" in run(project, "resnet_faces.py", "--model", "latest")
+    checkpoint = "output/resnet_faces/checkpoints/epoch_2.hdf5"
+    assert_identical(project / "straight" / "epoch_2.hdf5", project / checkpoint)
+    ranked = run(project, "rank_accuracy.py", "--model", checkpoint, "--tta", "flip")
+    assert re.search(r"images: 21\nrank-1: [\d.]+%\nrank-5: [\d.]+%\nrank-1, mean over the image", ranked)
+    assert "| softmax" in run(project, "visualize_architecture.py", "--dataset", "faces")
+
+
+def test_the_augmentation_of_the_example_varies_images():
+    names = {"randomness": randomness}
+    exec(re.search(r"```python\n(class Darken:.*?)```", TEXT, re.DOTALL)[1], names)  # noqa: S102
+    images = ArrayImages(np.full((8, 6, 6, 3), 200, np.uint8), np.zeros(8, int), ["a"])
+    one, other = (Batches(images, 8, aug=names["Darken"](), training=True, workers=count)[0][0] for count in (1, 3))
+    np.testing.assert_array_equal(one, other)
+    assert len({image.mean() for image in one}) == 8
+    assert 100 <= one.min() <= one.max() <= 200
