@@ -14,9 +14,11 @@ import keras
 import numpy as np
 import pytest
 from conftest import CHECKPOINTS, ROOT, SMALL, assert_identical
+from forge import forge
 
 from config import cifar10_config, tiny_imagenet_config
-from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.checkpoints import checkpoint as checkpoints
+from pipeline.checkpoints.folder import list_checkpoints
 
 BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
@@ -262,7 +264,7 @@ def test_a_network_is_scored_as_it_was_trained(command, tmp_path):
     command("rank_accuracy.py", "--model", "output/resnet_cifar10.hdf5", "--json", "rank.json")
     ranks = json.loads((tmp_path / "rank.json").read_text())
     assert ranks["rank-1"] == pytest.approx(reported)
-    checkpoint = read_checkpoint(tmp_path / "output" / "resnet_cifar10.hdf5")
+    checkpoint = checkpoints.read_checkpoint(tmp_path / "output" / "resnet_cifar10.hdf5")
     assert checkpoint.build_model().get_layer("conv1").compute_dtype == "bfloat16"
     assert keras.config.dtype_policy().name == "float32"
 
@@ -293,3 +295,53 @@ def test_following_the_readme_no_script_meets_another_s_checkpoints():
     folders = [cifar10_config.CHECKPOINTS, tiny_imagenet_config.CHECKPOINTS]
     folders += [str(Path(config.MODEL).with_suffix("")) for config in (cifar10_config, tiny_imagenet_config)]
     assert len({Path(folder) for folder in folders}) == 4
+
+
+def test_a_start_on_a_folder_of_checkpoints_reads_one_whole_and_the_seals_of_the_others(command, monkeypatch, tmp_path):
+    options = (*SMALL, "--every", "1", "-c", "c", "-o", "o")
+    command(BY_HAND, *options, "--epochs", "6")
+    opened, original = [], checkpoints.open_sealed
+
+    def record(path, *arguments, **others):
+        opened.append(Path(path).name)
+        return original(path, *arguments, **others)
+
+    monkeypatch.setattr(checkpoints, "open_sealed", record)
+    command(BY_HAND, "-c", "c", "-m", "latest", "--epochs", "7", "--lr", "0.05")
+    assert opened == ["epoch_6.hdf5"]
+    assert len(list_checkpoints(tmp_path / "c")) == 7
+    # From an earlier one those beyond it are of a future that is not taken, and from the start all.
+    done = command(BY_HAND, "-c", "c", "-m", "c/epoch_3.hdf5", "--epochs", "4")
+    assert opened == ["epoch_6.hdf5", "epoch_3.hdf5"]
+    assert "to keep what was there: epoch_4.hdf5, epoch_5.hdf5, epoch_6.hdf5, epoch_7.hdf5" in done.stdout
+    command(BY_HAND, *options, "--epochs", "1", "--seed", "1")
+    assert opened == ["epoch_6.hdf5", "epoch_3.hdf5"]
+    assert sorted(path.name for path in (tmp_path / "c" / "earlier-2").iterdir()) == [
+        f"epoch_{epoch}.hdf5" for epoch in range(1, 5)
+    ]
+
+
+def test_a_checkpoint_of_another_run_in_the_folder_is_known_by_its_seal(command, tmp_path):
+    command(BY_HAND, *SMALL, "--epochs", "1", "-c", "other", "--seed", "1", "-o", "x")
+    command(BY_HAND, *SMALL, "--epochs", "2", "--every", "2", "-c", "c", "-o", "o")
+    (tmp_path / "other" / "epoch_1.hdf5").rename(tmp_path / "c" / "epoch_1.hdf5")
+    done = command(BY_HAND, "-c", "c", "-m", "latest", "--epochs", "3")
+    assert "c/earlier-1, to keep what was there: epoch_1.hdf5\n" in done.stdout
+
+
+def test_a_checkpoint_that_names_no_data_set_is_of_that_of_its_script(command, tmp_path):
+    command(BY_HAND, *SMALL, "--epochs", "1", "-c", "c")
+    path = tmp_path / "c" / "epoch_1.hdf5"
+    assert checkpoints.read_checkpoint(path).history["run"]["dataset"] == "cifar10"
+
+    def forget(file):
+        state = json.loads(file["run/state"][()].tobytes())
+        del state["history"]["run"]["dataset"]
+        del file["run/state"]
+        file["run/state"] = np.frombuffer(json.dumps(state).encode(), np.uint8)
+
+    forge(path, forget)
+    assert "images: 360\n" in command("rank_accuracy.py", "-m", path).stdout
+    # And what was sealed before seals said whose a file is goes on where it is.
+    assert "earlier" not in command(BY_HAND, "-c", "c", "-m", "latest", "--epochs", "2").stdout
+    assert [path.name for path in list_checkpoints(tmp_path / "c")] == ["epoch_1.hdf5", "epoch_2.hdf5"]
