@@ -5,7 +5,7 @@
     python rank_accuracy.py --model output/resnet_cifar10.hdf5 --tta flip
     python rank_accuracy.py --submission output/submission.txt
 
-Every image of the split is scored, of Tiny ImageNet or CIFAR-10, whichever the model was trained on. Published, on Tiny
+Every image of the split is scored, of the data set that the model was trained on. Published, on Tiny
 ImageNet's test set: 57.27 % rank-1 and 81.34 % rank-5 with the learning rate set by hand, 57.93 % and 81.03 % with a
 decay; on CIFAR-10's test set: 93.79 % rank-1.
 """
@@ -59,7 +59,7 @@ def main() -> None:
     run = checkpoint.history["run"]
     # What its run was given, which may be from before there was such a flag.
     trained = {"data": None, "limit": None, "holdout": None, "batch_size": 64} | run.get("arguments", {})
-    dataset = args.dataset or dataset_of(checkpoint)
+    dataset = dataset_of(checkpoint, args.dataset)
     variable = getattr(config_of(dataset), "DATA_VARIABLE", None)
     data = args.data or (variable and os.environ.get(variable)) or trained["data"]
     source = open_source(dataset, data and flags.path(data), trained["limit"], trained["holdout"])
@@ -108,10 +108,11 @@ def main() -> None:
 
 def check_images(checkpoint, batches, split: str) -> None:
     """Raise `InputError` if `checkpoint` is of a network for other images or classes than those of `batches`."""
-    height, width, depth = batches.image_shape
-    found = {"height": height, "width": width, "depth": depth, "classes": batches.classes}
+    shown = "images of {height}x{width}x{depth} and {classes} classes".format
+    found = dict(zip(("height", "width", "depth"), batches.image_shape, strict=True)) | {"classes": batches.classes}
     if not found.items() <= checkpoint.network.items():
-        raise InputError(f"{checkpoint.path} is a network for other images than {found}, which the {split} split holds")
+        held = f"the {split} split holds {shown(**found)}"
+        raise InputError(f"{checkpoint.path} is a network for {shown(**checkpoint.network)}; {held}")
     if checkpoint.history["run"].get("classes", list(batches.class_names)) != list(batches.class_names):
         raise InputError(f"{checkpoint.path} was trained on other classes than the {split} split holds")
 

@@ -5,14 +5,18 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cached_property
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from conftest import ROOT, assert_identical
 
+import pipeline.io
+from pipeline.data import DataSource
 from pipeline.io import ArrayImages, Batches
-from pipeline.utils import randomness
+from pipeline.preprocessing import MeanImagePreprocessor
 
 TEXT = (ROOT / "docs" / "extend.md").read_text()
 FILES = dict(re.findall(r"^`([\w/]+\.py)`:\n\n```python\n(.*?)```", TEXT, re.DOTALL | re.MULTILINE))
@@ -49,7 +53,7 @@ def run(project, *words, code=0):
         [sys.executable, *map(str, words)], cwd=project, capture_output=True, text=True, env=os.environ
     )
     assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 def test_the_example_is_short():
@@ -66,16 +70,32 @@ def test_a_data_set_added_by_the_book_trains_stops_resumes_and_is_ranked(project
     assert "epoch 2/2" in run(project, "resnet_faces.py", "--model", "latest")
     checkpoint = "output/resnet_faces/checkpoints/epoch_2.hdf5"
     assert_identical(project / "straight" / "epoch_2.hdf5", project / checkpoint)
+    assert "--data is missing: expected a folder that holds" in run(project, "resnet_faces.py", "-c", "n", code=2)
     ranked = run(project, "rank_accuracy.py", "--model", checkpoint, "--tta", "flip")
     assert re.search(r"images: 21\nrank-1: [\d.]+%\nrank-5: [\d.]+%\nrank-1, mean over the image", ranked)
     assert "| softmax" in run(project, "visualize_architecture.py", "--dataset", "faces")
 
 
 def test_the_augmentation_of_the_example_varies_images():
-    names = {"randomness": randomness}
-    exec(re.search(r"```python\n(class Darken:.*?)```", TEXT, re.DOTALL)[1], names)  # noqa: S102
+    names = {}
+    exec(re.search(r"```python\n(from pipeline.utils import randomness.*?)```", TEXT, re.DOTALL)[1], names)  # noqa: S102
     images = ArrayImages(np.full((8, 6, 6, 3), 200, np.uint8), np.zeros(8, int), ["a"])
     one, other = (Batches(images, 8, aug=names["Darken"](), training=True, workers=count)[0][0] for count in (1, 3))
     np.testing.assert_array_equal(one, other)
     assert len({image.mean() for image in one}) > 4
     assert 100 <= one.min() <= one.max() <= 200
+
+
+def test_the_source_of_data_files_of_the_example_gives_batches(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"images": np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((48, 48, 3), np.uint8)}
+    names |= {"labels": np.arange(6) % 2, "np": np, "Path": Path, "cached_property": cached_property}
+    names |= vars(pipeline.io) | {name: getattr(pipeline.io, name) for name in pipeline.io.__all__}
+    names |= {"DataSource": DataSource, "MeanImagePreprocessor": MeanImagePreprocessor}
+    for start in ("class Faces\\(DataSource", "with HDF5DatasetWriter"):
+        exec(re.search(rf"```python\n({start}.*?)```", TEXT, re.DOTALL)[1], names)  # noqa: S102
+    (tmp_path / "test.hdf5").write_bytes((tmp_path / "train.hdf5").read_bytes())
+    source = names["Faces"](tmp_path)
+    assert source.class_names == ("angry", "happy")
+    images, _ = source.val_batches(6)[0]
+    np.testing.assert_array_equal(images[:, 0, 0, 0], np.arange(6) - 2.5)

@@ -514,8 +514,8 @@ def test_rank_accuracy_says_what_it_can_not_use(command, built, raw, tmp_path):
     done = command("rank_accuracy.py", "--data", built, "-m", "nothing.hdf5", code=2)
     assert "can't read checkpoint nothing.hdf5" in done.stderr
     for dataset, message in (
-        ("tiny_imagenet", "is a network for other images"),
-        ("imagenet", "is a network for other images"),
+        ("tiny_imagenet", "for images of 64x64x3 and 5 classes; the test split holds images of 64x64x3 and 3 classes"),
+        ("imagenet", "is a network for images of"),
     ):
         network = {**config.IMAGES, "classes": 5, "stages": [1], "filters": [4, 8], "dataset": dataset}
         model = ResNet.build(**network)

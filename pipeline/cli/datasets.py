@@ -28,14 +28,16 @@ def open_source(name: str, data: str | None, limit: int | None = None, holdout: 
     return getattr(import_module(module), kind)(files, limit, holdout)
 
 
-def dataset_of(checkpoint) -> str:
+def dataset_of(checkpoint, given: str | None = None) -> str:
     """The name of the data set that the network in a `pipeline.checkpoints.Checkpoint` was trained on.
 
     Raises:
-        InputError: it names none that is known.
+        InputError: it names none that is known, or another one than is `given`.
     """
     run = checkpoint.history["run"]
-    name = run.get("dataset", _SCRIPTS.get(run.get("script")))
+    name = run.get("dataset", _SCRIPTS.get(run.get("script"), given))
+    if given not in (None, name):
+        raise InputError(f"--dataset {given}: {checkpoint.path} was trained on {name}; leave it out")
     if name not in DATASETS:
         said = f"was trained on {name}" if name else "doesn't say what it was trained on"
         raise InputError(f"{checkpoint.path} {said}; expected one of {', '.join(DATASETS)}: name it with --dataset")

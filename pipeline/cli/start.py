@@ -107,11 +107,12 @@ def _set_up(run: Run, given: Namespace) -> Run:
     if run.checkpoint is not None:
         batch = f", batch {run.start[1]}" if run.start[1] else ""
         print(printable(f"going on from {run.checkpoint.path}, epoch {run.start[0]}{batch}"))
-        if given.data is None and values.data not in (None, DIGITS) and not Path(values.data).exists():
-            raise InputError(
-                f"the checkpoint's --data {values.data} does not exist, seen from {Path.cwd()}; name the place of the "
-                "same images with --data"
-            )
+    if values.data not in (None, DIGITS) and not Path(values.data).exists():
+        whose, which = ("", "") if given.data or run.checkpoint is None else ("the checkpoint's ", "same ")
+        raise InputError(
+            f"{whose}--data {values.data} does not exist, seen from {Path.cwd()}; name the place of the {which}images "
+            "with --data"
+        )
     for path in (run.folder, Path(values.output), *([run.model_path.parent] if run.model_path else [])):
         check_folder(path)
     with console.quiet_start():  # Keras imports TensorFlow to seed it too, where it is installed beside JAX.

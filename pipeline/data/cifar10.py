@@ -141,7 +141,7 @@ def _join(path: Path, files: Iterable[tuple[str, bytes]]) -> dict[str, ArrayImag
         name = Path(member).name
         if Path(name).stem in (*_TRAIN, _TEST):
             read = _read_binary if name.endswith(".bin") else _read_python
-            parts[Path(name).stem] = _read_file(read, content, name)
+            parts[Path(name).stem] = _read_file(read, content, f"{path}: {name}")
     for name in (*_TRAIN, _TEST):
         if name not in parts:
             raise InputError(f"{path} lacks {name}; expected all files of the official layout")
@@ -154,7 +154,7 @@ def _join(path: Path, files: Iterable[tuple[str, bytes]]) -> dict[str, ArrayImag
 
 def _read_file(read: Callable, content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Images, uint8 (10000, 32, 32, 3), and labels of one file; `read` turns it into rows of pixels and labels."""
-    with refusing(ValueError, f"{name} is not a CIFAR-10 batch: ", "; unpack it again"):
+    with refusing(ValueError, f"{name} is not a CIFAR-10 batch: ", "; get it again"):
         rows, labels = read(content)
     if rows.dtype != np.uint8 or rows.shape != (IMAGES_PER_FILE, _RECORD - 1):
         raise InputError(f"{name} holds {rows.dtype} {rows.shape}; expected {IMAGES_PER_FILE} images of 3072 bytes")

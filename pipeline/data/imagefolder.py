@@ -21,8 +21,7 @@ class ImageFolder(DataSource):
     The test images are validated on too, unless training images are held out. A subclass gives `name` and `size`.
 
     Args:
-        data: the folder.
-        limit, holdout: see `DataSource`.
+        data, limit, holdout: see `DataSource`; `data` is the folder.
 
     Attributes:
         size: (height, width) that every image has, in pixels.
@@ -30,15 +29,16 @@ class ImageFolder(DataSource):
 
     size: tuple[int, int]
 
-    def __init__(self, data: str | Path, limit: int | None = None, holdout: int | None = None) -> None:
-        super().__init__(limit, holdout)
-        self.data = data
-
     def load(self, split: str) -> ImageSet:
         return self._splits["train" if split == "train" else "test"]
 
     @cached_property
     def _splits(self) -> dict[str, ArrayImages]:
+        if self.data is None or not all((Path(self.data) / split).is_dir() for split in ("train", "test")):
+            given = "is missing" if self.data is None else self.data
+            raise InputError(
+                f"`data` {given}: expected a folder that holds train/<class>/ and test/<class>/ with images"
+            )
         return read_image_folder(Path(self.data), self.size)
 
     @cached_property

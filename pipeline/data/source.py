@@ -22,6 +22,7 @@ class DataSource:
     """Labelled images for training, validation and test. A subclass gives `name`, `load` and `normalization`.
 
     Args:
+        data: where the images lie, as the data set takes it; None for where they usually do.
         limit: train on this many images, and validate on as many, a fixed choice; on all if None or if there are fewer.
         holdout: validate on so many training images, a fixed choice, which are not trained on. A `limit` counts among
             the others alone, and all that are held out are validated on.
@@ -40,10 +41,11 @@ class DataSource:
     keeps_shuffle = False
     mirrors = True
 
-    def __init__(self, limit: int | None = None, holdout: int | None = None) -> None:
+    def __init__(self, data: object = None, limit: int | None = None, holdout: int | None = None) -> None:
         for name, value in {"limit": limit, "holdout": holdout}.items():
             if value is not None and value < 1:
                 raise InputError(f"`{name}` is {value}; expected a number of images of at least 1")
+        self.data = data
         self.limit = limit
         self.holdout = holdout
         # Each split is read once.

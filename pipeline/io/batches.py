@@ -79,7 +79,7 @@ class Batches(keras.utils.PyDataset):
             if training and batch_size % size:
                 raise InputError(f"batch_size is {batch_size}; expected a multiple of the {size} {what}")
         if training and len(images) < batch_size:
-            raise InputError(f"{len(images)} training images are fewer than one batch of {batch_size}")
+            raise InputError(f"{len(images)} training images are fewer than one batch of {batch_size}, `batch_size`")
         if mixing is not None and not binarize:
             raise InputError("mixing takes one-hot labels; expected binarize")
         for variation in (aug, mixing):
