@@ -11,7 +11,6 @@ decay; on CIFAR-10's test set: 93.79 % rank-1.
 """
 
 import json
-import os
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -20,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # which python -P and PYTHONSAFE
 
 from config import tiny_imagenet_config
 from pipeline.cli import arguments, command, console, flags
-from pipeline.cli.datasets import DATASETS, config_of, dataset_of, open_source
+from pipeline.cli.datasets import DATASETS, dataset_of, open_source, place_of
 from pipeline.errors import InputError
 
 
@@ -60,9 +59,8 @@ def main() -> None:
     # What its run was given, which may be from before there was such a flag.
     trained = {"data": None, "limit": None, "holdout": None, "batch_size": 64} | run.get("arguments", {})
     dataset = dataset_of(checkpoint, args.dataset)
-    variable = getattr(config_of(dataset), "DATA_VARIABLE", None)
-    data = args.data or (variable and os.environ.get(variable)) or trained["data"]
-    source = open_source(dataset, data and flags.path(data), trained["limit"], trained["holdout"])
+    data = place_of(dataset, args.data, trained["data"])
+    source = open_source(dataset, data, trained["limit"], trained["holdout"])
     if args.submission and dataset != "tiny_imagenet":
         raise InputError(f"--submission is of Tiny ImageNet, and {checkpoint.path} a network for {dataset}")
     if args.tta and not source.mirrors:
@@ -70,8 +68,8 @@ def main() -> None:
     batch_size = args.batch_size or trained["batch_size"]
     batches = (source.test_batches if args.split == "test" else source.val_batches)(batch_size, workers=2)
     check_images(checkpoint, batches, args.split)
-    # What is subtracted may depend on the choice too.
-    if source.is_choice and source.digest() != run.get("data"):
+    depends = args.split == "val" or source.normalizes_choice
+    if source.is_choice and depends and source.digest() != run.get("data"):
         raise InputError(
             "the images are not those that the network was trained on, or in another order, so that --limit and "
             "--holdout choose other ones; name the data of its training with --data"

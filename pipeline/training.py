@@ -331,7 +331,7 @@ def _belongs(path: Path, run: Run, history: dict) -> bool:
     if run.checkpoint is not None and path.resolve() == run.checkpoint.path.resolve():
         return True
     if path.suffix not in (".json", ".png"):
-        return is_checkpoint_of(path, history, run.changeable)
+        return is_checkpoint_of(path, history, run.changeable, whole=path == run.model_path)
     try:
         return is_start_of(read_history(path.with_suffix(".json")), history, changeable=run.changeable)
     except InputError:

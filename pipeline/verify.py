@@ -175,7 +175,8 @@ def _is_to_check(path: Path) -> bool:
     from pipeline.files.strictjson import read_json
 
     if path.suffix.lower() != ".json" or path.name == "mean.json":
-        return path.name == "mean.json" or path.suffix.lower() in _HDF5_SUFFIXES | _ARCHIVE_SUFFIXES
+        is_archive = path.suffix.lower() in _ARCHIVE_SUFFIXES and path.name.startswith("cifar-10-")
+        return is_archive or path.name == "mean.json" or path.suffix.lower() in _HDF5_SUFFIXES
     try:
         content = read_json(path)
     except (OSError, ValueError):

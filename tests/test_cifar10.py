@@ -351,6 +351,32 @@ def test_a_hostile_archive_is_refused_and_writes_nothing(tmp_path, name, zipped)
     assert [file.name for file in tmp_path.rglob("*")] == ["folder", "cifar-10-python.tar.gz"]
 
 
+def test_headers_that_tarfile_would_obey_cost_nothing(tmp_path):
+    """Global ones, which it copies to every member; maps of sparse files; one within another."""
+
+    def header(kind, text):
+        content = f"{len(text) + 4 + len(str(len(text) + 4))} {text}\n".encode()
+        return entry("x", content, type=kind)[0].tobuf() + content.ljust(-(-len(content) // 512) * 512, b"\0")
+
+    folder = entry("cifar-10-batches-py", b"", type=tarfile.DIRTYPE)[0].tobuf()
+    many = "".join(f"key{number}={number}\n9 k=v" for number in range(3000))[:60_000]
+    hostile = {
+        "global": header(tarfile.XGLTYPE, many) + folder * 30_000,
+        "map": header(tarfile.XHDTYPE, "GNU.sparse.map=x") + entry(BATCH, b"")[0].tobuf(),
+        "version": header(tarfile.XHDTYPE, "GNU.sparse.major=1") + entry(BATCH, b"")[0].tobuf(),
+        "nested": header(tarfile.XHDTYPE, "a=b") * 3000 + folder,
+        "negative": entry(BATCH, b"")[0].tobuf().replace(b"00000000000\0", b"-0000000001\0", 1),
+    }
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for name, content in hostile.items():
+        path = tmp_path / f"{name}.tar.gz"
+        path.write_bytes(gzip.compress(content + bytes(1024)))
+        with pytest.raises(ValueError, match=rf"{name}\.tar\.gz") as error:
+            load_cifar10(str(path))
+        assert "\n" not in str(error.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300e3
+
+
 def test_a_member_that_comes_twice_is_refused(official, tmp_path):
     batch = python_layout(official)[BATCH]
     path = tmp_path / "a.tar.gz"

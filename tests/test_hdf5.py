@@ -163,6 +163,17 @@ def test_a_choice_of_images_is_read_in_its_order(data):
     np.testing.assert_array_equal(whole.choose(rows).choose(np.array([2, 0])).read(np.array([1])), IMAGES[[40]])
 
 
+def test_batches_that_are_closed_leave_those_of_the_same_file(data):
+    whole = HDF5Images(data)
+    first, second = (Batches(whole.choose(np.arange(5) + start), 2) for start in (0, 5))
+    first.close()
+    assert len(everything(second)[0]) == 5
+    own = HDF5DatasetGenerator(data, 4)
+    own.close()
+    with pytest.raises(RuntimeError):
+        own[0]
+
+
 def test_the_number_of_classes_may_be_given(data):
     assert HDF5DatasetGenerator(data, 4, classes=7)[0][1].shape == (4, 7)
     with pytest.raises(ValueError, match="labels up to 2; expected 2 classes"):

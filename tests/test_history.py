@@ -77,3 +77,20 @@ def test_a_rate_that_was_changed_before_a_state_is_part_of_it():
 
 def test_a_state_of_the_first_epoch_doesn_t_tell_which_rate_it_began_with():
     assert not is_start_of(history_of(0, lr=0.2), history_of(4, [[0, 5, 0.05]], lr=0.05), batch=3)
+
+
+def test_a_rate_chosen_in_validation_is_part_of_the_state_that_is_saved_there():
+    later = history_of(4, [[3, 0, 0.05]], lr=0.05)
+    later["run"]["steps"] = 4
+    during = history_of(2, [[3, 0, 0.05]], lr=0.05)
+    during["run"]["steps"] = 4
+    assert is_start_of(during, later, batch=4)
+    assert not is_start_of(during, later, batch=3)
+
+
+def test_a_history_without_averages_is_not_the_beginning_of_one_with():
+    assert not is_start_of(history_of(1), history_of(2, ema=0.9))
+    assert not is_start_of(history_of(1, ema=0.9), history_of(2))
+    bare = history_of(1)
+    del bare["run"]["arguments"]
+    assert not is_start_of(bare, history_of(2, ema=0.9))

@@ -345,3 +345,23 @@ def test_a_checkpoint_that_names_no_data_set_is_of_that_of_its_script(command, t
     # And what was sealed before seals said whose a file is goes on where it is.
     assert "earlier" not in command(BY_HAND, "-c", "c", "-m", "latest", "--epochs", "2").stdout
     assert [path.name for path in list_checkpoints(tmp_path / "c")] == ["epoch_1.hdf5", "epoch_2.hdf5"]
+
+
+def test_a_checkpoint_of_this_run_whose_seal_says_otherwise_is_read(command, tmp_path):
+    """As of one from before a flag was added."""
+    command(BY_HAND, *SMALL, "--epochs", "2", "--every", "1", "-c", "c")
+    content = bytearray((tmp_path / "c" / "epoch_1.hdf5").read_bytes())
+    content[80] ^= 1
+    (tmp_path / "c" / "epoch_1.hdf5").write_bytes(content)
+    assert "earlier" not in command(BY_HAND, "-c", "c", "-m", "latest", "--epochs", "3").stdout
+
+
+def test_a_damaged_model_is_not_taken_for_written(command, tmp_path):
+    command(DECAY, *SMALL, "--epochs", "1")
+    model = tmp_path / "output" / "resnet_cifar10.hdf5"
+    content = bytearray(model.read_bytes())
+    content[20_000] ^= 1
+    model.write_bytes(content)
+    done = command(DECAY, "--resume")
+    assert "earlier-1, to keep what was there: resnet_cifar10.hdf5" in done.stdout
+    checkpoints.read_checkpoint(model)

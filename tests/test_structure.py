@@ -48,7 +48,7 @@ def test_imports_run_downwards():
 
 
 def test_the_library_neither_prints_nor_asks_the_environment_nor_names_a_flag():
-    flag = re.compile(rf"--({'|'.join((*FLAGS, 'model', 'resume', 'overwrite', 'download', 'tta'))})\\b")
+    flag = re.compile(rf"--({'|'.join((*FLAGS, 'model', 'resume', 'overwrite', 'download', 'tta'))})\b")
     for path in (ROOT / "pipeline").rglob("*.py"):
         if path.relative_to(ROOT / "pipeline").with_suffix("").parts[0] not in LIBRARY:
             continue

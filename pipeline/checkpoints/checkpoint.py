@@ -203,14 +203,15 @@ def read_checkpoint(path: Path, *, arrays: bool = True, check: Callable[[Mapping
         return Checkpoint(path, **state, arrays={name: stored[name][()] for name in stored} if arrays else {})
 
 
-def is_checkpoint_of(path: Path, history: dict, changeable: Collection[str] = ()) -> bool:
+def is_checkpoint_of(path: Path, history: dict, changeable: Collection[str] = (), *, whole: bool = False) -> bool:
     """Whether the file `path` is a checkpoint on the way to `history` (see `is_start_of`).
 
-    Its seal says so; only one from before seals did is read.
+    Where its seal says so it is believed, unless it is to be sound as a `whole`; where not, it is read: it may be from
+    before seals said so, or there were other arguments.
     """
     seal = read_seal(path, CHECKPOINT)
-    if seal is not None and any(seal.mark):
-        return seal.mark in lineages(history, *seal.numbers, changeable)
+    if seal and not whole and seal.mark in lineages(history, *seal.numbers, changeable):
+        return True
     try:
         checkpoint = read_checkpoint(path, arrays=False)
     except InputError:

@@ -84,6 +84,8 @@ def is_start_of(earlier: dict, later: dict, batch: int = 0, changeable: Collecti
     rates up to there, and the same numbers in each epoch that `earlier` has. If it has any, what it doesn't say of its
     run is not compared.
     """
+    if curves(earlier["run"]) != curves(later["run"]):
+        return False
     if epochs_of(earlier):
         run = earlier["run"]
         told = {"arguments": later["run"].get("arguments", {}) | run.get("arguments", {})}
@@ -109,8 +111,10 @@ def lineages(history: dict, epochs: int, batch: int, changeable: Collection[str]
     """
     run = history["run"]
     changes = run.get("learning_rate_changes", [])
+    # A rate chosen while an epoch is validated is that of the one after.
+    last = [epochs + 1, 0] if batch == run.get("steps") else [epochs, batch]
     before = [change for change in changes if change[:2] < [epochs, batch]]
-    after = [change for change in changes if change[:2] > [epochs, batch]]
+    after = [change for change in changes if change[:2] > last]
     found = set()
     for end in range(len(before), len(changes) - len(after) + 1):
         # Before the end of the first epoch no curve says at which rate the run began.
@@ -178,7 +182,7 @@ def _is_text(value: object) -> bool:
 
 
 def _is_word(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"\w+", value, re.ASCII) is not None
+    return isinstance(value, str) and re.fullmatch(r"\w{1,100}", value, re.ASCII) is not None
 
 
 def are_values(value: object) -> bool:

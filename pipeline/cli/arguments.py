@@ -101,7 +101,8 @@ def _add(to: argparse._ActionsContainer, flag: Flag, text: str, **options) -> No
     if flag.type is switch:
         pair = to.add_mutually_exclusive_group()
         pair.add_argument(f"--{flag.name}", action="store_true", default=None, help=text)
-        pair.add_argument(f"--no_{flag.name}", action="store_false", dest=flag.name, default=None, help="the opposite")
+        opposite = {"action": "store_false", "dest": flag.name, "default": None, "help": f"don't {flag.help}"}
+        pair.add_argument(f"--no_{flag.name}", **opposite)
         return
     names = [f"-{flag.short}"] if flag.short else []
     if "action" not in options:

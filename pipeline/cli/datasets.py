@@ -1,9 +1,12 @@
 """The data sets by their names, and what a checkpoint says of its own."""
 
+import os
+from argparse import ArgumentTypeError
 from importlib import import_module
 from types import ModuleType
 
-from pipeline.errors import InputError
+from pipeline.cli.flags import path
+from pipeline.errors import InputError, refusing
 
 # The module of each, and its class; its values are in config, in the module NAME_config. One more is a line here.
 DATASETS = {
@@ -26,6 +29,14 @@ def open_source(name: str, data: str | None, limit: int | None = None, holdout: 
     config = config_of(name)
     files = config.files(data) if hasattr(config, "files") else data
     return getattr(import_module(module), kind)(files, limit, holdout)
+
+
+def place_of(name: str, given: str | None, trained: str | None) -> str | None:
+    """Where the images of the data set `name` lie: as is `given`, else in the environment, else where it `trained`."""
+    variable = getattr(config_of(name), "DATA_VARIABLE", None)
+    named = os.environ.get(variable) if variable else None
+    with refusing(ArgumentTypeError, f"{variable}: "):
+        return given or (path(named) if named else trained)
 
 
 def dataset_of(checkpoint, given: str | None = None) -> str:

@@ -75,7 +75,7 @@ def _run(
     values = arguments.resolve(given, defaults, recipes, saved, options)
     if checkpoint is not None:
         for name in OF_NETWORK:
-            if saved.get(name) != checkpoint.network.get(name):
+            if flags.as_text(getattr(values, name)) != flags.as_text(checkpoint.network.get(name)):
                 raise InputError(f"checkpoint {checkpoint.path} is of another network than its --{name} says")
     stored = arguments.stored(vars(values))
     return Run(

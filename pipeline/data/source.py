@@ -4,7 +4,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +31,7 @@ class DataSource:
         name: the data set's, as checkpoints hold it.
         keeps_shuffle: whether images that are chosen stay in the order that chose them; else they keep their own, in
             which a disk reads them faster. Checkpoints know a choice by its order too.
+        normalizes_choice: whether `normalization` follows from what is trained on, and not from all training images.
         mirrors: whether a mirrored image still shows its class: true of things, not of digits.
 
     Raises:
@@ -39,6 +40,7 @@ class DataSource:
 
     name: str
     keeps_shuffle = False
+    normalizes_choice = True
     mirrors = True
 
     def __init__(self, data: object = None, limit: int | None = None, holdout: int | None = None) -> None:
@@ -48,16 +50,21 @@ class DataSource:
         self.data = data
         self.limit = limit
         self.holdout = holdout
-        # Each split is read once.
-        self.whole = lru_cache(maxsize=None)(self.load)
+        self._loaded: dict[str, ImageSet] = {}
 
     def load(self, split: str) -> ImageSet:
-        """All images of the `split` "train", "val" or "test"; take them from `whole`, which keeps them.
+        """All images of the `split` "train", "val" or "test", read anew.
 
         Raises:
             InputError: they are missing or can't be read.
         """
         raise NotImplementedError
+
+    def whole(self, split: str) -> ImageSet:
+        """The same, read once."""
+        if split not in self._loaded:
+            self._loaded[split] = self.load(split)
+        return self._loaded[split]
 
     @property
     def normalization(self) -> MeanImagePreprocessor:
@@ -106,7 +113,7 @@ class DataSource:
             if (train.class_names, train.label_names) != (val.class_names, val.label_names):
                 raise InputError(f"the training and the validation images of {self.name} are of other classes")
         if not self.mirrors and getattr(aug, "flip", "none") != "none":
-            logging.getLogger(__name__).info("no image is mirrored, which would not show the same")
+            logging.getLogger(__name__).info("%s: no image is mirrored, which would not show the same", self.data)
             aug = replace(aug, flip="none")
         options |= {"aug": None if aug == AffineAugmentation() else aug, "mixing": mixing}
         return self._batches(self.train, batch_size, training=True, seed=seed, **options)

@@ -17,6 +17,7 @@ class TinyImageNet(DataSource):
     """
 
     name = "tiny_imagenet"
+    normalizes_choice = False
 
     def load(self, split: str) -> HDF5Images:
         self.normalization  # noqa: B018  (without the mean there is no data set)

@@ -47,7 +47,7 @@ def write_atomically(path: Path, *parts: bytes) -> None:
                 file.writelines(parts)
                 file.flush()
                 _flush(file.fileno())
-                if hasattr(os, "posix_fadvise"):  # so that it is not the system's cache that is compared
+                with suppress(AttributeError, OSError):  # so that it is not the system's cache that is compared
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             if temporary.read_bytes() != b"".join(parts):
                 raise OSError("it reads back other than it was written")
@@ -110,9 +110,10 @@ def check_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Create the folder `path` where it is missing; `InputError` if it can't be."""
+    """Create the folder `path` where it is missing; `InputError` if it can't be, or can't be written to."""
     with refusing(OSError, f"can't make folder {path}: ", "; name another place"):
         path.mkdir(parents=True, exist_ok=True)
+    check_folder(path)
 
 
 def move_aside(paths: list[Path]) -> list[Path]:

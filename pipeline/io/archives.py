@@ -22,9 +22,9 @@ _SECONDS = 30  # without a byte, until a connection counts as dead
 _MAX_MEMBER = 64 << 20
 _MAX_WHOLE = 4 << 30
 _MAX_MEMBERS = 1_000_000
-# In a tar file: plain files; folders and headers that say more of the file behind them, with their bytes at most.
+# In a tar file: plain files, and headers that say more of the file behind them, with their bytes at most.
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
-_BESIDE = (tarfile.DIRTYPE, tarfile.XHDTYPE, tarfile.XGLTYPE)
+_BESIDE = (tarfile.XHDTYPE, tarfile.XGLTYPE)
 _MAX_BESIDE = 1 << 16
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
@@ -86,6 +86,10 @@ def unpack(archive: Path, folder: Path, expected: re.Pattern) -> None:
 def read_tar(path: Path, expected: Mapping[str, int], max_bytes: int) -> Iterator[tuple[str, bytes]]:
     """Name and content of each file in the archive `path`, a tar file or a gzipped one, as they come.
 
+    Headers that only say more of a file, as some programs write, are passed over: no file that is expected needs them.
+    `tarfile` obeys them, as in which bytes of a file are there at all, and copies global ones to each member, of which
+    it keeps every one: a small archive can make it take any memory.
+
     Args:
         expected: the names that files in it may have, each with the bytes that it has at most.
         max_bytes: of the unpacked archive.
@@ -94,36 +98,32 @@ def read_tar(path: Path, expected: Mapping[str, int], max_bytes: int) -> Iterato
         OSError: it can't be read, is damaged, or unpacks to more.
         InputError: it holds anything else than folders and files that are expected, or one of them twice.
     """
-
-    def check(member: tarfile.TarInfo, is_good: bool, most: int) -> None:
-        if not is_good:
-            raise InputError(f"{path} holds {member.name!a:.200}, which it should not, or not so; it is not read")
-        if member.size > most:
-            raise InputError(f"{path} holds {member.name!a:.200} of {member.size:,} bytes; expected at most {most:,}")
-
-    class Member(tarfile.TarInfo):
-        """Checked before anything of it is read."""
-
-        @classmethod
-        def frombuf(cls, buf, encoding, errors):
-            member = super().frombuf(buf, encoding, errors)
-            is_file = member.type in _REGULAR
-            check(member, is_file or member.type in _BESIDE, max_bytes if is_file else _MAX_BESIDE)
-            return member
-
     seen = set()
     with open(open_regular(path), "rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         unpacked = _Capped(gzip.GzipFile(fileobj=file) if zipped else file, max_bytes)
         try:
-            with tarfile.open(fileobj=unpacked, mode="r|", tarinfo=Member) as members:
-                for member in members:
-                    if member.isdir():
-                        continue
-                    check(member, member.name in expected.keys() - seen, expected.get(member.name, 0))
-                    seen.add(member.name)
-                    yield member.name, members.extractfile(member).read()
+            while (block := unpacked.read(tarfile.BLOCKSIZE)).strip(b"\0"):
+                member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+                if member.isdir() or member.type in _BESIDE:
+                    name, largest = None, _MAX_BESIDE
+                elif member.name in expected and member.name not in seen and member.type in _REGULAR:
+                    name, largest = member.name, expected[member.name]
+                else:
+                    raise InputError(
+                        f"{path} holds {member.name!a:.200}, which it should not, or not so; it is not read"
+                    )
+                if not 0 <= member.size <= largest:
+                    raise InputError(
+                        f"{path} holds {member.name!a:.200} of {member.size:,} bytes; expected at most {largest:,}"
+                    )
+                content = unpacked.read(-(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
+                if len(content) < member.size:
+                    raise OSError(f"{member.name!a:.200} is cut short")
+                if name is not None:
+                    seen.add(name)
+                    yield name, content[: member.size]
             # To its end, where the digest of what was compressed stands.
             while unpacked.read(_BLOCK):
                 pass

@@ -216,9 +216,8 @@ class Batches(keras.utils.PyDataset):
                 yield self[index]
 
     def close(self) -> None:
-        """Let go of threads and files; no batch can be made afterwards."""
+        """Let go of the threads; no batch can be made afterwards."""
         self._pool.shutdown(cancel_futures=True)
-        self.images.close()
 
     def _make(self, epoch: int, batch: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """This share of the batch of the images `rows` (n,)."""

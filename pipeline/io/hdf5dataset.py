@@ -120,6 +120,7 @@ class HDF5Images(ImageSet):
             raise DATA.damaged(self.path, "the digest of its images differs")
 
     def close(self) -> None:
+        """Let go of the file; nothing can be read afterwards, nor of what was chosen from it."""
         self._close_file()
 
 

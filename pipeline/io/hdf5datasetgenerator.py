@@ -22,3 +22,8 @@ class HDF5DatasetGenerator(Batches):
     ) -> None:
         images = HDF5Images(db_path, classes)
         super().__init__(images, batch_size, preprocessors=preprocessors or (), aug=aug, binarize=binarize, **options)
+
+    def close(self) -> None:
+        """Let go of threads and file; no batch can be made afterwards."""
+        super().close()
+        self.images.close()

@@ -128,7 +128,8 @@ class HDF5DatasetWriter:
             self._discard()
 
     def _write(self) -> None:
-        for rows in filter(len, self._buffer):
+        rows = np.concatenate(self._buffer) if len(self._buffer) > 1 else next(iter(self._buffer), ())
+        if len(rows):
             content = memoryview(np.ascontiguousarray(rows)).cast("B")
             self._digest.update(content)
             place = self._images.id.get_offset() + self._written * rows[0].size

@@ -47,9 +47,6 @@ class ImageSet:
         """SHA-256 over images, labels and class names, in hexadecimal: the same digest, the same data."""
         raise NotImplementedError
 
-    def close(self) -> None:
-        """Let go of files; nothing can be read afterwards."""
-
 
 class ArrayImages(ImageSet):
     """Images in memory, an array (n, height, width, channels)."""
