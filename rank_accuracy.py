@@ -87,10 +87,9 @@ def main() -> None:
     if checkpoint.averages:
         print("weights: averaged")
     print(f"images: {batches.num_images}")
-    result = {"model": str(checkpoint.path), "split": args.split, "images": batches.num_images}
-    result |= {"held out": held_out, "averaged": bool(checkpoint.averages)}
+    result = {"model": str(checkpoint.path), "split": args.split, "images": batches.num_images, "held out": held_out}
     scores = predict(model, batches)
-    result |= show_ranks(scores, batches.labels)
+    result |= {"averaged": bool(checkpoint.averages)} | show_ranks(scores, batches.labels)
     if args.tta:
         batches.aug = Mirror()
         scores = (scores + predict(model, batches)) / 2

@@ -541,6 +541,24 @@ def test_rank_accuracy_says_what_it_can_not_use(command, built, raw, tmp_path):
     assert "holds other images" in done.stderr
 
 
+def test_what_the_mean_doesn_t_depend_on_is_not_needed_to_score_the_test_set(command, built, tmp_path, monkeypatch):
+    command("train.py", "--data", built, *SMALL, "--epochs", "1", "--limit", "12")
+    (tmp_path / "home" / "hdf5").mkdir(parents=True)
+    for name in ("test.hdf5", "mean.json"):
+        shutil.copy(built / "hdf5" / name, tmp_path / "home" / "hdf5")
+    shutil.copytree(built / "test", tmp_path / "home" / "test")
+    # By the environment, with a home folder in it.
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TINY_IMAGENET_DIR", "~/home")
+    command("rank_accuracy.py", "--submission", "submission.txt")
+    done = command("rank_accuracy.py", "--split", "val", code=2)
+    assert "train.hdf5 is missing" in done.stderr or "val.hdf5 is missing" in done.stderr
+    done = command("rank_accuracy.py", "--dataset", "cifar10", code=2)
+    assert "--dataset cifar10: output/train/checkpoints/epoch_1.hdf5 was trained on tiny_imagenet" in done.stderr
+    monkeypatch.setenv("TINY_IMAGENET_DIR", "~no_such_user/home")
+    assert "TINY_IMAGENET_DIR: '~no_such_user/home'" in command("rank_accuracy.py", code=2).stderr
+
+
 def test_a_decoder_that_died_is_told(layout):
     paths = [str(path) for path in layout.glob("train/*/images/*.JPEG")]
     with ImageReader((64, 64), 1) as reader:

@@ -1,10 +1,12 @@
 """`python -m pipeline.verify`: what is sound, what is not, and what a wrong call is."""
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 
 import cv2
 import numpy as np
@@ -125,6 +127,22 @@ def test_endings_are_taken_in_any_case_and_a_history_that_lost_a_part_is_seen(ou
     (output / "resnet_cifar10.json").write_text(json.dumps(history))
     done = verify(output, code=1)
     assert done.stdout.count("NOT SOUND") == 2
+
+
+def test_archives_of_cifar10_are_read_and_others_in_a_folder_passed_over(output, tmp_path):
+    (output / "run.log.gz").write_bytes(b"a log")
+    assert "log" not in verify(output).stdout
+    done = verify(output / "run.log.gz", code=1)
+    assert "NOT SOUND" in done.stdout
+    assert "run.log.gz is not a whole CIFAR-10 archive" in done.stdout
+    labels, pixels = b"\1", bytes(3072)
+    with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz", compresslevel=1) as archive:
+        for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+            info = tarfile.TarInfo(f"cifar-10-batches-bin/{name}.bin")
+            info.size = 10_000 * 3073
+            archive.addfile(info, io.BytesIO((labels + pixels) * 10_000))
+    done = verify(tmp_path / "cifar-10-binary.tar.gz")
+    assert "archive, cifar10, 50,000 and 10,000 images of 32x32x3, digest " in done.stdout
 
 
 def test_a_wrong_call_is_one_line(tmp_path):

@@ -80,7 +80,7 @@ class CheckpointFolder:
                         self.folder.mkdir(parents=True)
                         self._fail(f"the folder {self.folder} was gone, with all checkpoints in it", "it is made again")
                     self.lock.hold()
-            self._write(path, model, epoch, batch, metrics)
+            save_checkpoint(path, model, epoch=epoch, batch=batch, metrics=metrics, **self._state())
         except (OSError, InputError) as error:
             self._fail(error, outlook)
             return False
@@ -93,18 +93,15 @@ class CheckpointFolder:
     def save_as(self, path: Path, model: keras.Model, epoch: int) -> bool:
         """The state after `epoch` epochs in the file `path`, as the trained model; nothing is removed."""
         try:
-            self._write(path, model, epoch)
+            save_checkpoint(path, model, epoch=epoch, batch=0, **self._state())
         except OSError as error:
             self._fail(error, "the run is safe in its checkpoints")
             return False
         return True
 
-    def _write(
-        self, path: Path, model: keras.Model, epoch: int, batch: int = 0, metrics: Sequence[np.ndarray] = ()
-    ) -> None:
+    def _state(self) -> dict:
         names = ("network", "history", "options", "average")
-        state = {name: getattr(self, name) for name in names} | {"epoch": epoch, "batch": batch, "metrics": metrics}
-        save_checkpoint(path, model, **state, mark=lineage(self.history, self.changeable))
+        return {name: getattr(self, name) for name in names} | {"mark": lineage(self.history, self.changeable)}
 
     def _fail(self, error: Exception | str, outlook: str) -> None:
         self.failures += 1

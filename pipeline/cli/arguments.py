@@ -83,14 +83,12 @@ def training_parser(description: str, defaults: Mapping, config: ModuleType) -> 
     add_data(parser, config)
     group = parser.add_argument_group("the recipe, and each of its values, which wins over it")
     for flag in ROWS:
-        if flag.name == "data":
+        name, text = flag.name, flag.help
+        if name == "data":
             continue
-        others = {of: table[flag.name] for of, table in tables.items() if table[flag.name] != default[flag.name]}
-        if flag.name == "recipe":
-            others = {}
-        stated = {"default": default[flag.name], **others}.items()
-        text = flag.help
-        if default[flag.name] is not None:
+        others = {of: table[name] for of, table in tables.items() if table[name] != default[name] and name != "recipe"}
+        if default[name] is not None:
+            stated = {"default": default[name], **others}.items()
             text += f" ({'; '.join(f'{of}: {as_text(value)}' for of, value in stated)})"
         to = group if flag.kind == RECIPE or flag.name == "recipe" else parser
         _add(to, flag, text, **({"choices": tuple(config.RECIPES)} if flag.name == "recipe" else {}))
@@ -162,14 +160,13 @@ def resolve(
         held = options if flag.kind == PROCESS else saved
         if held is not None and name in held:
             resolved[name] = flag.saved(held[name])
-        if value is None:
-            continue
-        if held is saved and saved is not None and value != resolved[name] and name not in free:
+        if value is not None and value != resolved[name] and saved is not None and held is saved and name not in free:
             raise InputError(
                 f"{as_flag(name, value)} differs from the checkpoint's {as_flag(name, resolved[name])}; leave it out "
                 "to go on with the run, or start a fresh one without a checkpoint"
             )
-        resolved[name] = value
+        if value is not None:
+            resolved[name] = value
     if resolved["warmup_epochs"] > resolved["epochs"]:
         raise InputError(f"--warmup_epochs {resolved['warmup_epochs']}: expected at most --epochs {resolved['epochs']}")
     if resolved["nesterov"] and not resolved["momentum"]:

@@ -14,8 +14,8 @@ DATASETS = {
     "tiny_imagenet": ("pipeline.data.tinyimagenet", "TinyImageNet"),
 }
 # Of checkpoints of format 1, which say no more than their script.
-_SCRIPTS = dict.fromkeys(("resnet_cifar10", "resnet_cifar10_decay"), "cifar10")
-_SCRIPTS |= dict.fromkeys(("train", "train_decay"), "tiny_imagenet")
+_CIFAR10, _TINY = ("resnet_cifar10", "resnet_cifar10_decay"), ("train", "train_decay")
+_SCRIPTS = dict.fromkeys(_CIFAR10, "cifar10") | dict.fromkeys(_TINY, "tiny_imagenet")
 
 
 def config_of(name: str) -> ModuleType:

@@ -78,19 +78,10 @@ def _run(
             if flags.as_text(getattr(values, name)) != flags.as_text(checkpoint.network.get(name)):
                 raise InputError(f"checkpoint {checkpoint.path} is of another network than its --{name} says")
     stored = arguments.stored(vars(values))
-    return Run(
-        script,
-        values,
-        stored,
-        arguments.stored(vars(values), process=True),
-        flags.changeable(stored),
-        Recipe.of(vars(values)).lr_scale,
-        checkpoint,
-        folder,
-        command="",
-        ask=console.ask if sys.stdin.isatty() and sys.stdout.isatty() else None,
-        draws_progress=sys.stdout.isatty(),
-    )
+    options, lr_scale = arguments.stored(vars(values), process=True), Recipe.of(vars(values)).lr_scale
+    run = Run(script, values, stored, options, flags.changeable(stored), lr_scale, checkpoint, folder, command="")
+    on_terminal = sys.stdout.isatty()
+    return replace(run, ask=console.ask if on_terminal and sys.stdin.isatty() else None, draws_progress=on_terminal)
 
 
 def _command(*words: object) -> str:

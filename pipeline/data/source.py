@@ -146,12 +146,10 @@ class DataSource:
 
     def _chosen(self, split: str, part: slice) -> ImageSet:
         """Those images of a split that are the `part` of a fixed shuffle of them."""
-        images = self.whole(split)
+        whole = self.whole(split)
         if not self.is_choice:
-            return images
-        if split == "train" and self.holdout is not None and self.holdout >= len(images):
-            raise InputError(
-                f"`holdout` {self.holdout} leaves nothing of {len(images)} training images; expected fewer"
-            )
-        rows = randomness.permutation(0, 0, len(images))[part]
-        return images.choose(rows if self.keeps_shuffle else np.sort(rows))
+            return whole
+        if split == "train" and self.holdout is not None and self.holdout >= len(whole):
+            raise InputError(f"`holdout` {self.holdout} leaves nothing of {len(whole)} training images; expected fewer")
+        rows = randomness.permutation(0, 0, len(whole))[part]
+        return whole.choose(rows if self.keeps_shuffle else np.sort(rows))

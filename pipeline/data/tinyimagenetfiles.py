@@ -155,7 +155,7 @@ def read_mean(path: Path) -> dict[str, float]:
     Raises:
         InputError: the file is missing or holds something else.
     """
-    hint = "; build the data set, with build_tiny_imagenet.py"
+    hint = "; build the data set first, with build_tiny_imagenet.py"
     with refusing(OSError, f"can't read mean {path}: ", hint), refusing(ValueError, f"mean {path} is no JSON: ", hint):
         mean = read_json(path)
     if not isinstance(mean, dict) or mean.keys() != set(CHANNELS) or not all(map(_is_mean, mean.values())):

@@ -78,8 +78,9 @@ class Batches(keras.utils.PyDataset):
         for what, size in {"shares": share[1], "images in a mix_group": mix_group or 1}.items():
             if training and batch_size % size:
                 raise InputError(f"batch_size is {batch_size}; expected a multiple of the {size} {what}")
-        if training and len(images) < batch_size:
-            raise InputError(f"{len(images)} training images are fewer than one batch of {batch_size}, `batch_size`")
+        total = len(images)
+        if training and total < batch_size:
+            raise InputError(f"{total} training images are fewer than one batch of {batch_size}; lower `batch_size`")
         if mixing is not None and not binarize:
             raise InputError("mixing takes one-hot labels; expected binarize")
         for variation in (aug, mixing):
