@@ -70,10 +70,8 @@ def test_a_data_set_added_by_the_book_trains_stops_resumes_and_is_ranked(project
     assert "epoch 2/2" in run(project, "resnet_faces.py", "--model", "latest")
     checkpoint = "output/resnet_faces/checkpoints/epoch_2.hdf5"
     assert_identical(project / "straight" / "epoch_2.hdf5", project / checkpoint)
-    assert "--data is missing: expected a folder that holds" in run(project, "resnet_faces.py", "-c", "n", code=2)
     ranked = run(project, "rank_accuracy.py", "--model", checkpoint, "--tta", "flip")
     assert re.search(r"images: 21\nrank-1: [\d.]+%\nrank-5: [\d.]+%\nrank-1, mean over the image", ranked)
-    assert "| softmax" in run(project, "visualize_architecture.py", "--dataset", "faces")
 
 
 def test_the_augmentation_of_the_example_varies_images():
@@ -90,7 +88,7 @@ def test_the_source_of_data_files_of_the_example_gives_batches(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     names = {"images": np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((48, 48, 3), np.uint8)}
     names |= {"labels": np.arange(6) % 2, "np": np, "Path": Path, "cached_property": cached_property}
-    names |= vars(pipeline.io) | {name: getattr(pipeline.io, name) for name in pipeline.io.__all__}
+    names |= {name: getattr(pipeline.io, name) for name in pipeline.io.__all__}
     names |= {"DataSource": DataSource, "MeanImagePreprocessor": MeanImagePreprocessor}
     for start in ("class Faces\\(DataSource", "with HDF5DatasetWriter"):
         exec(re.search(rf"```python\n({start}.*?)```", TEXT, re.DOTALL)[1], names)  # noqa: S102

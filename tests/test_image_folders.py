@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT, load_cifar10
 from PIL import Image, ImageCms
 
+from pipeline.data import ImageFolder
 from pipeline.files.imageheader import read_header
 from pipeline.io.imagereader import check_images
 from pipeline.io.images import list_folder, list_images
@@ -185,3 +186,15 @@ def test_a_program_without_a_main_guard_is_told_so(folder):
     assert done.returncode == 1
     assert 'must call this below if __name__ == "__main__":' in done.stderr.splitlines()[-1]
     assert "memory" not in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("data", [None, "nowhere", "."])
+def test_what_is_no_folder_of_images_says_what_would_be(tmp_path, monkeypatch, data):
+    class Small(ImageFolder):
+        name, size = "small", (8, 8)
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ValueError, match=rf"`data` {data or 'is missing'}: expected a folder that holds train/<class>/"
+    ):
+        Small(data).train_batches(4)
