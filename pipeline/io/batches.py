@@ -225,7 +225,7 @@ class Batches(keras.utils.PyDataset):
         index, shares = self.share
         here = np.arange(index * len(rows) // shares, (index + 1) * len(rows) // shares)
         mix = self.mixing and self.mixing.draw(self.seed, epoch, batch, len(rows), self.mix_group)
-        if mix:
+        if mix and shares > 1:  # whose partners may lie in others
             partners = mix.partners[here]
             here = np.concatenate([here, np.setdiff1d(partners, here, assume_unique=True)])
             place = np.empty(len(rows), int)
