@@ -99,11 +99,9 @@ def _set_up(run: Run, given: Namespace) -> Run:
         batch = f", batch {run.start[1]}" if run.start[1] else ""
         print(printable(f"going on from {run.checkpoint.path}, epoch {run.start[0]}{batch}"))
     if values.data not in (None, DIGITS) and not Path(values.data).exists():
-        whose, which = ("", "") if given.data or run.checkpoint is None else ("the checkpoint's ", "same ")
-        raise InputError(
-            f"{whose}--data {values.data} does not exist, seen from {Path.cwd()}; name the place of the {which}images "
-            "with --data"
-        )
+        whose = "" if given.data else "the checkpoint's "
+        hint = "name the place of the images with --data"
+        raise InputError(f"{whose}--data {values.data} does not exist, seen from {Path.cwd()}; {hint}")
     for path in (run.folder, Path(values.output), *([run.model_path.parent] if run.model_path else [])):
         check_folder(path)
     with console.quiet_start():  # Keras imports TensorFlow to seed it too, where it is installed beside JAX.

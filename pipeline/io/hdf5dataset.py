@@ -75,7 +75,8 @@ class HDF5Images(ImageSet):
             self._descriptor = os.dup(source.fileno())
         # Given back with the last object that reads it, also if what follows refuses an argument.
         self._close_file = weakref.finalize(self, os.close, self._descriptor)
-        self.__dict__ |= parts
+        self.offset, self.shape, self.labels = parts["offset"], parts["shape"], parts["labels"]
+        self.label_names, self._sha256, self._digest = parts["label_names"], parts["sha256"], parts["digest"]
         self.image_shape = self.shape[1:]
         self._rows = np.arange(len(self.labels))
         count = len(self.label_names) if classes is None else classes
@@ -83,7 +84,7 @@ class HDF5Images(ImageSet):
             raise InputError(f"data file {path} doesn't name its classes; give their number, `classes`")
         if count <= self.labels.max():
             raise InputError(f"{path} holds labels up to {self.labels.max()}; expected {count} classes")
-        names = self.words or self.label_names
+        names = parts["words"] or self.label_names
         self.class_names = names if len(names) == count else tuple(map(str, range(count)))
 
     def stored(self, rows: np.ndarray) -> np.ndarray:
@@ -98,13 +99,13 @@ class HDF5Images(ImageSet):
         return images
 
     def choose(self, rows: np.ndarray) -> "HDF5Images":
-        chosen = HDF5Images.__new__(HDF5Images)
+        chosen = HDF5Images.__new__(HDF5Images)  # which keeps the file of its owner open
         chosen.__dict__ |= self.__dict__ | {"labels": self.labels[rows], "_rows": self._rows[rows], "_owner": self}
         return chosen
 
     def digest(self) -> str:
         """That of the whole file, whatever was chosen from it."""
-        return self.content_digest
+        return self._digest
 
     def check_images(self, advance: Callable[[int], None]) -> None:
         """Read all images and check their digest; `advance` is called with the bytes of each part that was read.
@@ -116,7 +117,7 @@ class HDF5Images(ImageSet):
         for block in blocks(self._descriptor, self.offset, self.offset + math.prod(self.shape)):
             digest.update(block)
             advance(len(block))
-        if digest.hexdigest() != self.sha256:
+        if digest.hexdigest() != self._sha256:
             raise DATA.damaged(self.path, "the digest of its images differs")
 
     def close(self) -> None:
@@ -163,5 +164,5 @@ def _read(file: h5py.File, images_key: str, seal: Seal) -> dict:
         "shape": images.shape,
         "labels": labels,
         "sha256": images_sha256,
-        "content_digest": digest.hexdigest(),
+        "digest": digest.hexdigest(),
     }
