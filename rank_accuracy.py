@@ -54,13 +54,16 @@ def main() -> None:
 
     model_file = Path(tiny_imagenet_config.MODEL)
     folders = Path(tiny_imagenet_config.CHECKPOINTS), model_file.with_suffix("")
-    checkpoint = read_checkpoint(args.model or newest_model(model_file, *folders), check=flags.check_saved)
+    checkpoint = read_checkpoint(args.model or newest_model(model_file, *folders))
     run = checkpoint.history["run"]
     # What its run was given, which may be from before there was such a flag.
-    trained = {"data": None, "limit": None, "holdout": None, "batch_size": 64} | run.get("arguments", {})
+    trained = {"data": None, "limit": None, "holdout": None, "batch_size": 64}
+    trained |= flags.saved_values(run.get("arguments", {}), trained)
     dataset = dataset_of(checkpoint, args.dataset)
     data = place_of(dataset, args.data, trained["data"])
     source = open_source(dataset, data, trained["limit"], trained["holdout"])
+    if checkpoint.mean is not None:
+        source.normalize_by(checkpoint.mean)
     if args.submission and dataset != "tiny_imagenet":
         raise InputError(f"--submission is of Tiny ImageNet, and {checkpoint.path} a network for {dataset}")
     if args.tta and not source.mirrors:
@@ -68,7 +71,7 @@ def main() -> None:
     batch_size = args.batch_size or trained["batch_size"]
     batches = (source.test_batches if args.split == "test" else source.val_batches)(batch_size, workers=2)
     check_images(checkpoint, batches, args.split)
-    depends = args.split == "val" or source.normalizes_choice
+    depends = args.split == "val" or (checkpoint.mean is None and source.normalizes_choice)
     if source.is_choice and depends and source.digest() != run.get("data"):
         raise InputError(
             "the images are not those that the network was trained on, or in another order, so that --limit and "

@@ -13,33 +13,64 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # which python -P and PYTHONSAFEPATH leave out
 
-from pipeline.cli import command
+from config import cifar10_config as config
+from pipeline.cli import arguments, command, console
 
 
 def main() -> None:
-    from config import cifar10_config as config
-    from pipeline.cli import arguments, console
-
     parser = arguments.training_parser(__doc__, config.BY_HAND, config)
     arguments.add_by_hand(parser, config.CHECKPOINTS)
     given = parser.parse_args()
     with console.quiet_start():
         from pipeline import training
+        from pipeline.callbacks import EpochCheckpoint, LearningRate, TrainingMonitor, WeightAverage
         from pipeline.cli.recipe import Recipe
         from pipeline.cli.start import start_by_hand
-        from pipeline.data.cifar10 import CIFAR10
+        from pipeline.data import CIFAR10
         from pipeline.nn.conv import ResNet
+        from pipeline.nn.optimizer import WarmupSGD
 
+    # What the flags say, or the checkpoint where a run goes on, and the recipe that comes of it.
     run = start_by_hand(given, "resnet_cifar10", config)
-    values, recipe = run.values, Recipe.of(vars(run.values))
-    data = CIFAR10(values.data, values.limit, values.holdout)
-    batch_size, workers = values.batch_size, values.workers
-    train = data.train_batches(batch_size, recipe.augmentation, recipe.mixing, values.seed, workers=workers)
-    val = data.val_batches(batch_size, workers=workers)
-    network = run.network(config.IMAGES, len(data.class_names))
-    model = ResNet.build(**network)
-    training.compile_model(run, model, train.steps)
-    outcome = training.fit(run, model, network, data, train, val)
+    args, recipe = run.args, Recipe.of(vars(run.args))
+
+    # Shuffled training images, each varied anew in each epoch; validation is the test set,
+    # or the training images that are held out.
+    data = CIFAR10(args.data, args.limit, args.holdout)
+    train = data.train_batches(
+        args.batch_size, recipe.augmentation, recipe.mixing, seed=args.seed, workers=args.workers
+    )
+    val = data.val_batches(args.batch_size, workers=args.workers)
+
+    model = ResNet.build(
+        **config.IMAGES,
+        classes=len(data.class_names),
+        stages=args.stages,
+        filters=args.filters,
+        reg=args.reg,
+    )
+    model.compile(
+        optimizer=WarmupSGD(
+            args.lr,
+            momentum=args.momentum,
+            nesterov=args.nesterov,
+            warmup_steps=args.warmup_epochs * train.steps,
+        ),
+        loss="categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+
+    callbacks = [
+        LearningRate(run.history, recipe.decay),
+        WeightAverage(args.ema, val),
+        TrainingMonitor(
+            Path(args.output, "resnet_cifar10.png"),
+            json_path=Path(args.output, "resnet_cifar10.json"),
+            history=run.history,
+        ),
+        EpochCheckpoint(run.checkpoints, every=args.every),
+    ]
+    outcome = training.fit(run, model, data, train, val, callbacks)
     training.report(run, model, val, outcome)
 
 

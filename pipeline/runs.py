@@ -1,52 +1,48 @@
-"""A training run before its first step: what it is, where it goes on, and its record."""
+"""A training run: what it goes by, where it goes on, and what it keeps for itself."""
 
 import logging
+import re
 from argparse import Namespace
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 
-from pipeline.checkpoints.checkpoint import Checkpoint
-from pipeline.checkpoints.history import epochs_of, new_history
+from pipeline.callbacks.stopping import StopRequest
+from pipeline.checkpoints.checkpoint import Checkpoint, is_checkpoint_of, progress_in
+from pipeline.checkpoints.folder import NAMES, CheckpointFolder, list_checkpoints
+from pipeline.checkpoints.history import is_start_of, read_history
 from pipeline.data.source import DataSource
 from pipeline.errors import InputError
-from pipeline.utils.environment import device, versions
+from pipeline.files.atomic import make_folder, move_aside, remove_unfinished
+from pipeline.files.lock import Lock
+from pipeline.utils.environment import code_commit, device, versions
 
 _log = logging.getLogger(__name__)
 
-OF_NETWORK = ("stages", "filters", "reg")
-"""Those of a run's values that `ResNet.build` takes."""
 
-
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Run:
     """A training run.
 
-    `values` holds everything that it goes by, each under its name: of these `arguments` are stored as what the run is,
-    the same again when it goes on but for those that are `changeable`, and `options` as how this process goes about it.
-
     Args:
         script: name of the script, without its ending.
-        lr_scale: the share of the learning rate that is left after so many epochs, 0 to 1.
-        checkpoint, found: what it goes on from, and the checkpoints that this was chosen from as the newest, if it was.
-        folder: of its checkpoints.
+        args: everything that it goes by, each value under its name.
+        checkpoints: its checkpoints, and with them its history.
+        resumed: the checkpoint that it goes on from.
         command: the command line that goes on with it.
         model_path: file of the trained model, if it is to have one beside its checkpoints.
-        ask: where someone can be asked how to go on: called with a text, and with what becomes true when nobody waits
-            for an answer any more; returns "go on", "stop", or another learning rate.
+        found: the checkpoints that `resumed` was chosen from as the newest, if it was.
+        ask: where someone can be asked how to go on (see `StopMenu`).
         draws_progress: whether a bar can show each step; else there is a line an epoch.
     """
 
     script: str
-    values: Namespace
-    arguments: Mapping[str, object]
-    options: Mapping[str, object]
-    changeable: Collection[str]
-    lr_scale: Callable[[int], float]
-    checkpoint: Checkpoint | None
-    folder: Path
+    args: Namespace
+    checkpoints: CheckpointFolder
+    resumed: Checkpoint | None
     command: str
     model_path: Path | None = None
     found: Sequence[Path] | None = None
@@ -54,76 +50,124 @@ class Run:
     draws_progress: bool = False
 
     @property
-    def start(self) -> tuple[int, int]:
-        """The completed epochs, and batches of the next one, that the run goes on after."""
-        return (self.checkpoint.epoch, self.checkpoint.batch) if self.checkpoint else (0, 0)
+    def history(self) -> dict:
+        """The run so far (see `pipeline.checkpoints.history`)."""
+        return self.checkpoints.history
 
     @property
-    def only_validates(self) -> bool:
-        """Whether nothing but validation is left of the epoch that the run goes on in."""
-        return self.checkpoint is not None and 0 < self.checkpoint.batch == self.checkpoint.history["run"]["steps"]
+    def progress(self) -> tuple[int, int]:
+        """The completed epochs, and batches of the next one, that the run goes on after."""
+        return self.resumed.progress if self.resumed else (0, 0)
 
-    def network(self, images: Mapping, classes: int) -> dict:
-        """The arguments of `ResNet.build` for `images`, their size and stem, and `classes`."""
-        return {**images, "classes": classes} | {name: getattr(self.values, name) for name in OF_NETWORK}
+    @property
+    def last(self) -> int:
+        """The epoch to end after."""
+        return min(self.args.epochs, self.args.stop_after or self.args.epochs)
 
-    def rate(self, history: dict, epoch: int) -> float:
-        """The learning rate of the epoch after `epoch` ones."""
-        return history["run"]["arguments"]["lr"] * self.lr_scale(epoch)
+    def begin(self, data: DataSource, steps: int) -> None:
+        """Bring what the history says of the run up to date: what it is trained on and runs on.
 
-    def change_rate(self, history: dict, progress: tuple[int, int], lr: float) -> float:
-        """Make `lr` the rate, of a decay its start, from (epoch, batch) `progress` on; return the rate that follows.
+        Args:
+            steps: batches in an epoch.
 
         Raises:
-            InputError: nothing is left there of any rate.
+            InputError: the data set is not the one that the checkpoint was trained on, or the checkpoint is inside an
+                epoch that is beyond the last.
         """
-        if not self.lr_scale(progress[0]):
-            raise InputError(f"`lr` {lr}: the rate has decayed to 0 after epoch {progress[0]}; leave it out")
-        before = self.rate(history, progress[0])
-        history["run"]["arguments"]["lr"] = lr
-        rate = self.rate(history, progress[0])
-        later = f" from epoch {progress[0] + 1} on" if progress[0] > epochs_of(history) else ""
-        _log.info(f"learning rate {before:g} -> {rate:g}{later}")
-        history["run"]["learning_rate_changes"].append([*progress, rate])
-        return rate
+        record, digest, (epoch, batch) = self.history["run"], data.digest(), self.progress
+        if self.resumed is not None:
+            if record["data"] != digest:
+                raise InputError(self._other_images())
+            if batch > steps:
+                raise InputError(f"{self.resumed.path} is after batch {batch} of an epoch of {steps}")
+            if batch and epoch >= self.last:
+                raise InputError(
+                    f"checkpoint {self.resumed.path} is inside epoch {epoch + 1}, and the run is to end after epoch "
+                    f"{self.last}; name an earlier checkpoint, or a later epoch"
+                )
+            if self.resumed.backend != keras.backend.backend():
+                _log.info(f"the checkpoint is from the {self.resumed.backend} backend: it goes on, but not bit for bit")
+        record |= {
+            "dataset": data.name,
+            "data": digest,
+            "classes": list(data.class_names),
+            "precision": keras.config.dtype_policy().name,
+            "steps": steps,
+        }
+        sitting = {"epoch": epoch, "batch": batch, "backend": keras.backend.backend(), "device": device()}
+        sitting |= {"versions": versions(), "commit": code_commit()}
+        # In format 1 the last one's alone.
+        before = {name: record.pop(name) for name in ("device", "versions") if name in record}
+        if before and self.resumed is not None:
+            record["sittings"] = [{"epoch": 0, "batch": 0, "backend": self.resumed.backend, "commit": None} | before]
+        record.setdefault("sittings", []).append(sitting)
+        self.checkpoints.mean = data.normalization.mean
 
-
-def open_history(run: Run, source: DataSource, steps: int) -> dict:
-    """The history to go on with: the checkpoint's, or a new one. A change of learning rate is recorded and reported.
-
-    Args:
-        steps: batches in an epoch.
-
-    Raises:
-        InputError: the data set is not the one that the checkpoint was trained on.
-    """
-    data = source.digest()
-    here = {
-        "arguments": dict(run.arguments),
-        "dataset": source.name,
-        "classes": list(source.class_names),
-        "steps": steps,
-        "versions": versions(),
-        "device": device(),
-    }
-    if run.checkpoint is None:
-        return new_history({"script": run.script, "data": data, "learning_rate_changes": []} | here)
-    history = run.checkpoint.history
-    record = history["run"]
-    before = record["arguments"]
-    if record["data"] != data:
-        trained_on = f", the checkpoint's `data` {before['data']}" if before["data"] else ""
-        there = f"`data` {run.values.data}" if run.values.data else "the data set"
-        raise InputError(
+    def _other_images(self) -> str:
+        before = self.resumed.history["run"]["arguments"].get("data")
+        trained_on = f", the checkpoint's `data` {before}" if before else ""
+        there = f"`data` {self.args.data}" if self.args.data else "the data set"
+        return (
             f"{there} holds other images than the run was trained on{trained_on}; name those with `data`, or start a "
             "fresh run without a checkpoint"
         )
-    if run.checkpoint.batch > steps:
-        raise InputError(f"{run.checkpoint.path} is after batch {run.checkpoint.batch} of an epoch of {steps}")
-    if run.checkpoint.backend != keras.backend.backend():
-        _log.info(f"the checkpoint is from the {run.checkpoint.backend} backend: the run goes on, but not bit for bit")
-    record |= here | {"arguments": here["arguments"] | {"lr": before["lr"]}}
-    if run.values.lr != before["lr"]:
-        # An epoch that is only to be validated has been trained already.
-        run.change_rate(history, (run.start[0] + 1, 0) if run.only_validates else run.start, run.values.lr)
-    return history
+
+    @contextmanager
+    def held(self, outputs: Sequence[Path]) -> Iterator[StopRequest]:
+        """Keep other processes out of the run's folders, and take requests to stop.
+
+        What dead processes left unfinished is removed.
+
+        Args:
+            outputs: the plots and histories that the run writes.
+
+        Raises:
+            InputError: another process trains in one of the folders, or has done so since the checkpoint was chosen.
+        """
+        models = [] if self.model_path is None else [self.model_path]
+        for folder in (self.checkpoints.folder, *(path.parent for path in models)):
+            make_folder(folder)
+        # Another run may keep its checkpoints elsewhere and yet its curves in the same place.
+        places = dict.fromkeys((path.parent, f".{path.stem}.lock") for path in outputs)
+        with ExitStack() as stack:
+            self.checkpoints.lock = stack.enter_context(Lock(self.checkpoints.folder))
+            for place in places:
+                stack.enter_context(Lock(*place))
+            stop = stack.enter_context(StopRequest())
+            if self.found not in (None, list_checkpoints(self.checkpoints.folder)):
+                folder = self.checkpoints.folder
+                raise InputError(f"another process has gone on with the run in {folder} just now; start this one again")
+            remove_unfinished(self.checkpoints.folder, NAMES)
+            for path in (*outputs, *models):
+                remove_unfinished(path.parent, re.compile(re.escape(path.name)))
+            yield stop
+
+    def keep_earlier(self, paths: Sequence[Path]) -> None:
+        """Move aside those of `paths` that this run would overwrite, or that go beyond the point where it goes on."""
+        foreign = [
+            path
+            for path in paths
+            if path.exists() and ((progress_in(path) or (0, 0)) > self.progress or not self.owns(path))
+        ]
+        for target in move_aside(foreign):
+            names = ", ".join(path.name for path in foreign if path.parent == target.parent)
+            _log.info(f"moved to {target}, to keep what was there: {names}")
+
+    def owns(self, path: Path) -> bool:
+        """Whether the history in a checkpoint or JSON file, or beside a plot, is the beginning of that of this run."""
+        changeable = self.checkpoints.changeable
+        if self.resumed is not None and path.resolve() == self.resumed.path.resolve():
+            return True
+        if path.suffix not in (".json", ".png"):
+            return is_checkpoint_of(path, self.history, changeable, whole=path == self.model_path)
+        try:
+            return is_start_of(read_history(path.with_suffix(".json")), self.history, changeable=changeable)
+        except InputError:
+            return False
+
+    def tell_how_to_go_on(self) -> None:
+        """Report the newest checkpoint, and the command that goes on from it."""
+        newest = list_checkpoints(self.checkpoints.folder)[-1:]
+        _log.info(f"the newest checkpoint is {newest[0] if newest else 'none'}")
+        if newest:
+            _log.info(f"go on with: {self.command}")

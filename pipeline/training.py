@@ -1,10 +1,9 @@
-"""A training run from its first step to its last: compile, fit, report."""
+"""A training run from its first step to its last: fit, report."""
 
 import gc
 import logging
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,23 +15,24 @@ from sklearn.metrics import classification_report
 from pipeline.callbacks import (
     AsyncCallbackList,
     BatchCheckpoint,
+    BatchFeed,
     EpochCheckpoint,
+    EpochClock,
     EpochLine,
+    LearningRate,
+    RunCallbacks,
     TrainingMonitor,
     WeightAverage,
 )
-from pipeline.callbacks.stopping import Stopped, StopRequest
-from pipeline.checkpoints.checkpoint import is_checkpoint_of, progress_in
-from pipeline.checkpoints.folder import NAMES, CheckpointFolder, list_checkpoints
-from pipeline.checkpoints.history import epochs_of, is_start_of, read_history
+from pipeline.callbacks.stopping import StopMenu, Stopped, StopRequest
+from pipeline.checkpoints.checkpoint import progress_in
+from pipeline.checkpoints.compiled import check_compiled
+from pipeline.checkpoints.folder import list_checkpoints
+from pipeline.checkpoints.history import epochs_of
 from pipeline.data.source import DataSource
 from pipeline.errors import InputError
-from pipeline.files.atomic import make_folder, move_aside, remove_unfinished
-from pipeline.files.lock import Lock
 from pipeline.io.batches import Batches, own_failures, predict
-from pipeline.nn.average import MovingAverage
-from pipeline.nn.optimizer import WarmupSGD, last_learning_rate
-from pipeline.runs import Run, open_history
+from pipeline.runs import Run
 
 _log = logging.getLogger(__name__)
 
@@ -45,115 +45,71 @@ class Outcome:
     failures: int
 
 
-def compile_model(run: Run, model: keras.Model, steps: int) -> None:
-    """Compile `model` with SGD and cross-entropy, and give it and its optimizer the checkpoint's state.
+def fit(
+    run: Run,
+    model: keras.Model,
+    data: DataSource,
+    train: Batches,
+    val: Batches,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> Outcome:
+    """Train the compiled `model` to the last epoch, or to `stop_after`, or until someone asks to stop.
 
-    `steps` is the number of batches in an epoch.
-    """
-    values = run.values
-    model.compile(
-        WarmupSGD(
-            values.lr,
-            momentum=values.momentum,
-            nesterov=values.nesterov,
-            warmup_steps=values.warmup_epochs * steps,
-            name="sgd",  # fixed, because the optimizer's variables are found by it in a checkpoint
-        ),
-        loss="categorical_crossentropy",
-        metrics=["accuracy"],
-    )
-    if run.checkpoint is not None:
-        run.checkpoint.restore(model)
-
-
-def fit(run: Run, model: keras.Model, network: dict, source: DataSource, train: Batches, val: Batches) -> Outcome:
-    """Train to the last epoch, or to `stop_after`, or until someone asks to stop.
-
-    Where the run averages its weights, `model` has the averages in the end.
+    Goes on from the run's checkpoint, to the bit. Where weights are averaged, `model` has the averages in the end.
 
     What lies in the folders of the checkpoints and the output of another run, or of this one beyond the point where
     it goes on, is moved into `earlier-1`, `earlier-2`, ... beside. A disk that fails doesn't stop the run.
 
     Args:
-        network: the arguments that `ResNet.build` made `model` from.
-        source: what `train` and `val` are of.
+        data: what `train` and `val` are of.
+        callbacks: any of Keras; `TrainingMonitor` and `EpochCheckpoint` keep the run's files, and a `LearningRate`
+            owns its rate. Averages come before the others, checkpoints after them, in whichever order they are listed.
 
     Raises:
-        InputError: the data set is not the one that the checkpoint was trained on, another process trains in one of
-            the folders or has done so since the checkpoint was chosen, the checkpoint is inside an epoch that is
-            beyond the last, or the run diverges.
+        InputError: the data set is not the one that the checkpoint was trained on, the model is not what it holds, or
+            compiled with what no checkpoint can hold, another process trains in one of the folders or has done so since
+            the checkpoint was chosen, the checkpoint is inside an epoch that is beyond the last, or the run diverges.
         SystemExit: Ctrl+C, SIGTERM or the like asked to stop, and the state is saved.
     """
-    shape = (network["height"], network["width"], network["depth"])
-    for batches in (train, val):
-        if batches.image_shape != shape:
-            raise InputError(f"`data` {run.values.data} holds images of shape {batches.image_shape}; expected {shape}")
-    values, history = run.values, open_history(run, source, train.steps)
-    fig_path, json_path = (Path(values.output) / f"{run.script}.{ending}" for ending in ("png", "json"))
+    _check_fit(run, model, train, val)
+    run.begin(data, train.steps)
+    rate = _rate_of(run, model, callbacks)
+    if run.resumed is not None:
+        run.resumed.restore(model)
+    monitors = [callback for callback in callbacks if isinstance(callback, TrainingMonitor)]
+    outputs = [path for monitor in monitors for path in (monitor.json_path, monitor.fig_path) if path]
     models = [] if run.model_path is None else [run.model_path]
-    for path in (run.folder, *(path.parent for path in models)):
-        make_folder(path)
-    average = _average(run, model, train.steps)
-    monitor = TrainingMonitor(fig_path, json_path, history=history)
-    done, last = run.start[0], min(values.epochs, values.stop_after or values.epochs)
-    if run.start > (last, 0) and run.start[1]:
-        raise InputError(
-            f"checkpoint {run.checkpoint.path} is inside epoch {done + 1}, and the run is to end after epoch {last}; "
-            "name an earlier checkpoint, or a later epoch"
-        )
-    # Another run may keep its checkpoints elsewhere and yet its curves in the same place.
-    output_lock = Lock(fig_path.parent, f".{run.script}.lock")
-    with Lock(run.folder) as lock, output_lock, StopRequest() as stop:
-        if run.found not in (None, list_checkpoints(run.folder)):
-            raise InputError(f"another process has gone on with the run in {run.folder} just now; start this one again")
-        checkpoints = CheckpointFolder(
-            run.folder, network, history, dict(run.options), values.keep, average, lock, run.changeable
-        )
-        remove_unfinished(run.folder, NAMES)
-        for path in (fig_path, json_path, *models):
-            remove_unfinished(path.parent, re.compile(re.escape(path.name)))
+    checkpoints, done, last = run.checkpoints, run.progress[0], run.last
+    with run.held(outputs) as stop:
         if done < last:
-            _keep_earlier_runs(run, history, [*list_checkpoints(run.folder), json_path, fig_path, *models])
+            run.keep_earlier([*list_checkpoints(checkpoints.folder), *outputs, *models])
             _log.info(
                 f"{model.count_params():,} parameters, {train.num_images:,} training and {val.num_images:,} validation "
-                f"images, {train.steps} steps an epoch, {keras.backend.backend()} on {history['run']['device']}"
+                f"images, {train.steps} steps an epoch, {keras.backend.backend()} on "
+                f"{run.history['run']['sittings'][-1]['device']}"
             )
-            exit_code = None
-            try:
-                _train(run, model, train, val, last, stop, checkpoints, monitor)
-            except Stopped as stopped:
-                exit_code = stopped.exit_code
+            exit_code = _train(run, model, train, val, _arranged(run, model, train, callbacks, rate, stop))
             if exit_code is not None:
-                _tell_how_to_go_on(run)
+                run.tell_how_to_go_on()
                 # TensorFlow's iterators complain if they outlive Python.
                 gc.collect()
                 sys.exit(exit_code)
         else:
             _log.info(f"epoch {last} is reached already: {done} epochs are done")
-            _keep_earlier_runs(run, history, models)
-        # What a failing disk has kept from being written, or was asked for in another place.
-        if not monitor.is_written and (not json_path.exists() or _belongs(json_path, run, history)):
-            monitor.write()
-        for path in models:
-            if not path.exists() or progress_in(path) != (epochs_of(history), 0):
-                checkpoints.save_as(path, model, epochs_of(history))
+            run.keep_earlier(models)
+            _start_averages(run, model, train.steps, callbacks)
+        _finish(run, model, monitors)
     if stop:  # too late to be met by a batch
         sys.exit(stop.exit_code)
-    if average is not None:
-        average.put_in()
-    if last < values.epochs:
-        _log.info(f"{last} of {values.epochs} epochs are done; go on with: {run.command}")
-    written = [fig_path, json_path] if monitor.is_written else []
-    written += [path for path in list_checkpoints(run.folder)[-1:] if progress_in(path) == (epochs_of(history), 0)]
-    written += [path for path in models if path.exists() and _belongs(path, run, history)]
-    return Outcome(written, checkpoints.failures + monitor.failures)
-
-
-def _tell_how_to_go_on(run: Run) -> None:
-    newest = list_checkpoints(run.folder)[-1:]
-    _log.info(f"the newest checkpoint is {newest[0] if newest else 'none'}")
-    if newest:
-        _log.info(f"go on with: {run.command}")
+    if checkpoints.average is not None:
+        checkpoints.average.put_in()
+    done = epochs_of(run.history)
+    if done < run.args.epochs:
+        _log.info(f"{done} of {run.args.epochs} epochs are done; go on with: {run.command}")
+    written = [path for monitor in monitors if monitor.is_written for path in (monitor.fig_path, monitor.json_path)]
+    written += [path for path in list_checkpoints(checkpoints.folder)[-1:] if progress_in(path) == (done, 0)]
+    written += [path for path in models if path.exists() and run.owns(path)]
+    return Outcome(list(filter(None, written)), checkpoints.failures + sum(monitor.failures for monitor in monitors))
 
 
 def report(run: Run, model: keras.Model, batches: Batches, outcome: Outcome) -> None:
@@ -162,8 +118,8 @@ def report(run: Run, model: keras.Model, batches: Batches, outcome: Outcome) -> 
     Raises:
         OSError: something could not be written on the way.
     """
-    heading = ["of the averaged weights"] if run.values.ema else []
-    if run.values.holdout is not None:
+    heading = ["of the averaged weights"] if run.checkpoints.average is not None else []
+    if run.args.holdout is not None:
         heading.append(f"on the {batches.num_images:,} training images that were held out")
     if heading:
         _log.info(f"{', '.join(heading)}:")
@@ -181,106 +137,127 @@ def report(run: Run, model: keras.Model, batches: Batches, outcome: Outcome) -> 
         raise OSError(f"{outcome.failures} times a file could not be written, as said above")
 
 
-def _average(run: Run, model: keras.Model, steps: int) -> MovingAverage | None:
-    """The average of the weights as far as the run has come, if it keeps one."""
-    if not run.values.ema:
-        return None
-    epoch, batch = run.start
-    average = MovingAverage(model, run.values.ema, epoch * steps + batch)
-    if run.checkpoint is not None:
-        average.restore(run.checkpoint.averages)
-    return average
+def _check_fit(run: Run, model: keras.Model, train: Batches, val: Batches) -> None:
+    """Raise `InputError` if the model can't be trained on the batches, or can't be gone on with."""
+    check_compiled(model)
+    shape = tuple(model.network[name] for name in ("height", "width", "depth"))
+    for batches in (train, val):
+        if batches.image_shape != shape:
+            raise InputError(f"`data` {run.args.data} holds images of shape {batches.image_shape}; expected {shape}")
+    if run.args.warmup_epochs and not getattr(model.optimizer, "warmup_steps", 0):
+        raise InputError(
+            f"`warmup_epochs` {run.args.warmup_epochs}: {type(model.optimizer).__name__} has no warm-up, which "
+            "WarmupSGD does within the step; expected 0"
+        )
 
 
-def _train(
+def _rate_of(run: Run, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback]) -> LearningRate:
+    """The owner of the learning rate among `callbacks`, or one that leaves it as it is, told what to start from."""
+    owners = [callback for callback in callbacks if isinstance(callback, LearningRate)]
+    rate = owners[0] if owners else LearningRate(run.history)
+    if run.resumed is None:
+        rate.start(model.optimizer)
+    elif run.args.lr != run.history["run"]["arguments"]["lr"]:
+        epoch, batch = run.progress
+        # An epoch that is only to be validated has been trained already.
+        rate.change(run.args.lr, *((epoch + 1, 0) if batch == run.history["run"]["steps"] else (epoch, batch)))
+    return rate
+
+
+def _start_averages(
+    run: Run, model: keras.Model, steps: int, callbacks: Sequence[keras.callbacks.Callback]
+) -> list[WeightAverage]:
+    """Those of `callbacks` that average, the first of them as far as the run has come, if it is on.
+
+    Raises:
+        InputError: the checkpoint holds averages and the run keeps none, or the other way round.
+    """
+    averages = [callback for callback in callbacks if isinstance(callback, WeightAverage) and callback.decay]
+    epoch, batch = run.progress
+    for callback in averages:
+        callback.set_model(model)
+        run.checkpoints.average = callback.start(epoch * steps + batch)
+    if run.resumed is not None:
+        if run.resumed.averaged != bool(averages):
+            holds = "holds" if run.resumed.averaged else "lacks"
+            raise InputError(f"checkpoint {run.resumed.path} {holds} averaged weights; expected the same of the run")
+        for callback in averages:
+            callback.average.restore(run.resumed.averages)
+    return averages
+
+
+def _arranged(
     run: Run,
     model: keras.Model,
     train: Batches,
-    val: Batches,
-    last: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+    rate: LearningRate,
     stop: StopRequest,
-    checkpoints: CheckpointFolder,
-    monitor: TrainingMonitor,
-) -> None:
-    """Everything between the run's start and epoch `last`."""
-    history, average = checkpoints.history, checkpoints.average
-    metrics = run.checkpoint.metrics if run.checkpoint else ()
-    epoch, batch = run.start
-
-    def begin_epoch(number: int, logs: dict | None = None) -> None:
-        train.set_epoch(number, batch if number == epoch else 0)
-        if not (run.only_validates and number == run.start[0]):  # which has been trained
-            model.optimizer.learning_rate = run.rate(history, number)
-
-    def end_epoch(number: int, logs: dict) -> None:
-        logs["learning_rate"] = last_learning_rate(model.optimizer)  # for the progress bar
-
-    def ask_or_stop(epoch: int, batch: int, failed: bool) -> str:
-        """What to do after so many epochs and batches; sees to another learning rate if that is the answer."""
-        trained = batch == train.steps  # and is being validated: another rate is that of the epoch after
-        if stop.terminated or run.ask is None or epoch + trained == last:
-            return "give up" if failed else "stop"
-        now, aim = last_learning_rate(model.optimizer), run.rate(history, epoch)
-        rising = f", rising to {aim:g}" if epoch * train.steps + batch < model.optimizer.warmup_steps else ""
-        message = f"after epoch {epoch}, batch {batch}, learning rate {now:g}{rising}:"
-        with stop.asking():
-            answer = run.ask(message, lambda: stop.is_answered or stop.terminated)
-        if failed and stop.is_answered:  # saving has failed, and is not wanted any more
-            return "give up"
-        if answer in ("stop", "go on"):
-            return answer
-        start = (epoch + 1, 0) if trained else (epoch, batch)
-        rate = run.change_rate(history, start, answer / run.lr_scale(start[0]))
-        if not trained:
-            model.optimizer.learning_rate = rate
-        return "save"  # before anything can lose the choice
-
-    batch_checkpoint = BatchCheckpoint(
-        checkpoints, stop, train.steps, run.start, metrics, run.values.checkpoint_seconds, ask_or_stop
+) -> RunCallbacks:
+    """The `callbacks` of the run and its own, in the order in which they have to come."""
+    resumed, checkpoints, last = run.resumed, run.checkpoints, run.last
+    averages = _start_averages(run, model, train.steps, callbacks)
+    clock = EpochClock(resumed.seconds if resumed else 0.0)
+    menu = StopMenu(stop, run.ask, rate, train.steps, last)
+    batch_checkpoint = BatchCheckpoint(checkpoints, stop, train.steps, menu, run.args.checkpoint_seconds, resumed)
+    for callback in averages:
+        callback.callbacks = AsyncCallbackList([batch_checkpoint], model=model)
+    others = [callback for callback in callbacks if not isinstance(callback, (WeightAverage, EpochCheckpoint))]
+    every = RunCallbacks(
+        [
+            BatchFeed(train, resumed),
+            *averages,
+            clock,
+            *([] if rate in callbacks else [rate]),
+            *others,
+            *([] if run.draws_progress else [EpochLine()]),
+            *(callback for callback in callbacks if isinstance(callback, EpochCheckpoint)),
+            batch_checkpoint,
+        ],
+        resumed,
+        add_history=True,
+        add_progbar=run.draws_progress,
+        model=model,
+        verbose=1,
+        epochs=last,
+        steps=train.steps,
     )
-    callbacks = [
-        keras.callbacks.LambdaCallback(
-            on_epoch_begin=begin_epoch,
-            on_train_batch_begin=lambda batch, logs: train.wait_for(batch),
-            on_epoch_end=end_epoch,
-        ),
-        *([WeightAverage(average, val, AsyncCallbackList([batch_checkpoint], model=model))] if average else []),
-        monitor,
-        EpochCheckpoint(run.folder, run.values.every, checkpoints),
-        *([] if run.draws_progress else [EpochLine()]),
-        batch_checkpoint,
-    ]
+    checkpoints.seconds, checkpoints.callbacks = clock.seconds, every.stateful
+    return every
 
-    def called(*first: keras.callbacks.Callback, in_fit: bool = True) -> AsyncCallbackList:
-        return AsyncCallbackList(
-            [*first, *callbacks],
-            add_history=in_fit,
-            add_progbar=in_fit and run.draws_progress,
-            model=model,
-            verbose=1,
-            epochs=last,
-            steps=len(train),
-        )
 
+def _train(run: Run, model: keras.Model, train: Batches, val: Batches, callbacks: RunCallbacks) -> int | None:
+    """Everything between the run's start and its last epoch; the exit code if it was asked to stop on the way."""
+    (epoch, batch), last = run.progress, run.last
+    exit_code = None
     try:
-        if batch:
+        callbacks.begin()
+        if batch and not model.stop_training:
             # Keras settles the number of batches once per fit: what is left of an epoch takes one of its own.
-            _finish_epoch(run, model, train, val, called)
-            epoch, batch = epoch + 1, 0
+            _finish_epoch(run, model, train, val, callbacks)
+            epoch += 1
             train.set_epoch(epoch)
-        if epoch < last:
-            _fit(model, train, val, epoch, last, called())
+        if epoch < last and not model.stop_training:
+            _fit(model, train, val, (epoch, last), callbacks)
+    except Stopped as stopped:
+        exit_code = stopped.exit_code
     except Exception as error:
         if error in (train.failure, val.failure):
             with suppress(OSError, InputError):  # of what the first is the reason of, or of less worth
-                batch_checkpoint.save_after_failure()
-                _tell_how_to_go_on(run)
+                next(of for of in callbacks.callbacks if isinstance(of, BatchCheckpoint)).save_after_failure()
+                run.tell_how_to_go_on()
         raise
+    callbacks.end()
+    if exit_code is None and (done := epochs_of(run.history)) < last:
+        _log.info(f"a callback has ended the training after epoch {done}")
+    return exit_code
 
 
 def _fit(
-    model: keras.Model, train: Batches, val: Batches, initial_epoch: int, last: int, callbacks: AsyncCallbackList
+    model: keras.Model, train: Batches, val: Batches, epochs: tuple[int, int], callbacks: AsyncCallbackList
 ) -> None:
+    """Train from the first of `epochs`, completed before, to the second."""
+    initial_epoch, last = epochs
     with callbacks, own_failures(train, val):
         model.fit(
             train.for_keras(),
@@ -294,45 +271,32 @@ def _fit(
         )
 
 
-def _finish_epoch(
-    run: Run, model: keras.Model, train: Batches, val: Batches, called: Callable[..., AsyncCallbackList]
-) -> None:
-    """Train on what is left of the epoch that `run` goes on in, and validate; `called` lists the callbacks."""
-    epoch, batch = run.start
+def _finish_epoch(run: Run, model: keras.Model, train: Batches, val: Batches, callbacks: RunCallbacks) -> None:
+    """Train on what is left of the epoch that `run` goes on in, and validate."""
+    epoch, batch = run.progress
     if batch < train.steps:
         train.set_epoch(epoch, batch)
-        restore = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: run.checkpoint.restore_metrics(model))
-        _fit(model, train, val, epoch, epoch + 1, called(restore))
+        _fit(model, train, val, (epoch, epoch + 1), callbacks)
         return
     # Only validation is left, which Keras has no fit for.
-    everyone = called(in_fit=False)
-    everyone.on_epoch_begin(epoch)
+    callbacks.on_epoch_begin(epoch)
+    # Whatever a callback made of the model for the batches to come: there are none.
+    run.resumed.restore(model)
     with own_failures(val):
-        val_logs = model.evaluate(val.for_keras(), verbose=0, return_dict=True, callbacks=everyone)
-        run.checkpoint.restore_metrics(model)
+        val_logs = model.evaluate(val.for_keras(), verbose=0, return_dict=True, callbacks=callbacks)
+        run.resumed.restore_metrics(model)
         logs = model.get_metrics_result()
-        everyone.on_epoch_end(epoch, logs | {f"val_{name}": value for name, value in val_logs.items()})
+        callbacks.on_epoch_end(epoch, logs | {f"val_{name}": value for name, value in val_logs.items()})
 
 
-def _keep_earlier_runs(run: Run, history: dict, paths: Sequence[Path]) -> None:
-    """Move aside those of `paths` that this run would overwrite, or that go beyond the point where it goes on."""
-    foreign = [
-        path
-        for path in paths
-        if path.exists() and ((progress_in(path) or (0, 0)) > run.start or not _belongs(path, run, history))
-    ]
-    for target in move_aside(foreign):
-        names = ", ".join(path.name for path in foreign if path.parent == target.parent)
-        _log.info(f"moved to {target}, to keep what was there: {names}")
-
-
-def _belongs(path: Path, run: Run, history: dict) -> bool:
-    """Whether the history in a checkpoint or JSON file, or beside a plot, is the beginning of that of `run`."""
-    if run.checkpoint is not None and path.resolve() == run.checkpoint.path.resolve():
-        return True
-    if path.suffix not in (".json", ".png"):
-        return is_checkpoint_of(path, history, run.changeable, whole=path == run.model_path)
-    try:
-        return is_start_of(read_history(path.with_suffix(".json")), history, changeable=run.changeable)
-    except InputError:
-        return False
+def _finish(run: Run, model: keras.Model, monitors: Sequence[TrainingMonitor]) -> None:
+    """Write what a failing disk has kept from being written, or what is asked for in another place."""
+    checkpoints, done = run.checkpoints, epochs_of(run.history)
+    for monitor in monitors:
+        path = monitor.json_path or monitor.fig_path
+        if not monitor.is_written and (not path.exists() or run.owns(path)):
+            monitor.write()
+    if run.progress != (done, 0) and checkpoints.saved != (done, 0):  # where no callback keeps checkpoints
+        checkpoints.save(model, done)
+    if run.model_path is not None and progress_in(run.model_path) != (done, 0):
+        checkpoints.save_as(run.model_path, model, done)

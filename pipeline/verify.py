@@ -130,7 +130,7 @@ def check_folder_images(root: Path, paths: list[str]) -> Iterator[Finding]:
 def _checkpoint(path: Path) -> str:
     from pipeline.checkpoints.checkpoint import read_checkpoint
 
-    checkpoint = read_checkpoint(path, arrays=False, check=flags.check_saved)
+    checkpoint = read_checkpoint(path, arrays=False)
     script = checkpoint.history["run"].get("script", "no script")
     batch = f", batch {checkpoint.batch}" if checkpoint.batch else ""
     return f"epoch {checkpoint.epoch}{batch} of {script}, {checkpoint.network['classes']} classes"
@@ -151,7 +151,6 @@ def _history(path: Path) -> str:
     from pipeline.checkpoints.history import epochs_of, read_history
 
     history = read_history(path)
-    flags.check_saved(history["run"].get("arguments", {}))
     return f"{epochs_of(history)} epochs of {history['run'].get('script', 'no script')}"
 
 

@@ -4,10 +4,13 @@ from pipeline.utils.lazy import names
 
 __getattr__, __all__ = names(
     __name__,
-    asynccallbacklist="AsyncCallbackList",
+    asynccallbacklist="AsyncCallbackList RunCallbacks",
     batchcheckpoint="BatchCheckpoint",
+    batchfeed="BatchFeed EpochClock",
+    earlystopping="EarlyStopping",
     epochcheckpoint="EpochCheckpoint",
     epochline="EpochLine",
+    learningrate="LearningRate",
     trainingmonitor="TrainingMonitor",
     weightaverage="WeightAverage",
 )

@@ -1,19 +1,20 @@
 """Stopping inside an epoch, and checkpoints there."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import keras
 import numpy as np
 
 from pipeline.callbacks.stopping import Stopped, StopRequest
-from pipeline.checkpoints.folder import CheckpointFolder
+from pipeline.callbacks.trainingmonitor import record_epoch
+from pipeline.checkpoints.checkpoint import Checkpoint
+from pipeline.checkpoints.folder import CheckpointFolder, Inside
 from pipeline.checkpoints.history import diverged
-from pipeline.checkpoints.writer import metric_state
 
 
 class BatchCheckpoint(keras.callbacks.Callback):
-    """Meets a request to stop at the end of a batch, of training or of validation, and saves every so many seconds.
+    """Meet a request to stop at the end of a batch, of training or of validation, and save every so many seconds.
 
     Comes last of the callbacks, so that an epoch's end is complete when it is met.
 
@@ -21,14 +22,14 @@ class BatchCheckpoint(keras.callbacks.Callback):
         checkpoints: where the state goes.
         stop: the request.
         steps: batches in an epoch.
-        first: the (epoch, batch) completed before.
-        metrics: the running loss and accuracy at that point, inside an epoch.
-        seconds: between two checkpoints inside an epoch; None saves only on request.
         on_stop: called when the request is met, with (epoch, batch) completed, and whether saving has just failed;
             returns "go on", "save" to do so first, "stop", which saves too, or "give up".
+        seconds: between two checkpoints inside an epoch; None saves only on request.
+        resumed: the checkpoint that the run goes on from.
 
     Raises:
-        Stopped: with the signal's exit code, after the state is safe; with 1 if it couldn't be saved.
+        Stopped: with the signal's exit code, after the state is safe; with 1 if it couldn't be saved, with 0 if another
+            callback ended the training inside an epoch.
         InputError: there is something to save, but the loss is not finite.
     """
 
@@ -37,30 +38,32 @@ class BatchCheckpoint(keras.callbacks.Callback):
         checkpoints: CheckpointFolder,
         stop: StopRequest,
         steps: int,
-        first: tuple[int, int],
-        metrics: Sequence[np.ndarray],
-        seconds: float | None,
         on_stop: Callable[[int, int, bool], str],
+        seconds: float | None = None,
+        resumed: Checkpoint | None = None,
     ) -> None:
         super().__init__()
         self.checkpoints = checkpoints
         self.stop = stop
         self.steps = steps
-        self.seconds = seconds
         self.on_stop = on_stop
-        self._first = self._epoch, self._batch = first
-        self._metrics = metrics
+        self.seconds = seconds
+        self._first = self._epoch, self._batch = resumed.progress if resumed else (0, 0)
+        self._inside = Inside(resumed.metric_state, resumed.callbacks) if resumed else None
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._epoch = epoch
         self._batch = self._first[1] if epoch == self._first[0] else 0
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self._batch += 1
-        if self._batch == self.steps or self._is_called_for():
+        self._batch = batch + 1
+        is_ended = self.model.stop_training and self._batch < self.steps
+        if self._batch == self.steps or is_ended or self._is_called_for():
             self._sync()
             # Validation uses the same variables, so they are taken down at the last batch at any rate.
-            self._metrics = metric_state(self.model)
+            self._inside = self.checkpoints.inside(self.model)
+            if is_ended:
+                raise Stopped(0 if self._save(outlook="the state is not saved") else 1)
             self._meet_or_save()
 
     def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:
@@ -69,7 +72,8 @@ class BatchCheckpoint(keras.callbacks.Callback):
             self._meet_or_save()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self._epoch, self._batch, self._metrics = epoch + 1, 0, []
+        record_epoch(self.checkpoints.history, self.model, epoch, logs)
+        self._epoch, self._batch, self._inside = epoch + 1, 0, None
         if self.stop:
             self._meet()
 
@@ -79,7 +83,7 @@ class BatchCheckpoint(keras.callbacks.Callback):
             return
         if 0 < self._batch < self.steps:
             self._sync()
-            self._metrics = metric_state(self.model)
+            self._inside = self.checkpoints.inside(self.model)
         self._save(outlook="the state is not saved")
 
     def _is_called_for(self) -> bool:
@@ -107,9 +111,10 @@ class BatchCheckpoint(keras.callbacks.Callback):
             self._save()
 
     def _save(self, **outlook: str) -> bool:
-        if not all(np.isfinite(values).all() for values in self._metrics):
+        # Those of the loss come first; another metric may begin with infinity.
+        if self._inside and not all(np.isfinite(values).all() for values in self._inside.metrics[:2]):
             raise diverged(f"the loss is not finite in epoch {self._epoch + 1} after batch {self._batch}")
-        return self.checkpoints.save(self.model, self._epoch, self._batch, self._metrics, **outlook)
+        return self.checkpoints.save(self.model, self._epoch, self._batch, self._inside, **outlook)
 
     def _sync(self) -> None:
         if keras.backend.backend() == "jax":

@@ -12,35 +12,46 @@ from pipeline.files.atomic import make_folder
 
 
 class EpochCheckpoint(keras.callbacks.Callback):
-    """Writes `output_path/epoch_N.hdf5` after every epoch whose number N is a multiple of `every`, and after the last.
+    """Write `epoch_N.hdf5` after every epoch whose number N is a multiple of `every`, and after the last.
 
     One that can't be written is tried again after the next epoch.
 
     Args:
-        output_path: folder of the checkpoints, made where it is missing.
+        checkpoints: the folder, made where it is missing, or a run's checkpoints in one.
         every: epochs between two checkpoints, at least 1.
-        checkpoints: the run's checkpoints in that folder, whose history a callback before this one brings up to date;
-            if None, this one keeps a history of its own.
 
     Raises:
         InputError: (a `ValueError`) `every` is below 1, or the folder can't be made or written to.
     """
 
-    def __init__(
-        self, output_path: str | PathLike, every: int = 5, checkpoints: CheckpointFolder | None = None
-    ) -> None:
+    def __init__(self, checkpoints: str | PathLike | CheckpointFolder, every: int = 5) -> None:
         super().__init__()
         if every < 1:
             raise InputError(f"every is {every}; expected a number of epochs of at least 1")
-        make_folder(Path(output_path))
+        if not isinstance(checkpoints, CheckpointFolder):
+            checkpoints = CheckpointFolder(Path(checkpoints))
+        make_folder(checkpoints.folder)
         self.every = every
-        self.checkpoints = checkpoints or CheckpointFolder(Path(output_path))
-        self._records = checkpoints is None
-        self._overdue = False
+        self.checkpoints = checkpoints
+        self._is_overdue = False
+        self._completed = self._tried = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._completed = 0
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        if self._records:
-            record_epoch(self.checkpoints.history, self.model, logs)
-        completed = epoch + 1
-        if self._overdue or completed % self.every == 0 or completed == self.params["epochs"]:
-            self._overdue = not self.checkpoints.save(self.model, completed, outlook="the next epoch tries again")
+        record_epoch(self.checkpoints.history, self.model, epoch, logs)
+        self._completed = epoch + 1
+        if self._is_overdue or self._completed % self.every == 0 or self._completed == self.params["epochs"]:
+            self._save()
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        # Where another callback has ended training after an epoch.
+        if self._completed not in (0, self._tried):
+            self._save()
+
+    def _save(self) -> None:
+        self._tried = self._completed
+        self._is_overdue = not self.checkpoints.save(
+            self.model, self._completed, outlook="the next epoch tries again"
+        )

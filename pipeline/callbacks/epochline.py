@@ -1,7 +1,6 @@
 """Progress where no terminal shows a bar."""
 
 import logging
-import time
 
 import keras
 
@@ -9,15 +8,14 @@ from pipeline.nn.optimizer import last_learning_rate
 
 
 class EpochLine(keras.callbacks.Callback):
-    """Reports one plain line an epoch."""
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self._start = time.perf_counter()
+    """Report one plain line an epoch."""
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        seconds = time.perf_counter() - self._start
-        learning_rate = last_learning_rate(self.model.optimizer)
-        values = "".join(f"  {name} {value:.4f}" for name, value in (logs or {}).items() if name != "learning_rate")
+        logs = dict(logs or {})
+        seconds = f"  {logs.pop('seconds'):.1f} s" if "seconds" in logs else ""
+        logs.pop("learning_rate", None)
+        values = "".join(f"  {name} {value:.4f}" for name, value in logs.items())
+        rate = last_learning_rate(self.model.optimizer)
         logging.getLogger(__name__).info(
-            f"epoch {epoch + 1}/{self.params['epochs']}{values}  learning rate {learning_rate:g}  {seconds:.1f} s"
+            f"epoch {epoch + 1}/{self.params['epochs']}{values}  learning rate {rate:g}{seconds}"
         )

@@ -2,11 +2,13 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Self
 
+from pipeline.callbacks.learningrate import LearningRate
+from pipeline.nn.optimizer import WarmupSGD, last_learning_rate
 from pipeline.utils.signals import handle_stops, write_from_handler
 
 
@@ -74,3 +76,53 @@ class StopRequest:
         else:
             write_from_handler("\nstopped at once; what came after the newest checkpoint is lost\n")
             os._exit(128 + number)
+
+
+class StopMenu:
+    """Decide what a request to stop comes to: where someone can be asked, they choose, also another learning rate.
+
+    Args:
+        stop: the request.
+        ask: called with a text, and with what becomes true when nobody waits for an answer any more; returns "go on",
+            "stop", or another learning rate. None where nobody can be asked.
+        rate: the owner of the learning rate.
+        steps: batches in an epoch.
+        last: the number of the last epoch.
+    """
+
+    def __init__(
+        self,
+        stop: StopRequest,
+        ask: Callable[[str, Callable[[], bool]], str | float] | None,
+        rate: LearningRate,
+        steps: int,
+        last: int,
+    ) -> None:
+        self.stop = stop
+        self.ask = ask
+        self.rate = rate
+        self.steps = steps
+        self.last = last
+
+    def __call__(self, epoch: int, batch: int, has_failed: bool) -> str:
+        """What to do after so many epochs and batches (see `BatchCheckpoint`); sees to another learning rate."""
+        is_trained = batch == self.steps  # and is being validated: another rate is that of the epoch after
+        if self.stop.terminated or self.ask is None or epoch + is_trained == self.last:
+            return "give up" if has_failed else "stop"
+        with self.stop.asking():
+            answer = self.ask(self._message(epoch, batch), lambda: self.stop.is_answered or self.stop.terminated)
+        if has_failed and self.stop.is_answered:  # saving has failed, and is not wanted any more
+            return "give up"
+        if answer in ("stop", "go on"):
+            return answer
+        start = (epoch + 1, 0) if is_trained else (epoch, batch)
+        rate = self.rate.change(answer / self.rate.share(start[0]), *start)
+        if not is_trained:
+            self.rate.model.optimizer.learning_rate = rate
+        return "save"  # before anything can lose the choice
+
+    def _message(self, epoch: int, batch: int) -> str:
+        optimizer = self.rate.model.optimizer
+        is_rising = isinstance(optimizer, WarmupSGD) and epoch * self.steps + batch < optimizer.warmup_steps
+        rising = f", rising to {self.rate.rate_of(epoch):g}" if is_rising else ""
+        return f"after epoch {epoch}, batch {batch}, learning rate {last_learning_rate(optimizer):g}{rising}:"

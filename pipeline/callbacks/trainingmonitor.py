@@ -6,18 +6,19 @@ from pathlib import Path
 
 import keras
 
-from pipeline.checkpoints.history import append_epoch, new_history, write_history
+from pipeline.checkpoints.history import append_epoch, epochs_of, new_history, write_history
 from pipeline.files.atomic import make_folder, write_atomically
 from pipeline.nn.optimizer import last_learning_rate
 
 
 class TrainingMonitor(keras.callbacks.Callback):
-    """After every epoch: adds the epoch to the history, and writes a plot and, if asked, the history, atomically.
+    """After every epoch, add it to the history, and write a plot and, if asked, the history, atomically.
 
     Args:
         fig_path: the plot, a PNG file.
         json_path: the history, or None.
-        history: the run so far, which is brought up to date in place (see `pipeline.checkpoints.history`).
+        history: the run so far, which is brought up to date in place (see `pipeline.checkpoints.history`); it may be
+            shared with an `EpochCheckpoint`, and the first of them to see an epoch records it. None for one of its own.
 
     A disk that fails is reported and counted in `failures`; the next epoch tries again, or `write`.
     So is a plot that can't be drawn, which costs no more than itself.
@@ -43,7 +44,7 @@ class TrainingMonitor(keras.callbacks.Callback):
             make_folder(path.parent)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        record_epoch(self.history, self.model, logs)
+        record_epoch(self.history, self.model, epoch, logs)
         self.write()
 
     def write(self) -> None:
@@ -68,6 +69,7 @@ class TrainingMonitor(keras.callbacks.Callback):
             raise OSError(f"can't draw {self.fig_path}: {reason}") from error
 
 
-def record_epoch(history: dict, model: keras.Model, logs: dict | None) -> None:
-    """Add the epoch that ends now to `history`, with the learning rate that `model` trained it at."""
-    append_epoch(history, logs or {}, last_learning_rate(model.optimizer))
+def record_epoch(history: dict, model: keras.Model, epoch: int, logs: dict | None) -> None:
+    """Add `epoch`, counted from 0, that ends now to `history` unless it has it, and the rate it was trained at."""
+    if epochs_of(history) != epoch + 1:
+        append_epoch(history, logs or {}, last_learning_rate(model.optimizer))

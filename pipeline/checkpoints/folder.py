@@ -3,7 +3,7 @@
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,9 @@ import keras
 import numpy as np
 
 from pipeline.checkpoints.checkpoint import Checkpoint, progress_in, read_checkpoint
+from pipeline.checkpoints.compiled import arrays_of, metric_state, metrics_manifest, optimizer_record
 from pipeline.checkpoints.history import lineage, new_history, validation_accuracy
+from pipeline.checkpoints.state import State, callback_state
 from pipeline.checkpoints.writer import save_checkpoint
 from pipeline.errors import InputError
 from pipeline.files.lock import Lock
@@ -24,6 +26,14 @@ NAMES = re.compile(r"epoch_(\d+)(?:_batch_(\d+))?\.hdf5")
 """What the checkpoints of a folder are called."""
 
 
+@dataclass(frozen=True)
+class Inside:
+    """What a checkpoint inside an epoch has more: the running loss and metrics, and then the callbacks' states."""
+
+    metrics: Sequence[np.ndarray]
+    callbacks: Mapping[str, object]
+
+
 @dataclass(eq=False)
 class CheckpointFolder:
     """Writes the checkpoints of a run, and removes those that `keep` and newer ones make superfluous.
@@ -33,28 +43,34 @@ class CheckpointFolder:
 
     Args:
         folder: where they lie.
-        network: the arguments of `ResNet.build`, which an exact resume rebuilds the model from.
         history: the run so far (see `pipeline.checkpoints.history`), kept up to date by others.
         options: how this process goes about the run, which a resume goes by unless told otherwise.
         keep: number of newest epoch checkpoints that stay, beside the one of the best validation accuracy; all if None.
-        average: the average of the weights that the run keeps, if it does.
-        lock: what keeps other processes out of `folder`, taken again where someone has removed the folder.
         changeable: names of the run's arguments that may change on the way.
 
     Attributes:
+        mean: what is subtracted from an image, float32, (height, width, channels) or (channels,), if it is known.
+        average: the average of the weights that the run keeps, if it does.
+        callbacks: by name, those whose `get_state` is saved too.
+        seconds: called for how long the epoch under way has taken.
+        lock: what keeps other processes out of `folder`, taken again where someone has removed the folder.
         failures: number of checkpoints that could not be written.
-        saved_at: when the newest of them was written, or tried to be, in seconds of `time.monotonic`; at first now.
+        saved: the (epoch, batch) of the newest that was; None at first.
+        saved_at: when it was, or was tried to be, in seconds of `time.monotonic`; at first now.
     """
 
     folder: Path
-    network: dict = field(default_factory=dict)
     history: dict = field(default_factory=new_history)
     options: dict = field(default_factory=dict)
     keep: int | None = None
-    average: MovingAverage | None = None
-    lock: Lock | None = None
     changeable: Collection[str] = ()
+    mean: np.ndarray | None = field(default=None, init=False)
+    average: MovingAverage | None = field(default=None, init=False)
+    callbacks: Mapping[str, keras.callbacks.Callback] = field(default_factory=dict, init=False)
+    seconds: Callable[[], float] = field(default=lambda: 0.0, init=False)
+    lock: Lock | None = field(default=None, init=False)
     failures: int = field(default=0, init=False)
+    saved: tuple[int, int] | None = field(default=None, init=False)
     saved_at: float = field(default_factory=lambda: time.monotonic(), init=False)
 
     def save(
@@ -62,14 +78,14 @@ class CheckpointFolder:
         model: keras.Model,
         epoch: int,
         batch: int = 0,
-        metrics: Sequence[np.ndarray] = (),
+        inside: Inside | None = None,
         *,
         outlook: str = "the next save tries again",
     ) -> bool:
         """Write the state of `model` after `epoch` epochs and `batch` batches; return whether it is safe.
 
-        `metrics` holds the metrics' variables inside an epoch (see `pipeline.checkpoints.writer.metric_state`). Where
-        it can't be written, the report says so, and `outlook`.
+        After a `batch` inside an epoch, `inside` is what was running then. Where the file can't be written, the report
+        says so, and `outlook`.
         """
         self.saved_at = time.monotonic()
         path = self.folder / (f"epoch_{epoch}_batch_{batch}.hdf5" if batch else f"epoch_{epoch}.hdf5")
@@ -80,10 +96,11 @@ class CheckpointFolder:
                         self.folder.mkdir(parents=True)
                         self._fail(f"the folder {self.folder} was gone, with all checkpoints in it", "it is made again")
                     self.lock.hold()
-            save_checkpoint(path, model, epoch=epoch, batch=batch, metrics=metrics, **self._state())
+            self._write(path, model, epoch, batch, inside)
         except (OSError, InputError) as error:
             self._fail(error, outlook)
             return False
+        self.saved = epoch, batch
         try:
             self._thin_out((epoch, batch))
         except OSError as error:
@@ -93,15 +110,41 @@ class CheckpointFolder:
     def save_as(self, path: Path, model: keras.Model, epoch: int) -> bool:
         """The state after `epoch` epochs in the file `path`, as the trained model; nothing is removed."""
         try:
-            save_checkpoint(path, model, epoch=epoch, batch=0, **self._state())
+            self._write(path, model, epoch)
         except OSError as error:
             self._fail(error, "the run is safe in its checkpoints")
             return False
         return True
 
-    def _state(self) -> dict:
-        names = ("network", "history", "options", "average")
-        return {name: getattr(self, name) for name in names} | {"mark": lineage(self.history, self.changeable)}
+    def inside(self, model: keras.Model) -> Inside:
+        """What is running inside an epoch now, to be saved then or while the epoch is validated."""
+        return Inside(metric_state(model), self._callback_states())
+
+    def _callback_states(self) -> dict:
+        return {name: callback_state(name, callback.get_state()) for name, callback in self.callbacks.items()}
+
+    def _write(
+        self, path: Path, model: keras.Model, epoch: int, batch: int = 0, inside: Inside | None = None
+    ) -> None:
+        inside = inside or Inside([], self._callback_states())
+        state = State(
+            epoch=epoch,
+            batch=batch,
+            network=dict(getattr(model, "network", {})),
+            history=self.history,
+            options=self.options,
+            averaged=self.average is not None,
+            normalization=None if self.mean is None else self.mean.shape,
+            optimizer=optimizer_record(model.optimizer),
+            metrics=metrics_manifest(model),
+            callbacks=dict(inside.callbacks),
+            seconds=self.seconds() if batch else 0.0,
+        )
+        arrays = arrays_of(model, self.average)
+        arrays |= {f"run/metrics/{number}": values for number, values in enumerate(inside.metrics)}
+        if self.mean is not None:
+            arrays["run/normalization"] = self.mean
+        save_checkpoint(path, model, state, arrays, lineage(self.history, self.changeable))
 
     def _fail(self, error: Exception | str, outlook: str) -> None:
         self.failures += 1
@@ -122,7 +165,7 @@ class CheckpointFolder:
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, the one with the most progress last, by what is written inside.
 
-    One that is damaged so far that it doesn't say takes the place that its name claims.
+    An unreadable checkpoint is ordered by its file name.
     """
     found = []
     for path in folder.glob("*.hdf5"):
@@ -132,10 +175,8 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def find_checkpoint(name: str | None, folder: Path, check: Callable | None = None) -> Checkpoint | None:
+def find_checkpoint(name: str | None, folder: Path) -> Checkpoint | None:
     """The checkpoint to go on from: the file `name`, or with "latest" the newest sound one in `folder`, or None.
-
-    `check` is that of `read_checkpoint`.
 
     Raises:
         InputError: the file `name` is no sound checkpoint.
@@ -143,10 +184,10 @@ def find_checkpoint(name: str | None, folder: Path, check: Callable | None = Non
     if name is None:
         return None
     if name != "latest":
-        return read_checkpoint(Path(name), check=check)
+        return read_checkpoint(Path(name))
     for path in reversed(list_checkpoints(folder)):
         try:
-            return read_checkpoint(path, check=check)
+            return read_checkpoint(path)
         except InputError as error:
             _log.warning("passed over: %s", error)
     _log.info("no checkpoint in %s: starting from the beginning", folder)

@@ -2,18 +2,25 @@
 
 A history is a plain dictionary, the same in memory, in the JSON file and in a checkpoint:
 
-    loss, accuracy, val_loss, val_accuracy, learning_rate   lists, one number an epoch; the rate is the last step's
-    ema_val_loss, ema_val_accuracy                          the same of the averaged weights, if the run keeps them
-    run                                                     what the run is
+    loss, accuracy, val_loss, val_accuracy   curves: a list each, one number an epoch, null where it wasn't measured
+    learning_rate, seconds                   curves too: the rate of the epoch's last step, and how long the epoch took
+    ...                                      a curve for each further metric, and its val_ and ema_val_ forms
+    run                                      what the run is
         script, arguments          the command, and the values it was resolved to
-        dataset, data              name of the data set, and its SHA-256; format 1 has no name
+        dataset, data, classes     name of the data set, the SHA-256 of its images, names of the classes
+        precision                  Keras' dtype policy
         learning_rate_changes      [epoch, batch, value], made by hand after so many epochs and batches
-        classes, steps             names of the classes, batches in an epoch
-        versions, device           what it ran on
+        steps                      batches in an epoch
+        sittings                   a process each: the epoch and batch it began after, backend, device, versions of
+                                   libraries, and commit of the code where it is known
+
+Histories of format 1 have no `dataset`, `precision` and `seconds`, and in place of `sittings` the last one's `versions`
+and `device`.
 """
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -23,33 +30,30 @@ from pipeline.files.atomic import write_atomically
 from pipeline.files.strictjson import is_count, is_number, read_json
 
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
-_AVERAGED = ("ema_val_loss", "ema_val_accuracy")
+"""The curves that every history has, though they may be empty."""
+RESERVED = ("run", "learning_rate", "seconds")
+"""What no metric can be called: the names of what a history holds beside the metrics."""
 
+PRECISIONS = ("float32", "mixed_bfloat16")
+"""Keras' dtype policies that a run may compute in; weights are float32 in either."""
+MAX_CURVES = 256
 _LARGEST = 1e30
-_MAX_TEXT = 4096
+_MAX_NAME, _MAX_TEXT = 100, 4096
 # What names a run beside its arguments.
 _NAMED = {"script", "data"}
-
-
-def curves(run: dict) -> tuple[str, ...]:
-    """The lists that the history of `run` has."""
-    return CURVES + _AVERAGED if is_averaged(run) else CURVES
-
-
-def is_averaged(run: dict) -> bool:
-    """Whether the run keeps averaged weights."""
-    return bool(run.get("arguments", {}).get("ema"))
+# Differ from one process to the next in the same run.
+_OF_PROCESS = {"seconds"}
 
 
 def validation_accuracy(history: dict) -> list[float]:
-    """The validation accuracy of each epoch, that of the averaged weights if the run keeps them."""
-    return history.get("ema_val_accuracy", history["val_accuracy"])
+    """The validation accuracy of each epoch, of the averaged weights if there are any; -inf where it is unknown."""
+    accuracy = history.get("ema_val_accuracy") or history["val_accuracy"] or [None] * epochs_of(history)
+    return [-math.inf if value is None else value for value in accuracy]
 
 
 def new_history(run: dict | None = None) -> dict:
     """A history of no epoch yet."""
-    run = run or {}
-    return {curve: [] for curve in curves(run)} | {"run": run}
+    return {curve: [] for curve in CURVES} | {"run": run or {}}
 
 
 def epochs_of(history: dict) -> int:
@@ -58,18 +62,23 @@ def epochs_of(history: dict) -> int:
 
 
 def append_epoch(history: dict, logs: dict[str, float], learning_rate: float) -> None:
-    """Add one epoch's `logs`, as Keras hands them to `on_epoch_end`.
+    """Add one epoch's `logs`, as Keras hands them to `on_epoch_end`; a number that isn't finite is stored as null.
 
     Raises:
-        InputError: a number is not finite: the run has diverged, and nothing of this epoch is worth keeping.
+        InputError: a loss is not finite: the run has diverged, and nothing of this epoch is worth keeping.
     """
-    logs = {curve: logs[curve] for curve in curves(history["run"]) if curve in logs and curve != "learning_rate"}
-    for curve, value in logs.items():
-        if not abs(value) < _LARGEST:  # NaN is not either
-            raise diverged(f"{curve} is {value} after epoch {epochs_of(history) + 1}")
-    for curve, value in logs.items():
-        history[curve].append(float(value))
-    history["learning_rate"].append(learning_rate)
+    done = epochs_of(history)
+    numbers = {curve: float(value) for curve, value in logs.items() if curve not in ("run", "learning_rate")}
+    for curve, value in numbers.items():
+        if curve.endswith("loss") and not abs(value) < _LARGEST:  # NaN is not either
+            raise diverged(f"{curve} is {value} after epoch {done + 1}")
+    numbers["learning_rate"] = learning_rate
+    for curve in dict.fromkeys((*history, *numbers)):
+        if curve == "run" or (curve not in numbers and not history[curve]):
+            continue
+        value = numbers.get(curve, math.nan)
+        history.setdefault(curve, []).extend([None] * (done - len(history.get(curve, ()))))
+        history[curve].append(value if abs(value) < _LARGEST else None)
 
 
 def diverged(where: str) -> InputError:
@@ -84,8 +93,6 @@ def is_start_of(earlier: dict, later: dict, batch: int = 0, changeable: Collecti
     rates up to there, and the same numbers in each epoch that `earlier` has. If it has any, what it doesn't say of its
     run is not compared.
     """
-    if curves(earlier["run"]) != curves(later["run"]):
-        return False
     if epochs_of(earlier):
         run = earlier["run"]
         told = {"arguments": later["run"].get("arguments", {}) | run.get("arguments", {})}
@@ -128,7 +135,8 @@ def _lineage(history: dict, epochs: int, changes: list, rate: float | None, chan
     run = history["run"]
     told = {name: run[name] for name in _NAMED & run.keys()}
     fixed = {name: value for name, value in run.get("arguments", {}).items() if name not in {*changeable, "lr"}}
-    numbers = {curve: history[curve][:epochs] for curve in curves(run)}
+    numbers = {curve: history[curve][:epochs] for curve in history.keys() - _OF_PROCESS - {"run"}}
+    numbers = {curve: values for curve, values in numbers.items() if values}
     # Each whole number as the decimal that may stand for it elsewhere.
     parts = json.loads(json.dumps([told, fixed, numbers, changes, rate]), parse_int=float)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
@@ -137,6 +145,7 @@ def _lineage(history: dict, epochs: int, changes: list, rate: float | None, chan
 def write_history(path: Path, history: dict) -> None:
     """Write `history` to `path` as JSON, atomically."""
     check_history(history)
+    history = {curve: numbers for curve, numbers in history.items() if curve != "run"} | {"run": history["run"]}
     write_atomically(path, (json.dumps(history, indent=1, allow_nan=False) + "\n").encode())
 
 
@@ -151,13 +160,17 @@ def check_history(history: object) -> dict:
     if not isinstance(history, dict) or not isinstance(history.get("run"), dict):
         raise InputError(f"a history is an object with {', '.join(CURVES)} and run")
     _check_run(history["run"])
-    expected = curves(history["run"])
-    if history.keys() != {*expected, "run"}:
-        raise InputError(f"the history is not an object with {', '.join(expected)} and run, and no more")
-    for curve in expected:
-        numbers = history[curve]
-        if not isinstance(numbers, list) or not all(is_number(n) and abs(n) < _LARGEST for n in numbers):
+    if missing := set(CURVES) - history.keys():
+        raise InputError(f"the history has no {min(missing)}")
+    if len(history) > MAX_CURVES:
+        raise InputError(f"the history has {len(history)} curves; expected at most {MAX_CURVES}")
+    curves = {curve: numbers for curve, numbers in history.items() if curve != "run"}
+    for curve, numbers in curves.items():
+        if not _is_text(curve) or len(curve) > _MAX_NAME:
+            raise InputError(f"the history has a curve {curve!a:.100}, which no metric is called")
+        if not isinstance(numbers, list) or not all(_is_drawable(number) for number in numbers):
             raise InputError(f"the history's {curve} is not a list of numbers that can be drawn")
+    for curve, numbers in curves.items():
         # A run without validation, or accuracy, has none of that.
         if len(numbers) != len(history["loss"]) and (numbers or curve == "learning_rate"):
             raise InputError(f"the history has {len(numbers)} epochs of {curve} and {len(history['loss'])} of loss")
@@ -170,6 +183,10 @@ def _check_run(run: dict) -> None:
             raise InputError(f"the history's run has {name!a:.100}, which no run has")
         if not _RUN[name](value):
             raise InputError(f"the history's run has a {name} that no run has: {value!a:.100}")
+
+
+def _is_drawable(value: object) -> bool:
+    return value is None or (is_number(value) and abs(value) < _LARGEST)
 
 
 def _all(of: type, fits: Callable[[object], bool]) -> Callable[[object], bool]:
@@ -208,7 +225,19 @@ def _is_change(value: object) -> bool:
     )
 
 
-# The parts of a history's run, and what each may be.
+def _is_sitting(value: object) -> bool:
+    return isinstance(value, dict) and value.keys() <= _SITTING.keys() and all(_SITTING[k](v) for k, v in value.items())
+
+
+# The parts of a sitting, and of a history's run, and what each may be.
+_SITTING: dict[str, Callable[[object], bool]] = {
+    "epoch": is_count,
+    "batch": is_count,
+    "backend": _is_word,
+    "device": _is_text,
+    "versions": _all(dict, _is_text),
+    "commit": lambda value: value is None or _is_text(value),
+}
 _RUN: dict[str, Callable[[object], bool]] = {
     "script": _is_word,
     "dataset": _is_word,
@@ -217,6 +246,9 @@ _RUN: dict[str, Callable[[object], bool]] = {
     "learning_rate_changes": _all(list, _is_change),
     "classes": _all(list, _is_text),
     "steps": lambda value: is_count(value) and value > 0,
+    "precision": lambda value: value in PRECISIONS,
+    "sittings": _all(list, _is_sitting),
+    # Of format 1.
     "versions": _all(dict, _is_text),
     "device": _is_text,
 }

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from pipeline.cli.flags import (
+    FLAGS,
     OWN,
     PROCESS,
     RECIPE,
@@ -148,19 +149,25 @@ def resolve(
     """
     if saved is not None:
         saved = _before_recipes(defaults, recipes) | dict(saved)
-        if saved["recipe"] not in recipes:
+        if FLAGS["recipe"].saved(saved["recipe"]) not in recipes:
             raise InputError(f"the checkpoint has --recipe {saved['recipe']!a:.100}; there is no such recipe")
+        if strange := sorted(saved.keys() - FLAGS.keys()):
+            raise InputError(f"the checkpoint has --{strange[0]!a:.100}, which this version doesn't know")
     recipe = (saved or {}).get("recipe") or given.recipe or next(iter(recipes))
     resolved = vars(given) | _defaults(defaults, recipes, recipe)
-    if saved is not None and (missing := sorted(stored(resolved).keys() - saved.keys())):
-        raise InputError(f"the checkpoint lacks the values of {', '.join(missing)}")
+    if saved is not None:
+        # A flag that came later is off in what was written before, unless each script has its own default.
+        unknown = {flag.name for flag in ROWS if flag.kind != PROCESS and flag.stored and flag.name not in saved}
+        if missing := sorted(name for name in unknown if FLAGS[name].default is OWN):
+            raise InputError(f"the checkpoint lacks the values of {', '.join(missing)}")
+        resolved |= {name: FLAGS[name].default for name in unknown}
     free = changeable(saved or {})
     for flag in ROWS:
         name, value = flag.name, getattr(given, flag.name, None)
         held = options if flag.kind == PROCESS else saved
         if held is not None and name in held:
             resolved[name] = flag.saved(held[name])
-        if value is not None and value != resolved[name] and saved is not None and held is saved and name not in free:
+        if value is not None and value != resolved[name] and held is saved is not None and name not in free:
             raise InputError(
                 f"{as_flag(name, value)} differs from the checkpoint's {as_flag(name, resolved[name])}; leave it out "
                 "to go on with the run, or start a fresh one without a checkpoint"

@@ -9,7 +9,7 @@ import os
 import re
 import struct
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -233,12 +233,13 @@ def changeable(values: Mapping[str, object]) -> frozenset[str]:
     return frozenset(flag.name for flag in ROWS if flag.kind == PROCESS or flag.changes in words)
 
 
-def check_saved(values: Mapping[str, object]) -> None:
-    """`InputError` if `values`, flags by their names as a file holds them, has what no flag can be."""
-    for name, value in values.items():
-        if name not in FLAGS or not FLAGS[name].stored:
-            raise InputError(f"there is no --{name!a:.100}")
-        FLAGS[name].saved(value)
+def saved_values(saved: Mapping[str, object], names: Iterable[str]) -> dict[str, object]:
+    """Those of `saved`, flags by their names as a file holds them, that are among `names`, as the parser returns them.
+
+    Raises:
+        InputError: one of them is what no flag can be.
+    """
+    return {name: FLAGS[name].saved(saved[name]) for name in names if name in saved}
 
 
 def as_text(value: object) -> str:

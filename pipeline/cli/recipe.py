@@ -14,21 +14,18 @@ class Recipe:
     Args:
         augmentation: what varies each training image, or None.
         mixing: what is done to each training batch at last, or None.
-        lr_scale: the share of the learning rate that is left after so many completed epochs, 0 to 1.
+        decay: the share of the learning rate that is left after so many completed epochs, 0 to 1; None if it stays.
     """
 
     augmentation: AffineAugmentation | None
     mixing: Mixing | None
-    lr_scale: Callable[[int], float]
+    decay: Callable[[int], float] | None
 
     @classmethod
     def of(cls, values: Mapping) -> "Recipe":
         """The recipe of flags' `values` by their names; of those of augmentation and mixing, what is missing is off."""
-        return cls(
-            _made(AffineAugmentation, values),
-            _made(Mixing, values),
-            decay_after_warmup(values["schedule"], values.get("epochs", 1), values.get("warmup_epochs", 0)),
-        )
+        decay = decay_after_warmup(values["schedule"], values.get("epochs", 1), values.get("warmup_epochs", 0))
+        return cls(_made(AffineAugmentation, values), _made(Mixing, values), decay)
 
 
 def _made(kind: type, values: Mapping) -> object | None:

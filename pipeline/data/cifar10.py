@@ -6,9 +6,8 @@ test images of 32x32 pixels, RGB, in ten classes, six files of 10,000 images.
 
 import hashlib
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +30,7 @@ DIGITS = "digits"
 
 _TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 _TEST = "test_batch"
+_FILES = {"train": _TRAIN, "test": (_TEST,)}
 _RECORD = 1 + 3 * SIZE * SIZE
 
 # The files of each official layout, and the bytes that each has at most.
@@ -68,19 +68,18 @@ class CIFAR10(ImageFolder):
     def digest_of(self, images: ImageSet) -> str:
         return images.digest()  # which the mean follows from
 
-    @cached_property
-    def _splits(self) -> dict[str, ArrayImages]:
+    def _read(self, *splits: str) -> dict[str, ArrayImages]:
         if self.data == DIGITS:
             return load_digits()
         path = Path(self.data) if self.data is not None else _official_archive()
         if path.is_file():
             return _load_archive(path)
-        if (path / _TRAIN[0]).exists():
-            return _join(path, _read_files(path, _PYTHON))
-        if (path / f"{_TRAIN[0]}.bin").exists():
-            return _join(path, _read_files(path, _BINARY))
-        if (path / "train").is_dir() and (path / "test").is_dir():
-            return read_image_folder(path, self.size)
+        first = _FILES[splits[0]][0]
+        for ending in ("", ".bin"):
+            if (path / f"{first}{ending}").exists():
+                return _join(path, _read_files(path, [f"{name}{ending}" for of in splits for name in _FILES[of]]), splits)
+        if all((path / split).is_dir() for split in splits):
+            return read_image_folder(path, self.size, splits)
         raise InputError(
             f"`data` {self.data} {'holds no CIFAR-10' if path.is_dir() else 'does not exist'}; expected "
             "cifar-10-python.tar.gz or cifar-10-binary.tar.gz, the folder unpacked from either, train/<class>/ and "
@@ -126,30 +125,31 @@ def _load_archive(path: Path) -> dict[str, ArrayImages]:
         return _join(path, archives.read_tar(path, expected, max_bytes=7 * _MAX_PICKLED))
 
 
-def _read_files(folder: Path, expected: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
-    for name, max_bytes in expected.items():
-        if Path(name).stem in (*_TRAIN, _TEST):
-            with refusing(OSError, f"can't read {folder / name} of CIFAR-10: "):
-                content = read_regular(folder / name, max_bytes)
-            yield name, content
+def _read_files(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    for name in names:
+        with refusing(OSError, f"can't read {folder / name} of CIFAR-10: "):
+            content = read_regular(folder / name, (_PYTHON | _BINARY)[name])
+        yield name, content
 
 
-def _join(path: Path, files: Iterable[tuple[str, bytes]]) -> dict[str, ArrayImages]:
-    """The data set of an official layout's `files`, each a name and a content, which `path` holds."""
+def _join(
+    path: Path, files: Iterable[tuple[str, bytes]], splits: Iterable[str] = ("train", "test")
+) -> dict[str, ArrayImages]:
+    """The `splits` of an official layout's `files`, each a name and a content, which `path` holds."""
     parts = {}
     for member, content in files:
         name = Path(member).name
         if Path(name).stem in (*_TRAIN, _TEST):
             read = _read_binary if name.endswith(".bin") else _read_python
             parts[Path(name).stem] = _read_file(read, content, f"{path}: {name}")
-    for name in (*_TRAIN, _TEST):
-        if name not in parts:
-            raise InputError(f"{path} lacks {name}; expected all files of the official layout")
-    images, labels = zip(*(parts[name] for name in _TRAIN), strict=True)
-    return {
-        "train": ArrayImages(np.concatenate(images), np.concatenate(labels), CLASSES),
-        "test": ArrayImages(*parts[_TEST], CLASSES),
-    }
+    sets = {}
+    for split in splits:
+        for name in _FILES[split]:
+            if name not in parts:
+                raise InputError(f"{path} lacks {name}; expected all files of the official layout")
+        images, labels = map(np.concatenate, zip(*(parts[name] for name in _FILES[split]), strict=True))
+        sets[split] = ArrayImages(images, labels, CLASSES)
+    return sets
 
 
 def _read_file(read: Callable, content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -30,43 +31,55 @@ class ImageFolder(DataSource):
     size: tuple[int, int]
 
     def load(self, split: str) -> ImageSet:
-        return self._splits["train" if split == "train" else "test"]
+        if split == "train" or "_splits" in vars(self):
+            return self._splits["train" if split == "train" else "test"]
+        return self._test
 
     @cached_property
     def _splits(self) -> dict[str, ArrayImages]:
-        if self.data is None or not all((Path(self.data) / split).is_dir() for split in ("train", "test")):
+        """The training and the test images, read together."""
+        return self._read("train", "test")
+
+    @cached_property
+    def _test(self) -> ArrayImages:
+        """The test images, read alone, as long as nobody asks for what is trained on."""
+        return self._read("test")["test"]
+
+    def _read(self, *splits: str) -> dict[str, ArrayImages]:
+        if self.data is None or not all((Path(self.data) / split).is_dir() for split in splits):
             given = "is missing" if self.data is None else self.data
-            raise InputError(
-                f"`data` {given}: expected a folder that holds train/<class>/ and test/<class>/ with images"
-            )
-        return read_image_folder(Path(self.data), self.size)
+            places = " and ".join(f"{split}/<class>/" for split in splits)
+            raise InputError(f"`data` {given}: expected a folder that holds {places} with images")
+        return read_image_folder(Path(self.data), self.size, splits)
 
     @cached_property
     def normalization(self) -> MeanImagePreprocessor:
         return MeanImagePreprocessor(self.train.mean())
 
 
-def read_image_folder(path: Path, size: tuple[int, int]) -> dict[str, ArrayImages]:
-    """The images in the folders `train` and `test` of `path`; classes and files in the order of their names.
+def read_image_folder(
+    path: Path, size: tuple[int, int], splits: Sequence[str] = ("train", "test")
+) -> dict[str, ArrayImages]:
+    """The images in the folders `splits` of `path`; classes and files in the order of their names.
 
     Raises:
         InputError: a folder is missing, they don't hold the same classes, at least two, or an image can't be read.
     """
-    splits = {name: path / name for name in ("train", "test")}
+    folders = {name: path / name for name in splits}
     found = {
         name: _files_by_class(folder, images)
-        for (name, folder), images in zip(splits.items(), list_images(*splits.values()), strict=True)
+        for (name, folder), images in zip(folders.items(), list_images(*folders.values()), strict=True)
     }
-    for where, elsewhere in (("train", "test"), ("test", "train")):
+    for where, elsewhere in permutations(splits, 2):
         if missing := sorted(found[where].keys() - found[elsewhere].keys()):
             named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
             raise InputError(
                 f"{path}/train and {path}/test hold different classes: {elsewhere} lacks {named}, which {where} has; "
                 "expected the same folders in both"
             )
-    classes = sorted(found["train"])
+    classes = sorted(found[splits[0]])
     if len(classes) < 2:
-        raise InputError(f"{path}/train holds one class alone, {classes[0]}; expected at least two")
+        raise InputError(f"{path}/{splits[0]} holds one class alone, {classes[0]}; expected at least two")
     files = [file for files_of in found.values() for name in classes for file in files_of[name]]
     images, done = np.empty((len(files), *size, 3), np.uint8), 0
     with ImageReader(size) as reader:

@@ -126,6 +126,10 @@ class DataSource:
         """The same of all test images, whatever `limit` and `holdout` choose."""
         return self._batches(self.whole("test"), batch_size, **options)
 
+    def normalize_by(self, mean: np.ndarray) -> None:
+        """Subtract `mean`, as a checkpoint holds it, from images, so that nothing of the training set is needed."""
+        self.__dict__["normalization"] = MeanImagePreprocessor(mean)
+
     def digest(self) -> str:
         """SHA-256 over what is trained and validated on, in hexadecimal: the same digest, the same images.
 

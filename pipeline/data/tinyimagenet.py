@@ -20,7 +20,6 @@ class TinyImageNet(DataSource):
     normalizes_choice = False
 
     def load(self, split: str) -> HDF5Images:
-        self.normalization  # noqa: B018  (without the mean there is no data set)
         return HDF5Images(self.data[split])
 
     @cached_property

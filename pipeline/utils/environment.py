@@ -1,6 +1,7 @@
 """What a run ran on, for its record."""
 
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -31,6 +32,19 @@ def device() -> str:
         if jax.default_backend() != "cpu":
             return jax.devices()[0].device_kind
     return _processor()
+
+
+def code_commit() -> str | None:
+    """The commit of this code as Git tells it, with `-dirty` if it was changed since; None where it isn't known."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
 
 
 def _processor() -> str:

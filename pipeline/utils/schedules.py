@@ -20,13 +20,13 @@ def cosine(epoch: int, epochs: int) -> float:
 DECAYS = {"poly": poly, "cosine": cosine}
 
 
-def decay_after_warmup(schedule: str, epochs: int, warmup_epochs: int) -> Callable[[int], float]:
+def decay_after_warmup(schedule: str, epochs: int, warmup_epochs: int) -> Callable[[int], float] | None:
     """The share of the learning rate that is left after so many completed epochs.
 
     It is 1 in the first `warmup_epochs` of all `epochs`, within which the optimizer itself raises the rate step by step
     (see `pipeline.nn.optimizer`), and falls by `schedule`, a key of `DECAYS`, over the rest, if there is any. With
-    "constant" it stays 1.
+    "constant" there is no decay: None.
     """
     if schedule == "constant":
-        return lambda epoch: 1.0
+        return None
     return lambda epoch: DECAYS[schedule](max(epoch - warmup_epochs, 0), max(epochs - warmup_epochs, 1))

@@ -8,6 +8,7 @@ Networks", arXiv:1603.05027. The layers are named after the rows of the publishe
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import keras
 from keras import layers
@@ -96,7 +97,7 @@ class ResNet:
         bn_mom: float = 0.9,
         dataset: str = "cifar10",
     ) -> keras.Model:
-        """An uncompiled functional model, channels last.
+        """An uncompiled functional model, channels last; its attribute `network` holds these arguments.
 
         Input: float images (batch, `height`, `width`, `depth`), mean subtracted. Output: float32 probabilities
         (batch, `classes`), also under a mixed precision policy.
@@ -115,7 +116,8 @@ class ResNet:
         Raises:
             InputError: (a `ValueError`) an argument is outside these bounds.
         """
-        check_arguments(**locals())  # the arguments, which are all that there is yet
+        arguments = dict(locals())  # which are all that there is yet
+        check_arguments(**arguments)
         unit = Unit(
             convolution=partial(Conv2D, **PLAIN_CONVOLUTION, kernel_regularizer=keras.regularizers.L2(reg)),
             normalization=partial(BatchNormalization, epsilon=bn_eps, momentum=bn_mom),
@@ -129,4 +131,7 @@ class ResNet:
         x = layers.Flatten(data_format=CHANNELS_LAST, name="flatten")(x)
         x = layers.Dense(classes, kernel_regularizer=keras.regularizers.L2(reg), name="linear")(x)
         outputs = layers.Activation("softmax", dtype="float32", name="softmax")(x)
-        return keras.Model(inputs, outputs, name="resnet")
+        model = keras.Model(inputs, outputs, name="resnet")
+        # For checkpoints, which rebuild the network from them. Keras would wrap a dictionary that may change.
+        model.network = MappingProxyType(arguments)
+        return model

@@ -1,0 +1,75 @@
+"""The learning rate of a run, from epoch to epoch and by hand."""
+
+import logging
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.nn.optimizer import last_learning_rate
+
+
+class LearningRate(keras.callbacks.LearningRateScheduler):
+    """Own a run's learning rate: set that of each epoch, take changes by hand, and record them in the history.
+
+    The rate starts from the compiled optimizer's. `arguments` of the history's `run` hold it under `lr`, of a decay its
+    start, and `learning_rate_changes` what was changed by hand.
+
+    Args:
+        history: the run so far (see `pipeline.checkpoints.history`).
+        decay: the share of the rate that is left after so many completed epochs, 0 to 1; None leaves the rate as the
+            optimizer has it, save for changes by hand.
+    """
+
+    def __init__(self, history: dict, decay: Callable[[int], float] | None = None) -> None:
+        super().__init__(self.rate_of)
+        self.history = history
+        self.decay = decay
+
+    @property
+    def _run(self) -> dict:
+        return self.history["run"]
+
+    def start(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Take the rate of the compiled `optimizer` for the one to start from; nothing of the run is trained yet."""
+        arguments = self._run.setdefault("arguments", {})
+        compiled = np.float32(keras.ops.convert_to_numpy(optimizer.learning_rate))
+        if np.float32(arguments.get("lr", np.nan)) != compiled:
+            arguments["lr"] = float(str(compiled))  # the shortest decimals that name it
+            logging.getLogger(__name__).info("learning rate %g, which the optimizer is compiled with", arguments["lr"])
+
+    def rate_of(self, epoch: int, now: float | None = None) -> float:
+        """The rate of the epoch after `epoch` completed ones."""
+        return self._run["arguments"]["lr"] * self.share(epoch)
+
+    def share(self, epoch: int) -> float:
+        """The share of the first rate that is left after `epoch` completed epochs."""
+        return 1.0 if self.decay is None else self.decay(epoch)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        changes = self._run.get("learning_rate_changes")
+        if self.decay is not None or (changes and changes[-1][:2] >= [epoch, 0]):
+            self.model.optimizer.learning_rate = self.rate_of(epoch)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if logs is not None:
+            logs["learning_rate"] = last_learning_rate(self.model.optimizer)
+
+    def change(self, lr: float, epoch: int, batch: int = 0) -> float:
+        """Make `lr` the rate, of a decay its start, after `epoch` epochs and `batch` batches; return what follows.
+
+        The optimizer has it from the next `on_epoch_begin` on.
+
+        Raises:
+            InputError: nothing is left there of any rate.
+        """
+        if not self.share(epoch):
+            raise InputError(f"`lr` {lr:g}: the rate has decayed to 0 after epoch {epoch}; leave it out")
+        before = self.rate_of(epoch)
+        self._run["arguments"]["lr"] = lr
+        rate = self.rate_of(epoch)
+        later = f" from epoch {epoch + 1} on" if epoch > len(self.history["loss"]) else ""
+        logging.getLogger(__name__).info(f"learning rate {before:g} -> {rate:g}{later}")
+        self._run.setdefault("learning_rate_changes", []).append([epoch, batch, rate])
+        return rate

@@ -1,0 +1,76 @@
+"""Write a checkpoint anew in the present format, or its weights alone.
+
+    python -m pipeline.upgrade output/resnet_cifar10/checkpoints/epoch_40.hdf5 epoch_40.hdf5
+    python -m pipeline.upgrade --weights_only output/resnet_cifar10.hdf5 resnet_cifar10_weights.hdf5
+
+A file of the present format holds all that classifying an image takes. One of format 1 doesn't say what is subtracted
+from an image: that is taken from the images that it was trained on. Training goes on from either in the same way, to the
+bit. With --weights_only it is half as large or less, and training can't go on from it; of averaged weights it holds those.
+"""
+
+from dataclasses import fields, replace
+
+from pipeline.cli import arguments, command, console, flags
+from pipeline.errors import InputError
+
+
+def parse_arguments():
+    parser = arguments.Parser(__doc__, prog="python -m pipeline.upgrade")
+    parser.add_argument("old", type=flags.file_path, metavar="OLD", help="a trained model or a checkpoint")
+    parser.add_argument("new", type=flags.model_file, metavar="NEW", help="the file to write")
+    parser.add("data", flags.path, "PATH", "the images it was trained on (default: where they were); for format 1")
+    parser.add("weights_only", None, None, "leave out what only training needs", action="store_true")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    if args.new.exists():
+        raise InputError(f"{args.new} is there already; name another file")
+    with console.quiet_start():
+        from pipeline.checkpoints import read_checkpoint, save_checkpoint
+        from pipeline.checkpoints.history import lineage
+        from pipeline.checkpoints.state import FORMAT, State
+        from pipeline.files.atomic import check_folder
+
+    checkpoint = read_checkpoint(args.old)
+    if checkpoint.format == FORMAT and not args.weights_only:
+        raise InputError(f"{args.old} is of format {FORMAT} already; give --weights_only to leave out the rest")
+    check_folder(args.new.parent)
+    mean = checkpoint.mean if checkpoint.mean is not None else mean_of_training(checkpoint, args.data)
+    arrays = dict(checkpoint.arrays) | {"run/normalization": mean}
+    state = State(**{field.name: getattr(checkpoint, field.name) for field in fields(State)})
+    state = replace(state, normalization=mean.shape)
+    if args.weights_only:
+        if checkpoint.batch:
+            raise InputError(f"{args.old} is inside epoch {checkpoint.epoch + 1}; take the weights after an epoch")
+        kept = ("model_weights/", "run/normalization")
+        arrays = {name: values for name, values in arrays.items() if name.startswith(kept)}
+        state = replace(state, averaged=False, optimizer=None, metrics=[], callbacks={})
+    changeable = flags.changeable(checkpoint.history["run"].get("arguments", {}))
+    mark = lineage(checkpoint.history, changeable)
+    save_checkpoint(args.new, checkpoint.build_model(), state, arrays, mark)
+    read_checkpoint(args.new)
+    print(f"written: {args.new}, format {FORMAT}{', weights alone' if args.weights_only else ''}")
+
+
+def mean_of_training(checkpoint, data: str | None):
+    """What was subtracted from the images that `checkpoint` was trained on, which lie at `data` or where they did.
+
+    Raises:
+        InputError: the images can't be read, or are others.
+    """
+    from pipeline.cli.datasets import dataset_of, open_source, place_of
+
+    dataset, run = dataset_of(checkpoint), checkpoint.history["run"]
+    trained = dict.fromkeys(("data", "limit", "holdout"))
+    trained |= flags.saved_values(run.get("arguments", {}), trained)
+    place = place_of(dataset, data, trained["data"])
+    source = open_source(dataset, place, trained["limit"], trained["holdout"])
+    if source.digest() != run.get("data"):
+        raise InputError(f"{place or dataset} holds other images than {checkpoint.path} was trained on; name those by --data")
+    return source.normalization.mean
+
+
+if __name__ == "__main__":
+    command.run(main, tidy=True)
