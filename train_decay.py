@@ -22,6 +22,8 @@ def main() -> None:
     arguments.add_decay(parser, config.MODEL)
     given = parser.parse_args()
     with console.quiet_start():
+        import keras
+
         from pipeline import training
         from pipeline.callbacks import EpochCheckpoint, LearningRate, TrainingMonitor, WeightAverage
         from pipeline.cli.recipe import Recipe
@@ -30,18 +32,19 @@ def main() -> None:
         from pipeline.nn.conv import ResNet
         from pipeline.nn.optimizer import WarmupSGD
 
-    # What the flags say, or the checkpoint where a run goes on, and the recipe that comes of it.
+    # The values of the flags, of the checkpoint where a run goes on, and what the recipe makes of them.
     run = start_decay(given, "train_decay", config)
     args, recipe = run.args, Recipe.of(vars(run.args))
 
-    # Shuffled training images, each varied anew in each epoch; validation is the official validation set,
-    # or the training images that are held out.
+    # Training images are shuffled and varied anew each epoch; validation is on the official validation set, or on
+    # training images that are held out.
     data = TinyImageNet(config.files(args.data), args.limit, args.holdout)
     train = data.train_batches(
         args.batch_size, recipe.augmentation, recipe.mixing, seed=args.seed, workers=args.workers
     )
     val = data.val_batches(args.batch_size, workers=args.workers)
 
+    keras.config.set_dtype_policy(args.precision)
     model = ResNet.build(
         **config.IMAGES,
         classes=len(data.class_names),
@@ -49,19 +52,14 @@ def main() -> None:
         filters=args.filters,
         reg=args.reg,
     )
-    model.compile(
-        optimizer=WarmupSGD(
-            args.lr,
-            momentum=args.momentum,
-            nesterov=args.nesterov,
-            warmup_steps=args.warmup_epochs * train.steps,
-        ),
-        loss="categorical_crossentropy",
-        metrics=["accuracy"],
-    )
+    # In a warm-up, if the recipe has one, the learning rate rises step by step.
+    warmup_steps = args.warmup_epochs * train.steps
+    optimizer = WarmupSGD(args.lr, momentum=args.momentum, nesterov=args.nesterov, warmup_steps=warmup_steps)
+    model.compile(optimizer=optimizer, loss="categorical_crossentropy", metrics=["accuracy"])
 
     callbacks = [
-        LearningRate(run.history, recipe.decay),
+        # Sets the rate of each epoch, which falls to 0 along a line or half a cosine.
+        LearningRate(run.history, decay=recipe.decay),
         WeightAverage(args.ema, val),
         TrainingMonitor(
             Path(args.output, "train_decay.png"),

@@ -63,7 +63,8 @@ def fit(
     Args:
         data: what `train` and `val` are of.
         callbacks: any of Keras; `TrainingMonitor` and `EpochCheckpoint` keep the run's files, and a `LearningRate`
-            owns its rate. Averages come before the others, checkpoints after them, in whichever order they are listed.
+            owns its rate. In whichever order they are listed, averages and the rate come before the others, for whom
+            they add to the logs, and checkpoints after them.
 
     Raises:
         InputError: the data set is not the one that the checkpoint was trained on, the model is not what it holds, or
@@ -202,13 +203,17 @@ def _arranged(
     batch_checkpoint = BatchCheckpoint(checkpoints, stop, train.steps, menu, run.args.checkpoint_seconds, resumed)
     for callback in averages:
         callback.callbacks = AsyncCallbackList([batch_checkpoint], model=model)
-    others = [callback for callback in callbacks if not isinstance(callback, (WeightAverage, EpochCheckpoint))]
+    others = [
+        callback
+        for callback in callbacks
+        if callback is not rate and not isinstance(callback, (WeightAverage, EpochCheckpoint))
+    ]
     every = RunCallbacks(
         [
             BatchFeed(train, resumed),
             *averages,
             clock,
-            *([] if rate in callbacks else [rate]),
+            rate,
             *others,
             *([] if run.draws_progress else [EpochLine()]),
             *(callback for callback in callbacks if isinstance(callback, EpochCheckpoint)),

@@ -3,9 +3,10 @@
     python -m pipeline.upgrade output/resnet_cifar10/checkpoints/epoch_40.hdf5 epoch_40.hdf5
     python -m pipeline.upgrade --weights_only output/resnet_cifar10.hdf5 resnet_cifar10_weights.hdf5
 
-A file of the present format holds all that classifying an image takes. One of format 1 doesn't say what is subtracted
-from an image: that is taken from the images that it was trained on. Training goes on from either in the same way, to the
-bit. With --weights_only it is half as large or less, and training can't go on from it; of averaged weights it holds those.
+A file of format 2 holds all that classifying an image takes. One of format 1 lacks the mean that is subtracted from an
+image, which is computed anew from the training images. Training goes on from either in the same way, to the bit. With
+--weights_only the file is half as large or less, and training can't go on from it; where weights were averaged, it
+holds the averages.
 """
 
 from dataclasses import fields, replace
@@ -68,7 +69,8 @@ def mean_of_training(checkpoint, data: str | None):
     place = place_of(dataset, data, trained["data"])
     source = open_source(dataset, place, trained["limit"], trained["holdout"])
     if source.digest() != run.get("data"):
-        raise InputError(f"{place or dataset} holds other images than {checkpoint.path} was trained on; name those by --data")
+        whose = f"than {checkpoint.path} was trained on; name those with --data"
+        raise InputError(f"{place or dataset} holds other images {whose}")
     return source.normalization.mean
 
 

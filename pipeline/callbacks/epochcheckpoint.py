@@ -52,6 +52,4 @@ class EpochCheckpoint(keras.callbacks.Callback):
 
     def _save(self) -> None:
         self._tried = self._completed
-        self._is_overdue = not self.checkpoints.save(
-            self.model, self._completed, outlook="the next epoch tries again"
-        )
+        self._is_overdue = not self.checkpoints.save(self.model, self._completed, outlook="the next epoch tries again")

@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.checkpoints.history import epochs_of
+from pipeline.checkpoints.history import RESERVED, epochs_of
 
+_MOST_PANELS = 16
 # Of all values of a panel the least nine tenths are its bulk; the axis goes up to so many times the largest of those.
 _BULK, _ROOM = 0.9, 3.0
 # Shares of the axis of epochs that the numbers of points beyond it, and labels of rates, take.
@@ -28,16 +29,18 @@ def plot_png(history: dict) -> bytes:
 
 
 def draw_history(history: dict) -> Figure:
-    """A figure of a history: loss above, accuracy below, both from epoch 1; learning rates set by hand marked."""
-    figure = Figure(figsize=(8, 8))
+    """A figure of a history: a panel for each metric, loss first, from epoch 1; learning rates set by hand marked."""
+    names = _metrics(history)
+    height = 4.0 * len(names)  # inches
+    figure = Figure(figsize=(8, height))
     # Fixed margins: a layout that is fitted draws everything twice, at the end of each epoch.
-    margins = {"left": 0.135, "right": 0.98, "bottom": 0.06, "top": 0.97, "hspace": 0.07}
-    panels = figure.subplots(2, sharex=True, gridspec_kw=margins)
+    margins = {"left": 0.135, "right": 0.98, "bottom": 0.48 / height, "top": 1.0 - 0.24 / height, "hspace": 0.07}
+    panels = figure.subplots(len(names), sharex=True, squeeze=False, gridspec_kw=margins)[:, 0]
     epochs = np.arange(1, epochs_of(history) + 1)
     changes = history["run"].get("learning_rate_changes", ())
-    for panel, name in zip(panels, ("loss", "accuracy"), strict=True):
+    for panel, name in zip(panels, names, strict=True):
         labels = {name: "train", f"val_{name}": "validation", f"ema_val_{name}": "validation, averaged weights"}
-        curves = {label: history[curve] for curve, label in labels.items() if history.get(curve)}
+        curves = {label: np.array(history[curve], float) for curve, label in labels.items() if history.get(curve)}
         for label, values in curves.items():
             panel.plot(epochs, values, label=label, marker="." if len(epochs) < 20 else None)
         panel.set_ylabel(name)
@@ -47,13 +50,21 @@ def draw_history(history: dict) -> Figure:
             panel.axvline(_place(epoch, batch, history), color="grey", linestyle="--", linewidth=1)
         if curves:
             panel.legend(loc="best")
-    panels[1].set_xlabel("epoch")
-    panels[1].set_xlim(0.5, max(len(epochs), 1) + 0.5)
-    panels[1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    panels[-1].set_xlabel("epoch")
+    panels[-1].set_xlim(0.5, max(len(epochs), 1) + 0.5)
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     is_limited = _limit_to_bulk(panels[0], len(epochs))
     # Below the numbers of what lies beyond the axis.
     _label_changes(panels[0], changes, history, height=0.8 if is_limited else 0.97)
     return figure
+
+
+def _metrics(history: dict) -> list[str]:
+    """What is drawn: loss, accuracy unless it was never measured, and further metrics, as many as a picture takes."""
+    bases = {curve.removeprefix("ema_").removeprefix("val_"): None for curve, values in history.items() if values}
+    further = [name for name in bases if name not in (*RESERVED, "loss", "accuracy")]
+    has_accuracy = "accuracy" in bases or not epochs_of(history)
+    return ["loss", *(["accuracy"] if has_accuracy else []), *further][:_MOST_PANELS]
 
 
 def _limit_to_bulk(panel: Axes, epochs: int) -> bool:
@@ -63,6 +74,9 @@ def _limit_to_bulk(panel: Axes, epochs: int) -> bool:
     if epochs < 3 or not curves:
         return False
     values = np.sort(np.concatenate(curves))
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return False
     bulk = values[int(_BULK * (len(values) - 1))]
     largest = values[values <= _ROOM * bulk][-1] if bulk > 0 else values[-1]
     span = largest - values[0]

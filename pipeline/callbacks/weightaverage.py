@@ -9,8 +9,8 @@ from pipeline.nn.average import MovingAverage
 class WeightAverage(keras.callbacks.Callback):
     """Keep a moving average of all weights, brought up to date after each step and validated after each epoch.
 
-    Adds `ema_val_loss`, `ema_val_accuracy`, ... to the logs of the epoch, so it comes before whoever keeps those. In a run
-    checkpoints hold the averages too, and the trained model has them.
+    Adds `ema_val_loss`, `ema_val_accuracy`, ... to the logs of the epoch, so it comes before whoever keeps those. In a
+    run, checkpoints hold the averages too, and the trained model has them.
 
     Args:
         decay: of the average, above 0, below 1 (see `pipeline.nn.average`); 0 keeps none.

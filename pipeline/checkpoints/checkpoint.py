@@ -1,8 +1,8 @@
 """Checkpoints: one HDF5 file that stock Keras opens and that an exact resume needs nothing beside.
 
-    bytes 0-511         the seal (see `pipeline.files.sealed`), so that damage shows before any HDF5 code touches the file;
-                        its two numbers are epoch and batch, its mark says whose it is (see `lineage`), so that of many
-                        files the newest, and those of a run, are found without reading all
+    bytes 0-511         the seal (see `pipeline.files.sealed`), so that damage shows before any HDF5 code touches the
+                        file; its two numbers are epoch and batch, its mark says whose it is (see `lineage`), so that
+                        of many files the newest, and those of a run, are found without reading all
     /                   attributes backend, keras_version, model_config as Keras writes them, stock layers only
     /model_weights      as Keras lays them out; the averaged weights if the run keeps them, which are those to evaluate
     /run/state          JSON (see `pipeline.checkpoints.state`)
@@ -142,7 +142,9 @@ class Checkpoint(State):
         )
 
         if self.optimizer is None:
-            raise InputError(f"checkpoint {self.path} holds weights alone: it lacks the optimizer's state to go on with")
+            raise InputError(
+                f"checkpoint {self.path} holds weights alone: it lacks the optimizer's state to go on with"
+            )
         with refusing(InputError, f"checkpoint {self.path} is of another run: "):
             check_same_optimizer(self.optimizer, optimizer_record(model.optimizer))
             check_same_arrays(self.metrics, metrics_manifest(model), "metrics")

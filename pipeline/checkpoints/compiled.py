@@ -1,6 +1,7 @@
 """A compiled model as a checkpoint holds it: its arrays by their names there, and what is said of them."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -18,8 +19,8 @@ def check_compiled(model: keras.Model) -> None:
     """Build the optimizer and the metrics of the compiled `model`, and check that a checkpoint can hold them.
 
     Raises:
-        InputError: the model is none of `ResNet.build`, the learning rate is a schedule, the optimizer's arrays are other
-            than scalars and arrays of a weight's shape, or a metric is more than one number, or too large.
+        InputError: the model is none of `ResNet.build`, the learning rate is a schedule, the optimizer has arrays of
+            another shape than a weight's, or a metric is more than one number, or too large.
     """
     if not getattr(model, "network", None):
         raise InputError("the model is not one of ResNet.build, which alone a checkpoint can hold")
@@ -123,7 +124,7 @@ def check_same_optimizer(saved: Mapping, compiled: Mapping) -> None:
         names = dict.fromkeys((*saved["config"], *compiled["config"]))
         name = next(name for name in names if saved["config"].get(name) != compiled["config"].get(name))
         before, now = saved["config"].get(name), compiled["config"].get(name)
-        raise InputError(f"it was trained with {name!a:.100} {before!a:.100} of {theirs}, and the model has {now!a:.100}")
+        raise InputError(f"it was trained with {name!a:.100} {before!a:.100} of {theirs}, and now it is {now!a:.100}")
     check_same_arrays(saved["arrays"], compiled["arrays"], f"optimizer {theirs}")
 
 
@@ -159,6 +160,7 @@ def _manifest(variables: Iterable[keras.Variable], names: Sequence[str]) -> list
     """The manifest of `variables`; of equal `names` all but the first get a number."""
     seen, manifest = Counter(), []
     for variable, name in zip(variables, names, strict=True):
+        name = re.sub(r"^variable_\d+$", "variable", name)  # of one without a name, whose number is the process's
         seen[name] += 1
         unique = name if seen[name] == 1 else f"{name}_{seen[name]}"
         manifest.append(manifest_entry(unique, variable.shape, keras.backend.standardize_dtype(variable.dtype)))

@@ -123,9 +123,7 @@ class CheckpointFolder:
     def _callback_states(self) -> dict:
         return {name: callback_state(name, callback.get_state()) for name, callback in self.callbacks.items()}
 
-    def _write(
-        self, path: Path, model: keras.Model, epoch: int, batch: int = 0, inside: Inside | None = None
-    ) -> None:
+    def _write(self, path: Path, model: keras.Model, epoch: int, batch: int = 0, inside: Inside | None = None) -> None:
         inside = inside or Inside([], self._callback_states())
         state = State(
             epoch=epoch,

@@ -9,14 +9,14 @@ Format 2, an object with:
     options               how the process that wrote it went about the run
     averaged              whether /model_weights are averages, and /run/raw what training goes on with
     normalization         shape of /run/normalization, which is subtracted from an image; null if it isn't known
-    optimizer             class_name and config of the Keras optimizer, without its learning rate, and the manifest of its
-                          arrays; null in a file of weights alone
-    metrics               the manifest of the metrics' arrays, which are in the file inside an epoch alone
+    optimizer             class_name and config of the Keras optimizer, without its learning rate, and arrays, the
+                          manifest of what it holds; null in a file of weights alone
+    metrics               the manifest of what loss and metrics hold, which is in the file inside an epoch alone
     callbacks             by name, the state of each callback that has one
     seconds               how long the epoch under way has taken
 
-A manifest is a list, in the order of the arrays' numbers, of objects with name, shape and dtype. Format 1 has no format,
-and of these parts epoch, batch, network, history and options.
+A manifest lists arrays, in the order of their numbers in the file: objects with name, shape and dtype. Format 1 has
+epoch, batch, network, history and options alone.
 """
 
 import json
@@ -95,7 +95,7 @@ def parse_state(content: bytes) -> State:
 
 
 def check_optimizer(manifest: Sequence[dict], network: Sequence[Layer]) -> None:
-    """Check that an optimizer's arrays are such as a checkpoint holds: scalars, and arrays of trainable weights' shapes.
+    """Check that an optimizer's arrays are such as a checkpoint holds: scalars, and others of weights' shapes.
 
     Args:
         manifest: of the arrays, its form checked.

@@ -117,7 +117,6 @@ def _set_up(run: Run, given: Namespace) -> Run:
         check_folder(path)
     with console.quiet_start():  # Keras imports TensorFlow to seed it too, where it is installed beside JAX.
         keras.utils.set_random_seed(args.seed)  # the first weights; nothing else draws from it
-    keras.config.set_dtype_policy(args.precision)
     print(f"recipe {args.recipe}: {flags.described(vars(args))}")
     # A path is relative to the folder that a run is started in, which on a resume may be another one.
     inherited = run.resumed is not None and given.output is None

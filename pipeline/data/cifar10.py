@@ -77,7 +77,9 @@ class CIFAR10(ImageFolder):
         first = _FILES[splits[0]][0]
         for ending in ("", ".bin"):
             if (path / f"{first}{ending}").exists():
-                return _join(path, _read_files(path, [f"{name}{ending}" for of in splits for name in _FILES[of]]), splits)
+                return _join(
+                    path, _read_files(path, [f"{name}{ending}" for of in splits for name in _FILES[of]]), splits
+                )
         if all((path / split).is_dir() for split in splits):
             return read_image_folder(path, self.size, splits)
         raise InputError(

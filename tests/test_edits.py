@@ -1,0 +1,354 @@
+"""One-line edits of a script: another optimizer, metric or callback, with stop, resume, plot and checkpoints."""
+
+import csv
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from itertools import count
+
+import pytest
+from conftest import ROOT, SMALL, assert_identical, assert_same_curves
+
+from pipeline.callbacks import AsyncCallbackList
+from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.checkpoints.folder import list_checkpoints
+from pipeline.utils.signals import STOPS
+
+SCRIPT = "resnet_cifar10.py"
+RUN = (*SMALL, "--epochs", "3", "--every", "1", "--checkpoint_seconds", "0.001")
+OPTIMIZER = "WarmupSGD(args.lr, momentum=args.momentum, nesterov=args.nesterov, warmup_steps=warmup_steps)"
+METRICS = 'metrics=["accuracy"]'
+CALLBACKS = "    callbacks = ["
+# A batch in the middle of the second epoch, and its number counted over the run.
+INSIDE = "epoch_1_batch_2.hdf5"
+
+OPTIMIZERS = {
+    "SGD": "keras.optimizers.SGD(args.lr, momentum=0.8)",
+    "Adam": "keras.optimizers.Adam(1e-3)",
+    "AdamW": "keras.optimizers.AdamW(2e-3, weight_decay=0.01)",
+    "RMSprop": "keras.optimizers.RMSprop(1e-3, momentum=0.5, centered=True)",
+    "Nadam": "keras.optimizers.Nadam(1e-3, clipnorm=1.0)",
+}
+TOP3 = 'metrics=["accuracy", keras.metrics.TopKCategoricalAccuracy(3, name="top3")]'
+RECALL = 'metrics=[keras.metrics.Recall(name="recall"), keras.metrics.AUC(name="auc")]'
+
+
+class Killed(BaseException):
+    """Ends a run as SIGKILL does: nothing is saved on the way out."""
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """The path of a script after an edit of its text."""
+
+    def edit(before, after, script=SCRIPT):
+        text = (ROOT / script).read_text()
+        assert text.count(before) == 1
+        (tmp_path / script).write_text(text.replace(before, after))
+        return tmp_path / script
+
+    return edit
+
+
+@pytest.fixture
+def killed(tmp_path, monkeypatch):
+    """Runs a script in this process and kills it at the end of its training batch `number`, counted from 1."""
+
+    def run(script, *flags, number=7):
+        batches, original = count(1), AsyncCallbackList.on_train_batch_end
+
+        def ending(self, *arguments):
+            if next(batches) == number:
+                raise Killed
+            original(self, *arguments)
+
+        handlers = {signum: signal.getsignal(signum) for signum in STOPS}
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setattr(sys, "argv", [str(script), *map(str, flags)])
+            for stream in ("stdout", "stderr"):
+                patch.setattr(sys, stream, getattr(sys, stream))
+            patch.setattr(AsyncCallbackList, "on_train_batch_end", ending)
+            with pytest.raises(Killed):
+                runpy.run_path(str(script), run_name="__main__")
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+
+    return run
+
+
+@pytest.fixture
+def check(command, killed, tmp_path):
+    """A run of a script that never stops against one that is killed inside its second epoch and gone on with."""
+
+    def run(script):
+        command(script, *RUN, "-c", "straight", "-o", "straight")
+        killed(script, *RUN, "-c", "killed", "-o", "killed")
+        assert list_checkpoints(tmp_path / "killed")[-1].name == INSIDE
+        done = command(script, "-c", "killed", "-m", "latest")
+        assert_identical(tmp_path / "straight" / "epoch_3.hdf5", tmp_path / "killed" / "epoch_3.hdf5")
+        assert_same_curves(tmp_path / "straight", tmp_path / "killed")
+        return done
+
+    return run
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_another_optimizer(edited, check, tmp_path, name):
+    check(edited(OPTIMIZER, OPTIMIZERS[name]))
+    state = read_checkpoint(tmp_path / "killed" / "epoch_3.hdf5")
+    assert state.optimizer["class_name"] == name
+    history = json.loads((tmp_path / "killed" / f"{SCRIPT[:-3]}.json").read_text())
+    rate = {"SGD": 0.1, "AdamW": 2e-3}.get(name, 1e-3)
+    assert history["learning_rate"] == [rate] * 3
+    assert history["run"]["arguments"]["lr"] == rate
+
+
+@pytest.mark.parametrize(("metrics", "curves"), [(TOP3, {"accuracy", "top3"}), (RECALL, {"recall", "auc"})])
+def test_another_metric(edited, check, tmp_path, metrics, curves):
+    check(edited(METRICS, metrics))
+    history = json.loads((tmp_path / "killed" / f"{SCRIPT[:-3]}.json").read_text())
+    measured = {curve for curve, values in history.items() if values} - {"run", "loss", "learning_rate", "seconds"}
+    assert measured == curves | {f"val_{curve}" for curve in curves} | {"val_loss"}
+    assert all(len(history[curve]) == 3 for curve in measured)
+
+
+# What a line of the list may be, in a script of the same bits; each also notes when training begins and ends.
+NOTES = (
+    "keras.callbacks.LambdaCallback("
+    "on_train_begin=lambda logs: open('notes', 'a').write('begin '), "
+    "on_epoch_end=lambda epoch, logs: open('notes', 'a').write(f'{epoch} '), "
+    "on_train_end=lambda logs: open('notes', 'a').write('end '))"
+)
+OTHERS = {
+    "CSVLogger": "keras.callbacks.CSVLogger('log.csv', append=True)",
+    "LambdaCallback": NOTES,
+    "TerminateOnNaN": "keras.callbacks.TerminateOnNaN()",
+    "ModelCheckpoint": "keras.callbacks.ModelCheckpoint('best.keras', monitor='val_accuracy', save_best_only=True)",
+}
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """The run of the script as it is, which no callback that leaves the model alone may change."""
+    folder = tmp_path_factory.mktemp("straight")
+    words = [sys.executable, ROOT / SCRIPT, *RUN, "-c", folder, "-o", folder]
+    subprocess.run(words, check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_callback(edited, command, killed, straight, tmp_path, name):
+    script = edited(CALLBACKS, f"{CALLBACKS}\n        {OTHERS[name]},")
+    killed(script, *RUN, "-c", "killed", "-o", "killed")
+    command(script, "-c", "killed", "-m", "latest")
+    assert_identical(straight / "epoch_3.hdf5", tmp_path / "killed" / "epoch_3.hdf5")
+    assert_same_curves(straight, tmp_path / "killed")
+    if name == "CSVLogger":
+        rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
+        assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    if name == "LambdaCallback":  # the process that was killed came to no end
+        assert (tmp_path / "notes").read_text() == "begin 0 begin 1 2 end "
+
+
+def test_training_begins_and_ends_once_also_where_only_a_validation_is_left(edited, command, monkeypatch, tmp_path):
+    script = edited(CALLBACKS, f"{CALLBACKS}\n        {NOTES},")
+    batches, original = count(1), AsyncCallbackList.on_test_batch_end
+
+    def stopping(self, *arguments):
+        if next(batches) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(self, *arguments)
+
+    monkeypatch.setattr(AsyncCallbackList, "on_test_batch_end", stopping)
+    command(script, *RUN, "-c", "c", code=143)
+    monkeypatch.undo()
+    command(script, "-c", "c", "-m", "latest")
+    assert (tmp_path / "notes").read_text() == "begin end begin 0 1 2 end "
+
+
+STOPPING = "EarlyStopping(monitor='learning_rate', mode='min', patience=2)"
+
+
+def test_a_callback_with_a_state_of_its_own_goes_on_where_it_was(edited, command, killed, tmp_path):
+    """The rate never gets better: after one epoch that is the best and two to wait, the third is the last."""
+    script = edited(CALLBACKS, f"{CALLBACKS}\n        {STOPPING},")
+    script.write_text(script.read_text().replace("import EpochCheckpoint", "import EarlyStopping, EpochCheckpoint"))
+    flags = ["9" if flag == "3" else flag for flag in RUN]
+    done = command(script, *flags, "-c", "straight", "-o", "straight")
+    assert "a callback has ended the training after epoch 3" in done.stdout
+    killed(script, *flags, "-c", "killed", "-o", "killed", number=11)
+    inside = read_checkpoint(list_checkpoints(tmp_path / "killed")[-1])
+    assert inside.progress == (2, 2)
+    assert inside.callbacks["EarlyStopping"]["wait"] == 1
+    for _ in range(2):  # once it has ended, it stays so
+        command(script, "-c", "killed", "-m", "latest")
+        assert list_checkpoints(tmp_path / "killed")[-1].name == "epoch_3.hdf5"
+        assert_identical(tmp_path / "straight" / "epoch_3.hdf5", tmp_path / "killed" / "epoch_3.hdf5")
+
+
+COUNTING = """
+class Counting(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        self.epochs = self.batches = 0
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epochs += 1
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches += 1
+        assert isinstance(logs["loss"], float)
+    def on_test_batch_end(self, batch, logs=None):
+        self.batches += 100
+    def on_epoch_end(self, epoch, logs=None):
+        open("counts", "a").write(f"{self.epochs} {self.batches}, ")
+    def get_state(self):
+        return [self.epochs, self.batches]
+    def set_state(self, state):
+        self.epochs, self.batches = state
+"""
+
+
+@pytest.mark.parametrize(("kind", "number"), [("train", 6), ("train", 4), ("test", 3)])
+def test_a_state_is_that_of_the_last_training_batch(edited, command, monkeypatch, tmp_path, kind, number):
+    script = edited(CALLBACKS, f"{CALLBACKS}\n        Counting(),")
+    script.write_text(script.read_text().replace("def main()", f"import keras\n{COUNTING}\n\ndef main()"))
+    name = f"on_{kind}_batch_end"
+    batches, original = count(1), getattr(AsyncCallbackList, name)
+
+    def stopping(self, *arguments):
+        if next(batches) == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(self, *arguments)
+
+    monkeypatch.setattr(AsyncCallbackList, name, stopping)
+    command(script, *SMALL, "--epochs", "2", code=143)
+    monkeypatch.undo()
+    command(script, "-m", "latest")
+    assert (tmp_path / "counts").read_text() == "1 404, 2 808, "
+
+
+REFUSED = {
+    "a schedule": (
+        OPTIMIZER,
+        "keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 100))",
+        "the learning rate of SGD is a schedule",
+    ),
+    "other shapes": (OPTIMIZER, "keras.optimizers.Adafactor(1e-3)", "has the shape of no trainable weight"),
+    "averages of Keras": (OPTIMIZER, "keras.optimizers.SGD(0.1, use_ema=True)", "use_ema of SGD"),
+    "a giant metric": (METRICS, 'metrics=[keras.metrics.AUC(20_000, name="a")]', "the metrics hold 80,002 numbers"),
+    "a metric of many numbers": (METRICS, 'metrics=[keras.metrics.F1Score(name="f1")]', "f1 is 10 numbers"),
+    "a reserved name": (METRICS, 'metrics=[keras.metrics.Recall(name="seconds")]', "a metric is called seconds"),
+    "a model of one's own": (
+        "    warmup_steps =",
+        "    model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten()])\n    warmup_steps =",
+        "the model is not one of ResNet.build",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_no_checkpoint_can_hold_is_refused_before_training(edited, command, tmp_path, name):
+    before, after, message = REFUSED[name]
+    done = command(edited(before, after), *RUN, code=2)
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.rglob("*.hdf5"))
+
+
+def test_a_warm_up_is_that_of_one_optimizer_alone(edited, command):
+    done = command(edited(OPTIMIZER, OPTIMIZERS["Adam"]), *RUN, "--warmup_epochs", "1", code=2)
+    assert "--warmup_epochs 1: Adam has no warm-up" in done.stderr
+
+
+CHANGED = {
+    "another optimizer": (OPTIMIZER, OPTIMIZERS["Adam"], "it was trained with 'WarmupSGD', and the model is compiled"),
+    "another value": (OPTIMIZER, OPTIMIZER.replace("args.momentum", "0.5"), "'momentum' 0.9 of WarmupSGD, and now it"),
+    "a metric more": (METRICS, TOP3, "the model has 'top3/total' (float32, shape ()) of the metrics"),
+}
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """The folder of a run of the script as it is, stopped after an epoch."""
+    folder = tmp_path_factory.mktemp("stopped")
+    words = [sys.executable, ROOT / SCRIPT, *RUN, "--stop_after", "1", "-c", folder, "-o", folder]
+    subprocess.run(words, check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_script_that_was_edited_on_the_way_is_named_by_its_first_difference(edited, command, stopped, name):
+    before, after, message = CHANGED[name]
+    done = command(edited(before, after), "-c", stopped, "-m", "latest", code=2)
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_rate_changed_by_hand_outlives_the_one_in_the_script(edited, command, tmp_path):
+    script = edited(OPTIMIZER, OPTIMIZERS["Adam"])
+    done = command(script, *SMALL, "--epochs", "3", "--stop_after", "1")
+    assert "learning rate 0.001, which the optimizer is compiled with" in done.stdout
+    command(script, "-m", "latest", "--lr", "0.0002", "--stop_after", "2")
+    command(script, "-m", "latest")
+    history = json.loads((tmp_path / "output" / f"{SCRIPT[:-3]}.json").read_text())
+    assert history["learning_rate"] == [0.001, 0.0002, 0.0002]
+    assert history["run"]["learning_rate_changes"] == [[1, 0, 0.0002]]
+
+
+def test_keras_own_scheduler_sets_the_rate_of_a_decay(edited, command, tmp_path):
+    script = edited(
+        "LearningRate(run.history, decay=recipe.decay)",
+        "keras.callbacks.LearningRateScheduler(lambda epoch: 0.1 / (1 + epoch))",
+        "resnet_cifar10_decay.py",
+    )
+    command(script, *SMALL, "--epochs", "2", "-m", "m.hdf5", "--stop_after", "1")
+    command(script, "-m", "m.hdf5", "--resume")
+    history = json.loads((tmp_path / "output" / "resnet_cifar10_decay.json").read_text())
+    assert history["learning_rate"] == [0.1, 0.05]
+
+
+def test_a_rate_that_falls_on_a_plateau_is_not_set_back(edited, command, tmp_path):
+    falling = "monitor='learning_rate', mode='min', factor=0.5, patience=1, min_delta=1.0"
+    script = edited(CALLBACKS, f"{CALLBACKS}\n        keras.callbacks.ReduceLROnPlateau({falling}),")
+    command(script, *SMALL, "--epochs", "4")
+    history = json.loads((tmp_path / "output" / f"{SCRIPT[:-3]}.json").read_text())
+    assert history["learning_rate"][-1] < 0.1
+
+
+def test_a_list_without_the_project_s_callbacks_trains_and_resumes(edited, command, straight, tmp_path):
+    text = (ROOT / SCRIPT).read_text()
+    callbacks = text[text.index(CALLBACKS) : text.index("    outcome = ")]
+    script = edited(callbacks, "    callbacks = []\n")
+    command(script, *RUN, "--stop_after", "2", "-c", "c")
+    assert [path.name for path in list_checkpoints(tmp_path / "c")] == ["epoch_2.hdf5"]
+    command(script, "-c", "c", "-m", "latest")
+    assert_identical(straight / "epoch_3.hdf5", tmp_path / "c" / "epoch_3.hdf5")
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        *((OPTIMIZER, of) for of in OPTIMIZERS.values()),
+        (METRICS, TOP3),
+        (METRICS, RECALL),
+        *((CALLBACKS, f"{CALLBACKS}\n        {callback},") for callback in OTHERS.values()),
+    ],
+)
+def test_an_edited_script_that_is_killed_goes_on_exactly(edited, tmp_path, backend, before, after):
+    script = edited(before, after)
+
+    def run(folder, *flags, kind="none", number=0, code=0):
+        words = [sys.executable, ROOT / "tests" / "faults.py", kind, number, script, *flags, "-c", folder, "-o", folder]
+        environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(list(map(str, words)), cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == code, done.stdout + done.stderr
+
+    run("straight", *RUN)
+    run("killed", *RUN, kind="SIGKILL", number=11, code=-9)
+    run("killed", "-m", "latest")
+    assert_identical(tmp_path / "straight" / "epoch_3.hdf5", tmp_path / "killed" / "epoch_3.hdf5")
+    assert_same_curves(tmp_path / "straight", tmp_path / "killed")
