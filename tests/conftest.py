@@ -111,6 +111,19 @@ def load_cifar10(data=None, limit=None, holdout=None):
     )
 
 
+def write_checkpoint(path, model, **parts):
+    """Write the file `path` as a run does, the state of the compiled `model` with those `parts` of a state."""
+    from pipeline.checkpoints.compiled import arrays_of, metrics_manifest, optimizer_record
+    from pipeline.checkpoints.history import epochs_of, new_history
+    from pipeline.checkpoints.state import State
+    from pipeline.checkpoints.writer import save_checkpoint
+
+    history = parts.pop("history", new_history())
+    parts = {"epoch": epochs_of(history), "batch": 0, "network": dict(getattr(model, "network", {}))} | parts
+    parts |= {"optimizer": optimizer_record(model.optimizer), "metrics": metrics_manifest(model)}
+    save_checkpoint(path, model, State(history=history, **parts), arrays_of(model))
+
+
 def arrays(checkpoint):
     """Every array of a checkpoint by its name, as `read_checkpoint` gives it."""
     from pipeline.checkpoints.checkpoint import read_checkpoint

@@ -99,12 +99,12 @@ def test_every_row_of_the_table_is_complete_and_every_value_of_a_recipe_has_one(
     stored = arguments.stored(vars(arguments.resolve(parse(), DEFAULTS, RECIPES)))
     options = arguments.stored(vars(arguments.resolve(parse(), DEFAULTS, RECIPES)), process=True)
     assert {*stored, *options, "stop_after"} == {flag.name for flag in flags.ROWS} == set(flags.FLAGS)
-    flags.check_saved(stored | options)
+    assert flags.saved_values(stored | options, flags.FLAGS) == stored | options
     values = {field.name: field.default for kind in (AffineAugmentation, Mixing) for field in fields(kind)}
     assert values.items() <= flags.recipe_values({}).items()  # what is off there is off here
     for config in (cifar10_config, tiny_imagenet_config):
         for table in (*config.RECIPES.values(), config.BY_HAND, config.DECAY):
-            flags.check_saved(table)
+            assert flags.saved_values(table, flags.FLAGS) == table
 
 
 @pytest.mark.parametrize(("schedule", "more"), [("constant", {"epochs"}), ("poly", set())])

@@ -94,7 +94,9 @@ def test_the_curves_of_averaged_weights_are_drawn_beside():
 
 
 class Watcher(keras.callbacks.Callback):
-    """Keeps what it is told."""
+    """Keeps what it is told, as one of the project's own."""
+
+    __module__ = "pipeline.callbacks.watcher"
 
     def on_train_begin(self, logs=None):
         self.batches, self.epochs = [], []

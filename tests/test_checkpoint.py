@@ -10,11 +10,11 @@ import sys
 import keras
 import numpy as np
 import pytest
+from conftest import write_checkpoint
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.checkpoints.folder import list_checkpoints
 from pipeline.checkpoints.history import append_epoch, new_history
-from pipeline.checkpoints.writer import save_checkpoint
 from pipeline.nn.conv import ResNet
 
 NETWORK = {"height": 16, "width": 16, "depth": 3, "classes": 5, "stages": [1, 1], "filters": [8, 8, 16]}
@@ -45,17 +45,19 @@ def trained(tmp_path):
     history = new_history({"script": "test"})
     append_epoch(history, {"loss": 1.5, "accuracy": 0.1}, 0.1)
     path = tmp_path / "epoch_1.hdf5"
-    save_checkpoint(path, model, epoch=1, batch=0, network=NETWORK, history=history, options={"every": 2})
+    write_checkpoint(path, model, history=history, options={"every": 2})
     return model, path
 
 
 def test_everything_comes_back_to_the_bit(trained):
     model, path = trained
     checkpoint = read_checkpoint(path)
-    assert (checkpoint.epoch, checkpoint.batch, checkpoint.network) == (1, 0, NETWORK)
+    assert checkpoint.progress == (1, 0)
+    assert NETWORK.items() <= checkpoint.network.items()
     assert checkpoint.history["loss"] == [1.5]
     assert checkpoint.options == {"every": 2}
     other = build(2)
+    other.optimizer.build(other.trainable_variables)
     checkpoint.restore(other)
     for ours, theirs in zip(state(model), state(other), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -119,10 +121,14 @@ def test_other_files_are_told_apart(tmp_path):
 
 def test_arrays_of_another_network_are_refused(trained):
     checkpoint = read_checkpoint(trained[1])
-    with pytest.raises(ValueError, match=r"kernel is float32 .*expected float32"):
-        checkpoint.restore(build(1, filters=[8, 8, 32]))
-    with pytest.raises(ValueError, match="lacks model_weights/conv2_2"):
-        checkpoint.restore(build(1, stages=[2, 1]))
+    for changes, difference in (
+        ({"filters": [8, 8, 32]}, r"it holds 'conv3_1_1_conv_kernel_momentum' \(float32, shape \(1, 1, 8, 4\)\) where"),
+        ({"stages": [2, 1]}, r"it holds 'conv3_1_1_bn_gamma_momentum' .* has 'conv2_2_1_bn_gamma_momentum'"),
+    ):
+        other = build(1, **changes)
+        other.optimizer.build(other.trainable_variables)
+        with pytest.raises(ValueError, match=difference):
+            checkpoint.restore(other)
 
 
 def test_a_failed_save_leaves_the_file_before_it(trained, monkeypatch):
@@ -136,7 +142,7 @@ def test_a_failed_save_leaves_the_file_before_it(trained, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(os, call, full_disk)
             with pytest.raises(OSError, match="No space"):
-                save_checkpoint(path, model, epoch=1, batch=0, network=NETWORK, history=new_history(), options={})
+                write_checkpoint(path, model)
         assert path.read_bytes() == before
         assert os.listdir(path.parent) == [path.name]
 
@@ -147,7 +153,7 @@ def test_a_save_syncs_the_file_then_renames_then_syncs_the_folder(trained, monke
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda fd: (calls.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd)))
     monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("rename"), replace(a, b)))
-    save_checkpoint(path, model, epoch=1, batch=0, network=NETWORK, history=new_history(), options={})
+    write_checkpoint(path, model)
     assert calls[0].endswith(".tmp")
     assert calls[1:] == ["rename", str(path.parent)]
 
@@ -155,7 +161,7 @@ def test_a_save_syncs_the_file_then_renames_then_syncs_the_folder(trained, monke
 def test_a_state_that_contradicts_itself_is_refused(trained, tmp_path):
     model, _ = trained
     path = tmp_path / "epoch_7.hdf5"
-    save_checkpoint(path, model, epoch=7, batch=0, network=NETWORK, history=new_history(), options={})
+    write_checkpoint(path, model, epoch=7)
     with pytest.raises(ValueError, match="contradicts itself"):
         read_checkpoint(path)
 

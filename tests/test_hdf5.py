@@ -326,7 +326,7 @@ def test_a_file_cut_short_under_a_training_is_named(tmp_path, data):
     model.compile("sgd", "mse")
     os.truncate(victim, 3000)
     with pytest.raises(ValueError, match=r"^data file .*victim\.hdf5 was cut short; build it again$"):
-        training._fit(model, batches, batches, 0, 1, AsyncCallbackList(add_history=True, model=model))
+        training._fit(model, batches, batches, (0, 1), AsyncCallbackList(add_history=True, model=model))
     named = pytest.raises(ValueError, match=r"^data file .*victim\.hdf5 was cut short; build it again$")
     with named, own_failures(batches):
         model.evaluate(batches.for_keras(), verbose=0)

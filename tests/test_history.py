@@ -89,8 +89,11 @@ def test_a_rate_chosen_in_validation_is_part_of_the_state_that_is_saved_there():
 
 
 def test_a_history_without_averages_is_not_the_beginning_of_one_with():
-    assert not is_start_of(history_of(1), history_of(2, ema=0.9))
-    assert not is_start_of(history_of(1, ema=0.9), history_of(2))
+    averaged = history_of(2, ema=0.9)
+    averaged |= {"ema_val_loss": [1.0, 1.0], "ema_val_accuracy": [0.5, 0.5]}
+    assert not is_start_of(history_of(1), averaged)
+    assert not is_start_of(history_of(1, ema=0.9), averaged)
+    assert not is_start_of(averaged, history_of(2))
     bare = history_of(1)
     del bare["run"]["arguments"]
-    assert not is_start_of(bare, history_of(2, ema=0.9))
+    assert not is_start_of(bare, averaged)

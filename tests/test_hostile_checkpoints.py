@@ -7,7 +7,6 @@ import shutil
 import struct
 import subprocess
 import sys
-from functools import partial
 
 import h5py
 import numpy as np
@@ -15,11 +14,8 @@ import pytest
 from conftest import CHECKPOINTS, ROOT, SMALL
 from forge import forge, reseal
 
-from pipeline.checkpoints import checkpoint
-from pipeline.cli import flags
+from pipeline.checkpoints.checkpoint import read_checkpoint
 
-# As the scripts read one.
-read_checkpoint = partial(checkpoint.read_checkpoint, check=flags.check_saved)
 KERNEL = "model_weights/conv1/conv1/kernel"
 
 
@@ -97,12 +93,27 @@ def options(**values):
     return state(lambda content: content["options"].update(values))
 
 
+def optimizer(change):
+    """Changes what is said of the optimizer."""
+    return state(lambda content: change(content["optimizer"]))
+
+
+def slot(**parts):
+    """Changes what is said of the optimizer's fourth array, the first momentum of more than three numbers."""
+    return optimizer(lambda content: content["arrays"][4].update(parts))
+
+
+def metrics(count, shape=()):
+    """Makes it hold `count` metrics of one array of `shape` each."""
+    entries = [{"name": f"m{number}", "shape": list(shape), "dtype": "float32"} for number in range(count)]
+    return state(lambda content: content.update(metrics=entries))
+
+
 def averaged(change=lambda file: None):
     """Makes it a checkpoint of a run that keeps averaged weights, and changes that."""
 
     def apply(file):
-        arguments(ema=0.9)(file)
-        state(lambda content: content["history"].update(ema_val_loss=[1.0], ema_val_accuracy=[0.1]))(file)
+        state(lambda content: content.update(averaged=True))(file)
         for layer in file["model_weights"].values():
             for name in layer:
                 file["run/raw/" + name] = 0  # makes the groups
@@ -163,7 +174,50 @@ HOSTILE = {
         lambda file: [file.create_dataset(f"run/metrics/{n}", data=np.float32(0)) for n in range(40)],
         "is not expected there",
     ),
-    "another slot": (lambda file: file.create_dataset("run/optimizer/sgd/evil", data=1), "evil' is not expected"),
+    "another slot": (lambda file: file.create_dataset("run/optimizer/evil", data=1), "evil' is not expected"),
+    "a slot less": (lambda file: file.pop("run/optimizer/4"), "run/optimizer/4 is missing"),
+    "momentum of another shape": (replace("run/optimizer/4", data=np.ones((3, 3, 3, 8), "f4")), "has shape"),
+    "momentum of another type": (replace("run/optimizer/4", data=np.ones((3, 3, 3, 4))), "is float64; expected"),
+    "a manifest of another shape": (slot(shape=[3, 3, 3, 8]), "has the shape of no trainable weight: 1 of shape"),
+    "a manifest of another type": (slot(dtype="object"), "is 'object'; expected one of float32"),
+    "a manifest of terabytes": (slot(shape=[1 << 40]), "has the shape of no trainable weight"),
+    "a manifest of negative size": (slot(shape=[-1]), r"has shape \[-1\]; expected numbers of at least 1"),
+    "a manifest of true size": (slot(shape=[True]), r"has shape \[True\]; expected"),
+    "a manifest of many axes": (slot(shape=[1] * 1000), "expected numbers of at least 1"),
+    "a name twice": (slot(name="iteration"), "has an array 'iteration' twice"),
+    "an escape in a name": (slot(name="\x1b[2J"), "or none is called so"),
+    "a name of numbers": (slot(name=[1]), "or none is called so"),
+    "a manifest more": (optimizer(lambda content: content["arrays"].append(
+        {"name": "evil", "shape": [], "dtype": "int64"})), "run/optimizer/.* is missing"),
+    "a million slots": (optimizer(lambda content: content.update(arrays=[[]] * 200_000)), "hold \\[\\]; expected name"),
+    "more slots than an optimizer has": (optimizer(lambda content: content["arrays"].extend(
+        {"name": f"m{number}", "shape": [3, 3, 3, 4], "dtype": "float32"} for number in range(4))),
+        "are more than 4 a weight: 5 of shape"),
+    "a manifest that is a number": (optimizer(lambda content: content.update(arrays=1)), "arrays are no list"),
+    "an optimizer of text": (state(lambda content: content.update(optimizer="sgd")), "has no class_name"),
+    "a class_name of numbers": (optimizer(lambda content: content.update(class_name=[1])), "class_name is no text"),
+    "a config of text": (optimizer(lambda content: content.update(config="x")), "config is no object"),
+    "a million metrics": (metrics(100_000), "the metrics hold 100,000 numbers in 100,000 arrays; expected at most"),
+    "a metric of a million numbers": (metrics(1, (1 << 20,)), "the metrics hold 1,048,576 numbers in 1 arrays"),
+    "metrics of text": (state(lambda content: content.update(metrics="x")), "the metrics's arrays are no list"),
+    "a callback of a megabyte": (state(lambda content: content.update(callbacks={"x": "a" * (1 << 20)})), "1,048,578"),
+    "callbacks of numbers": (state(lambda content: content.update(callbacks=[1])), "its callbacks are no object"),
+    "a normalization of another shape": (
+        state(lambda content: content.update(normalization=[1 << 30])), "expected \\[32, 32, 3\\] or \\[3\\]"
+    ),
+    "no normalization": (lambda file: file.pop("run/normalization"), "run/normalization is missing"),
+    "a normalization that is another": (replace("run/normalization", data=np.ones((64, 64, 3), "f4")), "has shape"),
+    "a future format": (state(lambda content: content.update(format=3)), "is of format 3; this version reads 1 and 2"),
+    "a format that is none": (state(lambda content: content.update(format=[])), "it is of format \\[\\]"),
+    "endless seconds": (state(lambda content: content.update(seconds=1e300)), "its seconds are 1e"),
+    "an average that is a number": (state(lambda content: content.update(averaged=1)), "neither true nor false"),
+    "a thousand curves": (
+        state(lambda content: content["history"].update({f"m{number}": [] for number in range(1000)})), "has 1007 curves"
+    ),
+    "an escape in a curve": (state(lambda content: content["history"].update({"\x1b[2J": []})), "which no metric"),
+    "a curve that is a number": (state(lambda content: content["history"].update(loss=1)), "loss is not a list"),
+    "a precision that is none": (run(precision="float8"), "a precision that no run has"),
+    "a sitting that is none": (run(sittings=[{"evil": 1}]), "a sittings that no run has"),
     "no state": (lambda file: file.pop("run/state"), "run/state is missing"),
     "state of text": (state(lambda content: "hello"), "not a checkpoint of this project"),
     "state of numbers": (state(lambda content: "[1, 2]"), "its state is not that of a run"),
@@ -192,11 +246,8 @@ HOSTILE = {
         "does not have exactly the attributes",
     ),
     "two names for one dataset": (shared, "shares its bytes with another dataset"),
-    "options that no flag can be": (options(output="\x1b[2J"), "--output can't"),
-    "an option that is no flag": (options(evil=1), "there is no --'evil'"),
-    "a rate as text": (arguments(lr="0.1"), "--lr can't be"),
-    "a list of rates": (arguments(lr=[1]), "--lr can't be"),
-    "a surrogate": (arguments(data="\ud800x"), "--data can't be"),
+    "an option with an escape": (options(output="\x1b[2J"), "its options are not such as a run has"),
+    "a surrogate": (arguments(data="\ud800x"), "a arguments that no run has"),
     "a million empty lists": (options(x=[[]] * 600_000), "values; expected at"),
     "no rates": (state(lambda content: content["history"].update(learning_rate=[])), "0 epochs of learning_rate and 1"),
     "a loss that can't be drawn": (state(lambda content: content["history"].update(loss=[1e308])), "can be drawn"),
@@ -217,13 +268,6 @@ HOSTILE = {
         averaged(replace("run/raw/conv1/kernel", data=np.ones((3, 3, 3, 8), "f4"))), r"\(3, 3, 3, 8\); expected"
     ),
     "a raw weight more": (averaged(lambda file: file.create_dataset("run/raw/evil", data=1)), "evil' is not expected"),
-    "averages without curves": (arguments(ema=0.9), "with loss, .*, ema_val_accuracy and run, and no more"),
-    "curves of averages that are none": (
-        state(lambda content: content["history"].update(ema_val_loss=[1.0])), "with loss, .* and run, and no more"
-    ),
-    "a recipe that is a list": (arguments(recipe=["x"]), "--recipe can't be"),
-    "a flip that is none": (arguments(flip="sideways"), "--flip can't be: 'sideways' is not none, random or alternate"),
-    "an alpha beyond bounds": (arguments(mixup=1e300), "--mixup can't be"),
     "negative epoch": (state(lambda content: content.update(epoch=-1)), "contradicts itself"),
 }  # fmt: skip
 
@@ -236,6 +280,40 @@ def test_a_stranger_s_checkpoint_is_refused_by_the_check_that_is_meant(good, nam
         read_checkpoint(good)
     assert "epoch_1.hdf5" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+# Sound files, which evaluate, and no run can go on from.
+NOT_RESUMED = {
+    "an option that no flag can be": (options(workers=1 << 40), "--workers can't be"),
+    "a rate as text": (arguments(lr="0.1"), "--lr can't be"),
+    "a list of rates": (arguments(lr=[1]), "--lr can't be"),
+    "a recipe that is a list": (arguments(recipe=["x"]), "--recipe can't be"),
+    "a flip that is none": (arguments(flip="sideways"), "--flip can't be: 'sideways' is not none, random or alternate"),
+    "an alpha beyond bounds": (arguments(mixup=1e300), "--mixup can't be"),
+    "a flag of another version": (arguments(depth=9), "has --'depth', which this version doesn't know"),
+    "a value less": (
+        state(lambda content: content["history"]["run"]["arguments"].pop("epochs") and None), "lacks the values of epo"
+    ),
+    "averages that the run keeps none of": (averaged(), "holds averaged weights; expected the same of the run"),
+    "another optimizer": (optimizer(lambda content: content.update(class_name="Adam")), "was trained with 'Adam'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_RESUMED)
+def test_a_sound_file_of_no_run_of_this_version_is_not_gone_on_with(command, good, name):
+    change, message = NOT_RESUMED[name]
+    forge(good, change)
+    read_checkpoint(good)
+    done = command("resnet_cifar10.py", "--model", good, "--epochs", "2", code=2)
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_arguments_that_this_version_does_not_know_do_not_matter_to_an_evaluation(command, good):
+    forge(good, arguments(depth=9, output_stride="x", limit=None))
+    assert "images: 360\n" in command("rank_accuracy.py", "--model", good).stdout
+    forge(good, arguments(batch_size="x"))
+    assert "--batch_size can't be" in command("rank_accuracy.py", "--model", good, code=2).stderr
 
 
 def test_a_configuration_that_claims_to_be_giant_takes_no_memory(good):
@@ -262,12 +340,6 @@ def test_a_good_one_that_was_sealed_anew_is_taken(good):
     assert read_checkpoint(good).averages == {}
     forge(good, averaged())
     assert "input_bn/gamma" in read_checkpoint(good).averages
-
-
-def test_averages_whose_curves_are_empty_are_no_run_to_go_on_with(command, good):
-    forge(good, averaged(state(lambda content: content["history"].update(ema_val_loss=[], ema_val_accuracy=[]))))
-    done = command("resnet_cifar10.py", "--model", good, "--epochs", "2", code=2)
-    assert "lacks epochs of a curve" in done.stderr
 
 
 def test_a_network_that_does_not_name_its_stem_has_the_usual_one(command, good):

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import pexpect
 import pytest
-from conftest import CHECKPOINTS, ROOT, SMALL, arrays, assert_identical
+from conftest import CHECKPOINTS, ROOT, SMALL, arrays, assert_identical, assert_same_curves, write_checkpoint
 
 from pipeline.callbacks import AsyncCallbackList, BatchCheckpoint, batchcheckpoint
 from pipeline.callbacks.stopping import StopRequest
@@ -25,7 +25,6 @@ from pipeline.checkpoints import folder as checkpointfolder
 from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.checkpoints.folder import CheckpointFolder, list_checkpoints
 from pipeline.checkpoints.history import append_epoch, new_history
-from pipeline.checkpoints.writer import save_checkpoint
 from pipeline.cli import command as command_module
 from pipeline.cli import console
 from pipeline.files import atomic, lock
@@ -53,8 +52,7 @@ def straight(tmp_path_factory):
 
 def assert_same_end(straight, folder, output):
     assert_identical(straight / "epoch_2.hdf5", folder / "epoch_2.hdf5")
-    for name in ("resnet_cifar10.json", "resnet_cifar10.png"):
-        assert (straight / name).read_bytes() == (output / name).read_bytes()
+    assert_same_curves(straight, output)
 
 
 @pytest.fixture
@@ -312,18 +310,18 @@ def test_seconds_between_checkpoints_count_through_validation_and_the_end_of_an_
     monkeypatch.setattr(batchcheckpoint, "time", clock)
     monkeypatch.setattr(checkpointfolder, "time", clock)
     saved = []
-    record = lambda path, model, **state: saved.append((path.stem, clock.now))  # noqa: E731
+    record = lambda path, *state: saved.append((path.stem, clock.now))  # noqa: E731
     monkeypatch.setattr(checkpointfolder, "save_checkpoint", record)
     checkpoints = CheckpointFolder(tmp_path, history=history_of([]))
-    callback = BatchCheckpoint(checkpoints, StopRequest(), 2, (0, 0), (), 60.0, lambda *progress: "stop")
+    callback = BatchCheckpoint(checkpoints, StopRequest(), 2, lambda *progress: "stop", 60.0)
     callback.set_model(model)
     # 25 seconds a batch, two of training and one of validation an epoch; no checkpoint at an epoch's end.
     for epoch in range(3):
         callback.on_epoch_begin(epoch)
-        for end in (callback.on_train_batch_end, callback.on_train_batch_end, callback.on_test_batch_end):
+        for end, batch in (("train", 0), ("train", 1), ("test", 0)):
             clock.now += 25
-            end(0)
-        callback.on_epoch_end(epoch)
+            getattr(callback, f"on_{end}_batch_end")(batch)
+        callback.on_epoch_end(epoch, dict.fromkeys(("loss", "val_loss"), 1.0))
     assert saved == [("epoch_0_batch_2", 75), ("epoch_1_batch_2", 150), ("epoch_2_batch_2", 225)]
     callback.on_epoch_begin(3)
     clock.now += 59
@@ -348,8 +346,7 @@ def test_nothing_goes_before_its_successor_is_safe(model, tmp_path, monkeypatch,
 
 def test_the_newest_is_found_by_what_is_written_inside(model, tmp_path):
     def save(name, epoch, batch):
-        history = history_of([0.1] * epoch)
-        save_checkpoint(tmp_path / name, model, epoch=epoch, batch=batch, network={}, history=history, options={})
+        write_checkpoint(tmp_path / name, model, history=history_of([0.1] * epoch), batch=batch)
 
     save("epoch_9.hdf5", 1, 0)
     save("epoch_1.hdf5", 3, 0)
@@ -363,8 +360,8 @@ def test_the_newest_is_found_by_what_is_written_inside(model, tmp_path):
 
 def test_a_disk_that_fails_at_every_64_kib_of_a_save_damages_nothing(model, tmp_path):
     path = tmp_path / "epoch_1.hdf5"
-    state = {"epoch": 1, "batch": 0, "network": {}, "history": history_of([0.1]), "options": {}}
-    save_checkpoint(path, model, **state)
+    history = history_of([0.1])
+    write_checkpoint(path, model, history=history)
     content = path.read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     tried = 0
@@ -372,7 +369,7 @@ def test_a_disk_that_fails_at_every_64_kib_of_a_save_damages_nothing(model, tmp_
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
         try:
             with pytest.raises(atomic.WriteError, match=f"File too large; {len(content):,} bytes needed"):
-                save_checkpoint(path, model, **state)
+                write_checkpoint(path, model, history=history)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert path.read_bytes() == content
@@ -588,14 +585,13 @@ def test_a_run_that_diverges_inside_an_epoch_leaves_no_checkpoint_of_it(command,
     done = command(BY_HAND, *RUN, "--lr", "1e30", "--checkpoint_seconds", "0.001", code=2)
     assert re.search(r"the loss is not finite in epoch 1 after batch \d: the run has diverged", done.stderr)
     for path in list_checkpoints(tmp_path / CHECKPOINTS):
-        assert all(np.isfinite(values).all() for values in read_checkpoint(path).metrics)
+        assert all(np.isfinite(values).all() for values in read_checkpoint(path).metric_state)
 
 
 def test_curves_that_are_missing_are_written_by_a_run_that_is_done(command, straight, tmp_path):
     command(BY_HAND, *RUN)
     command(BY_HAND, "-m", "latest", "-o", tmp_path / "new")
-    for name in ("resnet_cifar10.json", "resnet_cifar10.png"):
-        assert (tmp_path / "new" / name).read_bytes() == (straight() / name).read_bytes()
+    assert_same_curves(straight(), tmp_path / "new")
 
 
 @pytest.fixture

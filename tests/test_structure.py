@@ -15,8 +15,8 @@ from pipeline.cli.flags import FLAGS
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 # From the top floor to the ground; a part imports from lower floors, or from its own without a circle.
 FLOORS = (
-    ("verify",), ("cli",), ("training",), ("runs",), ("callbacks",), ("checkpoints",), ("data",), ("io",), ("files",),
-    ("nn",), ("preprocessing",), ("utils",), ("errors", "MAX_IMAGE_PIXELS"),
+    ("verify", "upgrade"), ("cli",), ("training",), ("runs",), ("callbacks",), ("checkpoints",), ("data",), ("io",),
+    ("files",), ("nn",), ("preprocessing",), ("utils",), ("errors", "MAX_IMAGE_PIXELS"),
 )  # fmt: skip
 # What knows no command line: all that is below it.
 LIBRARY = [part for parts in FLOORS[2:] for part in parts]

@@ -21,13 +21,11 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, assert_identical
+from conftest import ROOT, assert_identical, assert_same_curves, write_checkpoint
 from forge import forge
 from sklearn.model_selection import train_test_split
 
 from config import tiny_imagenet_config as config
-from pipeline.checkpoints.history import new_history
-from pipeline.checkpoints.writer import save_checkpoint
 from pipeline.cli.recipe import Recipe
 from pipeline.data import TinyImageNet, tinyimagenetfiles
 from pipeline.io import HDF5DatasetGenerator, HDF5DatasetWriter, archives
@@ -290,7 +288,7 @@ def test_a_build_that_was_killed_leaves_nothing_that_counts(command, started, ra
     wait_until(lambda: not processes_of(build.pid))
     assert not [path for path in (raw / "hdf5").iterdir() if path.suffix in (".hdf5", ".json")]
     done = command("train.py", "--data", raw, *SMALL, code=2)
-    assert "mean.json" in done.stderr
+    assert "train.hdf5" in done.stderr
     assert "build the data set first" in done.stderr
     # What was left is swept by the next build.
     command("build_tiny_imagenet.py", "--data", raw)
@@ -418,8 +416,7 @@ def test_training_stops_resumes_and_is_ranked(command, built, tmp_path):
     command("train.py", *options, "--epochs", "3", "--every", "1", "--stop_after", "1", "-c", "parts", "-o", "parts")
     done = command("train.py", "-c", "parts", "--model", "latest", "--workers", "1")
     assert_identical(tmp_path / "straight" / "epoch_3.hdf5", tmp_path / "parts" / "epoch_3.hdf5")
-    for name in ("train.json", "train.png"):
-        assert (tmp_path / "straight" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+    assert_same_curves(tmp_path / "straight", tmp_path / "parts")
     assert "bee, wasp" in done.stdout
     history = json.loads((tmp_path / "parts" / "train.json").read_text())
     assert history["run"]["arguments"]["nesterov"] is True
@@ -521,7 +518,7 @@ def test_rank_accuracy_says_what_it_can_not_use(command, built, raw, tmp_path):
         model = ResNet.build(**network)
         model.compile(keras.optimizers.SGD(0.1, name="sgd"), "mse")
         path = tmp_path / "other.hdf5"
-        save_checkpoint(path, model, epoch=0, batch=0, network=network, history=new_history(), options={})
+        write_checkpoint(path, model)
         done = command("rank_accuracy.py", "--data", built, "-m", path, code=2)
         assert "doesn't say what it was trained on; expected one of cifar10, tiny_imagenet: name it" in done.stderr
         done = command("rank_accuracy.py", "--data", built, "-m", path, "--dataset", "tiny_imagenet", code=2)

@@ -7,13 +7,13 @@ import keras
 import numpy as np
 
 from pipeline.callbacks.stopping import Stopped, StopRequest
-from pipeline.callbacks.trainingmonitor import record_epoch
+from pipeline.callbacks.trainingmonitor import EpochRecorder
 from pipeline.checkpoints.checkpoint import Checkpoint
 from pipeline.checkpoints.folder import CheckpointFolder, Inside
 from pipeline.checkpoints.history import diverged
 
 
-class BatchCheckpoint(keras.callbacks.Callback):
+class BatchCheckpoint(EpochRecorder):
     """Meet a request to stop at the end of a batch, of training or of validation, and save every so many seconds.
 
     Comes last of the callbacks, so that an epoch's end is complete when it is met.
@@ -51,7 +51,13 @@ class BatchCheckpoint(keras.callbacks.Callback):
         self._first = self._epoch, self._batch = resumed.progress if resumed else (0, 0)
         self._inside = Inside(resumed.metric_state, resumed.callbacks) if resumed else None
 
+    @property
+    def history(self) -> dict:
+        """The run so far, which a checkpoint holds."""
+        return self.checkpoints.history
+
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        super().on_epoch_begin(epoch, logs)
         self._epoch = epoch
         self._batch = self._first[1] if epoch == self._first[0] else 0
 
@@ -72,7 +78,7 @@ class BatchCheckpoint(keras.callbacks.Callback):
             self._meet_or_save()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        record_epoch(self.checkpoints.history, self.model, epoch, logs)
+        super().on_epoch_end(epoch, logs)
         self._epoch, self._batch, self._inside = epoch + 1, 0, None
         if self.stop:
             self._meet()

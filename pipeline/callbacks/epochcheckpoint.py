@@ -3,15 +3,13 @@
 from os import PathLike
 from pathlib import Path
 
-import keras
-
-from pipeline.callbacks.trainingmonitor import record_epoch
+from pipeline.callbacks.trainingmonitor import EpochRecorder
 from pipeline.checkpoints.folder import CheckpointFolder
 from pipeline.errors import InputError
 from pipeline.files.atomic import make_folder
 
 
-class EpochCheckpoint(keras.callbacks.Callback):
+class EpochCheckpoint(EpochRecorder):
     """Write `epoch_N.hdf5` after every epoch whose number N is a multiple of `every`, and after the last.
 
     One that can't be written is tried again after the next epoch.
@@ -36,11 +34,17 @@ class EpochCheckpoint(keras.callbacks.Callback):
         self._is_overdue = False
         self._completed = self._tried = 0
 
+    @property
+    def history(self) -> dict:
+        """The run so far, which a checkpoint holds."""
+        return self.checkpoints.history
+
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        super().on_epoch_begin(epoch, logs)
         self._completed = 0
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        record_epoch(self.checkpoints.history, self.model, epoch, logs)
+        super().on_epoch_end(epoch, logs)
         self._completed = epoch + 1
         if self._is_overdue or self._completed % self.every == 0 or self._completed == self.params["epochs"]:
             self._save()

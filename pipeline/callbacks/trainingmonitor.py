@@ -11,7 +11,20 @@ from pipeline.files.atomic import make_folder, write_atomically
 from pipeline.nn.optimizer import last_learning_rate
 
 
-class TrainingMonitor(keras.callbacks.Callback):
+class EpochRecorder(keras.callbacks.Callback):
+    """Record each epoch in `history`, which callbacks may share: the first of them to see its end adds it."""
+
+    history: dict
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._recorded = epochs_of(self.history)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if epochs_of(self.history) == self._recorded:
+            append_epoch(self.history, logs or {}, last_learning_rate(self.model.optimizer))
+
+
+class TrainingMonitor(EpochRecorder):
     """After every epoch, add it to the history, and write a plot and, if asked, the history, atomically.
 
     Args:
@@ -44,7 +57,7 @@ class TrainingMonitor(keras.callbacks.Callback):
             make_folder(path.parent)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        record_epoch(self.history, self.model, epoch, logs)
+        super().on_epoch_end(epoch, logs)
         self.write()
 
     def write(self) -> None:
@@ -67,9 +80,3 @@ class TrainingMonitor(keras.callbacks.Callback):
         except Exception as error:  # of settings, which Matplotlib reads as it loads, fonts or numbers
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise OSError(f"can't draw {self.fig_path}: {reason}") from error
-
-
-def record_epoch(history: dict, model: keras.Model, epoch: int, logs: dict | None) -> None:
-    """Add `epoch`, counted from 0, that ends now to `history` unless it has it, and the rate it was trained at."""
-    if epochs_of(history) != epoch + 1:
-        append_epoch(history, logs or {}, last_learning_rate(model.optimizer))
