@@ -55,6 +55,41 @@ def main() -> None:
     model_file = Path(tiny_imagenet_config.MODEL)
     folders = Path(tiny_imagenet_config.CHECKPOINTS), model_file.with_suffix("")
     checkpoint = read_checkpoint(args.model or newest_model(model_file, *folders))
+    batches, data, held_out = images_to_score(checkpoint, args)
+    for output in filter(None, (args.json, args.submission)):
+        if output.is_dir():
+            raise InputError(f"{output} is a folder; name a file")
+        check_folder(output.parent)
+    unlabelled = list_images(tiny_imagenet_config.places(data).unlabelled_images)[0] if args.submission else []
+    model = checkpoint.build_model()
+
+    print(f"model: {checkpoint.path}")
+    print(f"split: {args.split}{', training images held out' if held_out else ''}")
+    if checkpoint.averages:
+        print("weights: averaged")
+    print(f"images: {batches.num_images}")
+    result = {"model": str(checkpoint.path), "split": args.split, "images": batches.num_images, "held out": held_out}
+    scores = predict(model, batches)
+    result |= {"averaged": bool(checkpoint.averages)} | show_ranks(scores, batches.labels)
+    if args.tta:
+        batches.aug = Mirror()
+        scores = (scores + predict(model, batches)) / 2
+        result["tta flip"] = show_ranks(scores, batches.labels, ", mean over the image and its mirror image")
+    if args.json:
+        write_atomically(args.json, (json.dumps(result, indent=1) + "\n").encode())
+        print(f"written: {args.json}")
+    if args.submission:
+        lines = predict_unlabelled(model, unlabelled, batches)
+        write_atomically(args.submission, "".join(f"{line}\n" for line in lines).encode())
+        print(f"written: {args.submission}, {len(lines):,} predictions")
+
+
+def images_to_score(checkpoint, args: Namespace) -> tuple:
+    """The batches to score, the place of their data set, and whether they were held out of training.
+
+    Raises:
+        InputError: flags contradict the checkpoint, or the images can't be read or are others than it asks for.
+    """
     run = checkpoint.history["run"]
     # What its run was given, which may be from before there was such a flag.
     trained = {"data": None, "limit": None, "holdout": None, "batch_size": 64}
@@ -77,33 +112,7 @@ def main() -> None:
             "the images are not those that the network was trained on, or in another order, so that --limit and "
             "--holdout choose other ones; name the data of its training with --data"
         )
-    for output in filter(None, (args.json, args.submission)):
-        if output.is_dir():
-            raise InputError(f"{output} is a folder; name a file")
-        check_folder(output.parent)
-    unlabelled = list_images(tiny_imagenet_config.places(data).unlabelled_images)[0] if args.submission else []
-    model = checkpoint.build_model()
-
-    held_out = args.split == "val" and trained["holdout"] is not None
-    print(f"model: {checkpoint.path}")
-    print(f"split: {args.split}{', training images held out' if held_out else ''}")
-    if checkpoint.averages:
-        print("weights: averaged")
-    print(f"images: {batches.num_images}")
-    result = {"model": str(checkpoint.path), "split": args.split, "images": batches.num_images, "held out": held_out}
-    scores = predict(model, batches)
-    result |= {"averaged": bool(checkpoint.averages)} | show_ranks(scores, batches.labels)
-    if args.tta:
-        batches.aug = Mirror()
-        scores = (scores + predict(model, batches)) / 2
-        result["tta flip"] = show_ranks(scores, batches.labels, ", mean over the image and its mirror image")
-    if args.json:
-        write_atomically(args.json, (json.dumps(result, indent=1) + "\n").encode())
-        print(f"written: {args.json}")
-    if args.submission:
-        lines = predict_unlabelled(model, unlabelled, batches)
-        write_atomically(args.submission, "".join(f"{line}\n" for line in lines).encode())
-        print(f"written: {args.submission}, {len(lines):,} predictions")
+    return batches, data, args.split == "val" and trained["holdout"] is not None
 
 
 def check_images(checkpoint, batches, split: str) -> None:

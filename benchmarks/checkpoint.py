@@ -51,7 +51,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
-        checkpoints = CheckpointFolder(folder, network)
+        checkpoints = CheckpointFolder(folder)
         ways = {
             "model.save, .keras": lambda: model.save(folder / "stock.keras"),
             "model.save, .h5": lambda: model.save(folder / "stock.h5"),
@@ -65,8 +65,8 @@ def main() -> None:
         images = rng.normal(0, 60, (batch, *model.input_shape[1:])).astype(np.float32)
         labels = np.eye(config.CLASSES, dtype=np.float32)[rng.integers(0, config.CLASSES, batch)]
         model.train_on_batch(images, labels)
-        checkpoints = CheckpointFolder(folder, network)
-        callback = BatchCheckpoint(checkpoints, StopRequest(), 10**9, (0, 0), (), 60.0, lambda *progress: "go on")
+        checkpoints = CheckpointFolder(folder)
+        callback = BatchCheckpoint(checkpoints, StopRequest(), 10**9, lambda *progress: "go on", 60.0)
         callback.set_model(model)
         callback.on_epoch_begin(0)
         steps, spent, start = 0, 0.0, time.perf_counter()

@@ -184,7 +184,7 @@ def report(name: str, history: dict, output: Path, reached: dict[str, float], wa
     """The table, in Markdown."""
     experiment, published = EXPERIMENTS[name], json.loads((Path(__file__).parent / "published.json").read_text())[name]
     run, done = history["run"], len(history["loss"])
-    settings = run["arguments"]
+    settings, sitting = run["arguments"], run["sittings"][-1]
     lines = [f"# {name}: {done} of {settings['epochs']} epochs", ""]
     curves = ("loss", "accuracy", "val_loss", "val_accuracy")
     lines.append("| epoch | " + " | ".join(f"{curve} published | here" for curve in curves) + " |")
@@ -212,8 +212,8 @@ def report(name: str, history: dict, output: Path, reached: dict[str, float], wa
         facts["peak memory of the process"] = f"{max(piece['peak_memory'] for piece in pieces) / 1e9:.2f} GB"
         facts["machine"] = ", ".join(f"{name} {value}" for name, value in pieces[-1]["machine"].items())
     facts |= {
-        "device": run["device"],
-        "versions": ", ".join(f"{name} {version}" for name, version in run["versions"].items()),
+        "device": sitting["device"],
+        "versions": ", ".join(f"{name} {version}" for name, version in sitting["versions"].items()),
         "arguments": ", ".join(f"{name} {value}" for name, value in settings.items()),
         "commit": ", ".join(dict.fromkeys(piece["commit"] for piece in pieces)),
         "command": shlex.join(["python", *sys.argv]),

@@ -122,7 +122,6 @@ def fed_and_repeated(model, batches, repeats: int) -> dict[str, list[float]]:
 def with_recipe(args) -> dict[str, list[float]]:
     """Seconds of a step of `fit` on one batch, plain and with every piece of a recipe that is part of a step."""
     from pipeline.callbacks import WeightAverage
-    from pipeline.nn.average import MovingAverage
     from pipeline.nn.optimizer import WarmupSGD
 
     batches = repeated(in_memory(Path(), args.batch_size, args.steps))
@@ -134,7 +133,7 @@ def with_recipe(args) -> dict[str, list[float]]:
         def on_epoch_end(self, epoch, logs=None):
             pass
 
-    average = Averaging(MovingAverage(pieces, 0.999), None)
+    average = Averaging(0.999, None)
     plain, name = compiled(cifar10_config), "with warm-up, Nesterov and averaged weights"
     ways = {"ours": fit_to(plain, batches), name: fit_to(pieces, batches, average)}
     results = seconds_of_fits(ways, args.steps, args.repeats)

@@ -55,10 +55,9 @@ def fit(
 ) -> Outcome:
     """Train the compiled `model` to the last epoch, or to `stop_after`, or until someone asks to stop.
 
-    Goes on from the run's checkpoint, to the bit. Where weights are averaged, `model` has the averages in the end.
-
-    What lies in the folders of the checkpoints and the output of another run, or of this one beyond the point where
-    it goes on, is moved into `earlier-1`, `earlier-2`, ... beside. A disk that fails doesn't stop the run.
+    Goes on from the run's checkpoint, to the bit. Where weights are averaged, `model` has the averages in the end. What
+    lies in the run's folders of another run, or of this one beyond the point where it goes on, is moved into
+    `earlier-1`, `earlier-2`, ... beside. A disk that fails doesn't stop the run.
 
     Args:
         data: what `train` and `val` are of.
@@ -67,9 +66,9 @@ def fit(
             they add to the logs, and checkpoints after them.
 
     Raises:
-        InputError: the data set is not the one that the checkpoint was trained on, the model is not what it holds, or
-            compiled with what no checkpoint can hold, another process trains in one of the folders or has done so since
-            the checkpoint was chosen, the checkpoint is inside an epoch that is beyond the last, or the run diverges.
+        InputError: the checkpoint is of another data set, model or optimizer, or inside an epoch beyond the last; the
+            model is compiled with what no checkpoint can hold; another process trains in one of the folders; or the
+            run diverges.
         SystemExit: Ctrl+C, SIGTERM or the like asked to stop, and the state is saved.
     """
     _check_fit(run, model, train, val)
@@ -107,10 +106,7 @@ def fit(
     done = epochs_of(run.history)
     if done < run.args.epochs:
         _log.info(f"{done} of {run.args.epochs} epochs are done; go on with: {run.command}")
-    written = [path for monitor in monitors if monitor.is_written for path in (monitor.fig_path, monitor.json_path)]
-    written += [path for path in list_checkpoints(checkpoints.folder)[-1:] if progress_in(path) == (done, 0)]
-    written += [path for path in models if path.exists() and run.owns(path)]
-    return Outcome(list(filter(None, written)), checkpoints.failures + sum(monitor.failures for monitor in monitors))
+    return _outcome(run, monitors, models)
 
 
 def report(run: Run, model: keras.Model, batches: Batches, outcome: Outcome) -> None:
@@ -292,6 +288,15 @@ def _finish_epoch(run: Run, model: keras.Model, train: Batches, val: Batches, ca
         run.resumed.restore_metrics(model)
         logs = model.get_metrics_result()
         callbacks.on_epoch_end(epoch, logs | {f"val_{name}": value for name, value in val_logs.items()})
+
+
+def _outcome(run: Run, monitors: Sequence[TrainingMonitor], models: Sequence[Path]) -> Outcome:
+    """What there is of the run's files now."""
+    checkpoints, done = run.checkpoints, epochs_of(run.history)
+    written = [path for monitor in monitors if monitor.is_written for path in (monitor.fig_path, monitor.json_path)]
+    written += [path for path in list_checkpoints(checkpoints.folder)[-1:] if progress_in(path) == (done, 0)]
+    written += [path for path in models if path.exists() and run.owns(path)]
+    return Outcome(list(filter(None, written)), checkpoints.failures + sum(monitor.failures for monitor in monitors))
 
 
 def _finish(run: Run, model: keras.Model, monitors: Sequence[TrainingMonitor]) -> None:

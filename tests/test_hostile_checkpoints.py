@@ -212,7 +212,7 @@ HOSTILE = {
     "endless seconds": (state(lambda content: content.update(seconds=1e300)), "its seconds are 1e"),
     "an average that is a number": (state(lambda content: content.update(averaged=1)), "neither true nor false"),
     "a thousand curves": (
-        state(lambda content: content["history"].update({f"m{number}": [] for number in range(1000)})), "has 1007 curves"
+        state(lambda content: content["history"].update({f"m{number}": [] for number in range(1000)})), "1007 curves"
     ),
     "an escape in a curve": (state(lambda content: content["history"].update({"\x1b[2J": []})), "which no metric"),
     "a curve that is a number": (state(lambda content: content["history"].update(loss=1)), "loss is not a list"),

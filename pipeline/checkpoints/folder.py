@@ -52,7 +52,7 @@ class CheckpointFolder:
         mean: what is subtracted from an image, float32, (height, width, channels) or (channels,), if it is known.
         average: the average of the weights that the run keeps, if it does.
         callbacks: by name, those whose `get_state` is saved too.
-        seconds: called for how long the epoch under way has taken.
+        seconds: returns how long the epoch under way has taken, if someone measures that.
         lock: what keeps other processes out of `folder`, taken again where someone has removed the folder.
         failures: number of checkpoints that could not be written.
         saved: the (epoch, batch) of the newest that was; None at first.
@@ -67,7 +67,7 @@ class CheckpointFolder:
     mean: np.ndarray | None = field(default=None, init=False)
     average: MovingAverage | None = field(default=None, init=False)
     callbacks: Mapping[str, keras.callbacks.Callback] = field(default_factory=dict, init=False)
-    seconds: Callable[[], float] = field(default=lambda: 0.0, init=False)
+    seconds: Callable[[], float] | None = field(default=None, init=False)
     lock: Lock | None = field(default=None, init=False)
     failures: int = field(default=0, init=False)
     saved: tuple[int, int] | None = field(default=None, init=False)
@@ -136,7 +136,7 @@ class CheckpointFolder:
             optimizer=optimizer_record(model.optimizer),
             metrics=metrics_manifest(model),
             callbacks=dict(inside.callbacks),
-            seconds=self.seconds() if batch else 0.0,
+            seconds=self.seconds() if batch and self.seconds else 0.0,
         )
         arrays = arrays_of(model, self.average)
         arrays |= {f"run/metrics/{number}": values for number, values in enumerate(inside.metrics)}

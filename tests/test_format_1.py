@@ -1,0 +1,174 @@
+"""Files of format 1, written by an earlier version: they open, evaluate and resume to the bits that it reached itself.
+
+tests/data/format_1.tar.xz holds, of each backend, four runs of three epochs on the digits: a state on the way, inside
+an epoch or after one, and in end.hdf5 what that version had in the end when it wasn't stopped.
+"""
+
+import json
+import re
+import shutil
+import tarfile
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import pytest
+from conftest import ROOT, assert_identical
+
+from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.checkpoints.history import read_history
+from pipeline.utils.environment import device, versions
+
+BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"
+# The script of each run, and its state on the way.
+RUNS = {
+    "by_hand": (BY_HAND, "epoch_1_batch_3.hdf5"),
+    "validation": (BY_HAND, "epoch_1_batch_4.hdf5"),
+    "decay": (DECAY, "epoch_1.hdf5"),
+    "averages": (DECAY, "epoch_1_batch_2.hdf5"),
+}
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(ROOT / "tests" / "data" / "format_1.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "format_1"
+
+
+@pytest.fixture
+def files(unpacked, tmp_path):
+    """The checkpoints of TensorFlow, by run, in a folder to write to."""
+    return Path(shutil.copytree(unpacked / "tensorflow", tmp_path / "files", ignore=shutil.ignore_patterns("*.json")))
+
+
+def go_on(run, script, folder):
+    """Go on with the checkpoint in `folder`, and return the file of the last epoch."""
+    if script == BY_HAND:
+        run(script, "-c", folder, "-m", "latest", "-o", folder)
+    else:
+        run(script, "-m", f"{folder}.hdf5", "--resume", "-o", folder)
+    return folder / "epoch_3.hdf5"
+
+
+def assert_ends_alike(end, ours):
+    """To the bit on a machine like the one that wrote `end`, elsewhere by the losses: there rounding differs."""
+    end, ours = read_checkpoint(end), read_checkpoint(ours)
+    run = end.history["run"]
+    for curve in ("loss", "val_loss"):
+        np.testing.assert_allclose(ours.history[curve], end.history[curve], rtol=2e-2)
+    if (run["device"], run["versions"]) == (device(), versions() | {"python": run["versions"]["python"]}):
+        assert end.arrays.keys() == ours.arrays.keys() - {"run/normalization"}
+        for name, values in end.arrays.items():
+            np.testing.assert_array_equal(values, ours.arrays[name], err_msg=name)
+        for curve in end.history.keys() - {"run"}:
+            assert ours.history[curve] == end.history[curve]
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_every_file_is_read(unpacked, backend):
+    for name, (_, state) in RUNS.items():
+        checkpoint = read_checkpoint(unpacked / backend / name / state)
+        assert checkpoint.format == 1
+        assert checkpoint.averaged == (name == "averages")
+        assert checkpoint.backend == backend
+        assert bool(checkpoint.metric_state) == bool(checkpoint.batch)
+    assert len(read_history(unpacked / backend / "by_hand" / "resnet_cifar10.json")["loss"]) == 3
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_goes_on_as_the_version_did_that_began_it(command, files, name):
+    script, state = RUNS[name]
+    end = files / ("by_hand" if name == "validation" else name) / "end.hdf5"
+    end = end.rename(files / "end.hdf5")  # which else would be a later state
+    ours = go_on(command, script, files / name)
+    assert_ends_alike(end, ours)
+    assert not (files / name / "earlier-1").exists()
+    history = read_checkpoint(ours).history
+    begun = {"versions", "device"} & history["run"].keys()
+    assert not begun
+    first, last = history["run"]["sittings"]
+    progress = re.fullmatch(r"epoch_(\d)(?:_batch_(\d))?", Path(state).stem).groups(default="0")
+    assert (first["epoch"], first["batch"], first["commit"]) == (0, 0, None)
+    assert (last["epoch"], last["batch"]) == tuple(map(int, progress))
+    assert history["seconds"][0] is None
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", RUNS)
+def test_on_jax_too(process, unpacked, tmp_path, name):
+    files = Path(shutil.copytree(unpacked / "jax", tmp_path / "files"))
+    end = files / ("by_hand" if name == "validation" else name) / "end.hdf5"
+    end = end.rename(files / "end.hdf5")
+    run = lambda *words: process(*map(str, words), backend="jax")  # noqa: E731
+    assert_ends_alike(end, go_on(run, RUNS[name][0], files / name))
+
+
+@pytest.mark.parametrize("name", ["by_hand", "averages"])
+def test_an_upgraded_file_goes_on_to_the_same_bits(command, files, name):
+    script, state = RUNS[name]
+    (files / name / "end.hdf5").unlink()
+    (files / "new").mkdir()
+    new = files / "new" / state
+    done = command("pipeline/upgrade.py", files / name / state, new)
+    assert "format 2" in done.stdout
+    old, upgraded = read_checkpoint(files / name / state), read_checkpoint(new)
+    assert (upgraded.format, upgraded.progress) == (2, old.progress)
+    assert old.arrays.keys() == upgraded.arrays.keys() - {"run/normalization"}
+    assert_identical(go_on(command, script, files / name), go_on(command, script, files / "new"))
+
+
+def test_weights_alone_evaluate_the_same_and_say_on_a_resume_what_they_lack(command, files, tmp_path):
+    for name in ("decay", "averages"):
+        old, new = files / name / "end.hdf5", tmp_path / name / "epoch_3.hdf5"
+        new.parent.mkdir()
+        command("pipeline/upgrade.py", old, new, "--weights_only")
+        assert {array.partition("/")[0] for array in read_checkpoint(new).arrays} == {"model_weights", "run"}
+        assert [array for array in read_checkpoint(new).arrays if array.startswith("run")] == ["run/normalization"]
+        ranks = []
+        for path in (old, new):
+            command("rank_accuracy.py", "-m", path, "--json", "rank.json")
+            ranks.append(json.loads((tmp_path / "rank.json").read_text())["rank-1"])
+        assert ranks[0] == ranks[1]
+        stock, own = keras.models.load_model(new, compile=False), read_checkpoint(old).build_model()
+        for ours, theirs in zip(own.get_weights(), stock.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        assert "sound: " in command("pipeline/verify.py", new).stdout
+        done = command(DECAY, "-m", tmp_path / f"{name}.hdf5", "--resume", code=2)
+        assert "epoch_3.hdf5 holds weights alone: it lacks the optimizer's state" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("nothing.hdf5", "new.hdf5"), "can't read checkpoint nothing.hdf5"),
+        (("files/decay/end.hdf5", "files/decay/epoch_1.hdf5"), "epoch_1.hdf5 is there already; name another file"),
+        (
+            ("files/decay/end.hdf5", "new.hdf5", "--data", "images"),
+            "images holds other images than files/decay/end.hdf5",
+        ),
+        (("files/decay/end.hdf5", "new.hdf5", "--data", "nowhere"), "--data nowhere does not exist"),
+        (("files/decay/end.hdf5", "new.txt"), "is not a file name that ends in .hdf5"),
+        (("files/averages/epoch_1_batch_2.hdf5", "new.hdf5", "--weights_only"), "is inside epoch 2"),
+    ],
+)
+def test_what_can_not_be_upgraded_is_one_line(command, files, tmp_path, words, message):
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in "ab":
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            cv2.imwrite(str(tmp_path / "images" / split / name / "0.png"), rng.integers(0, 256, (32, 32, 3), np.uint8))
+    done = command("pipeline/upgrade.py", *words, code=2)
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("new*"))
+
+
+def test_what_is_of_format_2_already_is_said(command, files, tmp_path):
+    command("pipeline/upgrade.py", files / "decay" / "end.hdf5", "new.hdf5")
+    done = command("pipeline/upgrade.py", "new.hdf5", "newer.hdf5", code=2)
+    assert "new.hdf5 is of format 2 already" in done.stderr
+    command("pipeline/upgrade.py", "new.hdf5", "newer.hdf5", "--weights_only")
