@@ -28,7 +28,7 @@ def main() -> None:
         from pipeline.callbacks import EpochCheckpoint, LearningRate, TrainingMonitor, WeightAverage
         from pipeline.cli.recipe import Recipe
         from pipeline.cli.start import start_by_hand
-        from pipeline.data import CIFAR10
+        from pipeline.data.cifar10 import CIFAR10
         from pipeline.nn.conv import ResNet
         from pipeline.nn.optimizer import WarmupSGD
 

@@ -29,7 +29,7 @@ def main() -> None:
         from pipeline.callbacks import EpochCheckpoint, LearningRate, TrainingMonitor, WeightAverage
         from pipeline.cli.recipe import Recipe
         from pipeline.cli.start import start_by_hand
-        from pipeline.data import TinyImageNet
+        from pipeline.data.tinyimagenet import TinyImageNet
         from pipeline.nn.conv import ResNet
         from pipeline.nn.optimizer import WarmupSGD
 

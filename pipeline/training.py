@@ -61,14 +61,12 @@ def fit(
 
     Args:
         data: what `train` and `val` are of.
-        callbacks: any of Keras; `TrainingMonitor` and `EpochCheckpoint` keep the run's files, and a `LearningRate`
-            owns its rate. In whichever order they are listed, averages and the rate come before the others, for whom
-            they add to the logs, and checkpoints after them.
+        callbacks: any of Keras and of this project. In whichever order they are listed, averages and the owner of the
+            rate come before the others, for whom they add to the logs, and checkpoints after them.
 
     Raises:
-        InputError: the checkpoint is of another data set, model or optimizer, or inside an epoch beyond the last; the
-            model is compiled with what no checkpoint can hold; another process trains in one of the folders; or the
-            run diverges.
+        InputError: the checkpoint is of another data set, model or optimizer, or inside an epoch beyond the last; no
+            checkpoint can hold what is compiled; another process trains in one of the folders; or the run diverges.
         SystemExit: Ctrl+C, SIGTERM or the like asked to stop, and the state is saved.
     """
     _check_fit(run, model, train, val)
