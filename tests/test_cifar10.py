@@ -201,7 +201,7 @@ def test_images_held_out_are_scored_only_where_they_are_the_same(image_folder, c
     assert done.stderr.count("\n") == 1
     # The test images are less the mean in the checkpoint, whatever has become of the training images.
     shutil.rmtree(image_folder / "train")
-    assert "split: test\nimages: 4\n" in command(*words[:-1], "test").stdout
+    assert "split: test\nimages: 6\n" in command(*words[:-1], "test").stdout
 
 
 def test_a_broken_image_is_named(image_folder):

@@ -237,6 +237,7 @@ REFUSED = {
     ),
     "other shapes": (OPTIMIZER, "keras.optimizers.Adafactor(1e-3)", "has the shape of no trainable weight"),
     "averages of Keras": (OPTIMIZER, "keras.optimizers.SGD(0.1, use_ema=True)", "use_ema of SGD"),
+    "several steps at once": (METRICS, f"{METRICS}, steps_per_execution=2", "steps_per_execution is 2; expected 1"),
     "a giant metric": (METRICS, 'metrics=[keras.metrics.AUC(20_000, name="a")]', "the metrics hold 80,002 numbers"),
     "a metric of many numbers": (METRICS, 'metrics=[keras.metrics.F1Score(name="f1")]', "f1 is 10 numbers"),
     "a reserved name": (METRICS, 'metrics=[keras.metrics.Recall(name="seconds")]', "a metric is called seconds"),

@@ -101,15 +101,18 @@ OPERATIONS = [
 MAKE_CHECKPOINT = """
 import keras, sys
 from pathlib import Path
-from pipeline.checkpoints.writer import save_checkpoint
-from pipeline.checkpoints.history import new_history
+import numpy as np
+from pipeline.checkpoints.compiled import check_compiled
+from pipeline.checkpoints.folder import CheckpointFolder
 from pipeline.nn.conv import ResNet
 
-network = {"height": 8, "width": 8, "depth": 3, "classes": 2, "stages": [1], "filters": [4, 8]}
-model = ResNet.build(**network)
-model.compile(keras.optimizers.SGD(0.1, momentum=0.9, name="sgd"), "categorical_crossentropy")
-model.optimizer.build(model.trainable_variables)
-save_checkpoint(Path(sys.argv[1]), model, epoch=0, batch=0, network=network, history=new_history(), options={})
+model = ResNet.build(height=8, width=8, depth=3, classes=2, stages=[1], filters=[4, 8])
+model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "categorical_crossentropy", metrics=["accuracy"])
+check_compiled(model)
+checkpoints = CheckpointFolder(Path(sys.argv[1]).parent)
+checkpoints.mean = np.zeros(3, np.float32)
+checkpoints.save(model, 0, 1, checkpoints.inside(model))
+Path(sys.argv[1]).with_name("epoch_0_batch_1.hdf5").rename(sys.argv[1])
 """
 
 

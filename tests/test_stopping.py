@@ -331,7 +331,7 @@ def test_seconds_between_checkpoints_count_through_validation_and_the_end_of_an_
     assert saved[3:] == [("epoch_3_batch_2", 285)]
 
 
-def test_nothing_goes_before_its_successor_is_safe(model, tmp_path, monkeypatch, capsys):
+def test_nothing_goes_before_its_successor_is_safe(model, tmp_path, monkeypatch, caplog):
     checkpoints = CheckpointFolder(tmp_path, history=history_of([0.1]), keep=1)
     assert checkpoints.save(model, 1, 2)
     monkeypatch.setattr(os, "replace", lambda *paths: (_ for _ in ()).throw(OSError(28, "No space left on device")))
@@ -340,7 +340,7 @@ def test_nothing_goes_before_its_successor_is_safe(model, tmp_path, monkeypatch,
     assert checkpoints.failures == 1
     assert re.search(
         r"can't write .*epoch_1_batch_4\.hdf5: No space left on device; [\d,]+ bytes needed, [\d,]+ free; the next",
-        capsys.readouterr().err,
+        caplog.text,
     )
 
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.nn.optimizer import last_learning_rate
+from pipeline.nn.optimizer import base_learning_rate, last_learning_rate
 
 
 class LearningRate(keras.callbacks.LearningRateScheduler):
@@ -34,7 +34,7 @@ class LearningRate(keras.callbacks.LearningRateScheduler):
     def start(self, optimizer: keras.optimizers.Optimizer) -> None:
         """Take the rate of the compiled `optimizer` for the one to start from; nothing of the run is trained yet."""
         arguments = self._run.setdefault("arguments", {})
-        compiled = np.float32(keras.ops.convert_to_numpy(optimizer.learning_rate))
+        compiled = np.float32(base_learning_rate(optimizer))
         if np.float32(arguments.get("lr", np.nan)) != compiled:
             arguments["lr"] = float(str(compiled))  # the shortest decimals that name it
             logging.getLogger(__name__).info("learning rate %g, which the optimizer is compiled with", arguments["lr"])

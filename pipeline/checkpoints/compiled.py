@@ -13,6 +13,7 @@ from pipeline.checkpoints.state import check_manifest, check_metrics, check_opti
 from pipeline.errors import InputError
 from pipeline.nn.average import MovingAverage
 from pipeline.nn.conv.layout import layers
+from pipeline.nn.optimizer import base_learning_rate
 
 
 def check_compiled(model: keras.Model) -> None:
@@ -26,10 +27,14 @@ def check_compiled(model: keras.Model) -> None:
         raise InputError("the model is not one of ResNet.build, which alone a checkpoint can hold")
     optimizer = model.optimizer
     name = type(optimizer).__name__
-    if not isinstance(_config(optimizer)["learning_rate"], float):
+    if not isinstance(base_learning_rate(optimizer), float):
         raise InputError(
             f"the learning rate of {name} is a schedule, which knows nothing of a stop; give it a number, and the "
             "schedule to a callback"
+        )
+    if model.steps_per_execution != 1:
+        raise InputError(
+            f"steps_per_execution is {model.steps_per_execution}; expected 1: a stop is met after each step"
         )
     if optimizer.use_ema:
         raise InputError(f"use_ema of {name} averages beyond the reach of a checkpoint; average with `ema`")

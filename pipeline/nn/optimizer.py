@@ -46,3 +46,8 @@ def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     if isinstance(optimizer, WarmupSGD):
         rate = optimizer.rate_of(max(int(keras.ops.convert_to_numpy(optimizer.iterations)) - 1, 0))
     return float(str(np.float32(keras.ops.convert_to_numpy(rate))))
+
+
+def base_learning_rate(optimizer: keras.optimizers.Optimizer) -> object:
+    """The rate that `optimizer` is set to, a float, in a warm-up the one to rise to; of a schedule its config."""
+    return getattr(optimizer, "inner_optimizer", optimizer).get_config()["learning_rate"]
