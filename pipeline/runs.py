@@ -1,4 +1,4 @@
-"""A training run: what it goes by, where it goes on, and what it keeps for itself."""
+"""A training run: its values, the checkpoint it goes on from, its folders and its record."""
 
 import logging
 import re
@@ -29,14 +29,14 @@ class Run:
 
     Args:
         script: name of the script, without its ending.
-        args: everything that it goes by, each value under its name.
-        checkpoints: its checkpoints, and with them its history.
-        resumed: the checkpoint that it goes on from.
-        command: the command line that goes on with it.
-        model_path: file of the trained model, if it is to have one beside its checkpoints.
-        found: the checkpoints that `resumed` was chosen from as the newest, if it was.
-        ask: where someone can be asked how to go on (see `StopMenu`).
-        draws_progress: whether a bar can show each step; else there is a line an epoch.
+        args: the value of each flag, by its name.
+        checkpoints: the run's checkpoints, and with them its history.
+        resumed: the checkpoint to go on from; None for a fresh run.
+        command: the command line that resumes the run.
+        model_path: file of the trained model; None to keep checkpoints alone.
+        found: the checkpoints of the folder, if `resumed` was chosen as the newest of them.
+        ask: asks the user how to go on (see `StopMenu`); None where there is no terminal.
+        draws_progress: draw a progress bar instead of printing a line an epoch.
     """
 
     script: str
@@ -56,16 +56,16 @@ class Run:
 
     @property
     def progress(self) -> tuple[int, int]:
-        """The completed epochs, and batches of the next one, that the run goes on after."""
+        """The completed epochs, and completed batches of the next one, at the start of this process."""
         return self.resumed.progress if self.resumed else (0, 0)
 
     @property
     def last(self) -> int:
-        """The epoch to end after."""
+        """The number of the last epoch of this process."""
         return min(self.args.epochs, self.args.stop_after or self.args.epochs)
 
     def begin(self, data: DataSource, steps: int) -> None:
-        """Bring what the history says of the run up to date: what it is trained on and runs on.
+        """Record the data set and this process in the history.
 
         Args:
             steps: batches in an epoch.
@@ -114,12 +114,10 @@ class Run:
 
     @contextmanager
     def held(self, outputs: Sequence[Path]) -> Iterator[StopRequest]:
-        """Keep other processes out of the run's folders, and take requests to stop.
-
-        What dead processes left unfinished is removed.
+        """Lock the run's folders, remove unfinished files of dead processes, and take requests to stop.
 
         Args:
-            outputs: the plots and histories that the run writes.
+            outputs: files of plots and histories.
 
         Raises:
             InputError: another process trains in one of the folders, or has done so since the checkpoint was chosen.
@@ -154,7 +152,7 @@ class Run:
             _log.info(f"moved to {target}, to keep what was there: {names}")
 
     def owns(self, path: Path) -> bool:
-        """Whether the history in a checkpoint or JSON file, or beside a plot, is the beginning of that of this run."""
+        """Return whether `path`, a checkpoint, a history or a plot beside one, is of this run at an earlier point."""
         changeable = self.checkpoints.changeable
         if self.resumed is not None and path.resolve() == self.resumed.path.resolve():
             return True
@@ -166,7 +164,7 @@ class Run:
             return False
 
     def tell_how_to_go_on(self) -> None:
-        """Report the newest checkpoint, and the command that goes on from it."""
+        """Report the newest checkpoint, and the command that resumes from it."""
         newest = list_checkpoints(self.checkpoints.folder)[-1:]
         _log.info(f"the newest checkpoint is {newest[0] if newest else 'none'}")
         if newest:

@@ -289,7 +289,7 @@ def _finish_epoch(run: Run, model: keras.Model, train: Batches, val: Batches, ca
 
 
 def _outcome(run: Run, monitors: Sequence[TrainingMonitor], models: Sequence[Path]) -> Outcome:
-    """What there is of the run's files now."""
+    """List the files that the run has written, and count those that it could not."""
     checkpoints, done = run.checkpoints, epochs_of(run.history)
     written = [path for monitor in monitors if monitor.is_written for path in (monitor.fig_path, monitor.json_path)]
     written += [path for path in list_checkpoints(checkpoints.folder)[-1:] if progress_in(path) == (done, 0)]

@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def mean_of_training(checkpoint, data: str | None):
-    """What was subtracted from the images that `checkpoint` was trained on, which lie at `data` or where they did.
+    """Compute the mean of the images that `checkpoint` was trained on, which lie at `data`, or where they did.
 
     Raises:
         InputError: the images can't be read, or are others.

@@ -1,4 +1,4 @@
-"""What happens after each epoch, and each batch, of a training run. Names load on first use."""
+"""Callbacks for Keras, and the parts of a run that are built on them. Names load on first use."""
 
 from pipeline.utils.lazy import names
 

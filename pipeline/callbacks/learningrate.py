@@ -11,15 +11,15 @@ from pipeline.nn.optimizer import base_learning_rate, last_learning_rate
 
 
 class LearningRate(keras.callbacks.LearningRateScheduler):
-    """Own a run's learning rate: set that of each epoch, take changes by hand, and record them in the history.
+    """Set the learning rate of each epoch, and record changes made by hand: the only owner of a run's rate.
 
-    The rate starts from the compiled optimizer's. `arguments` of the history's `run` hold it under `lr`, of a decay its
-    start, and `learning_rate_changes` what was changed by hand.
+    It starts from the rate that the optimizer is compiled with. In the history, `run.arguments.lr` is the present rate,
+    or that at the start of a decay, and `run.learning_rate_changes` lists the changes by hand.
 
     Args:
         history: the run so far (see `pipeline.checkpoints.history`).
-        decay: the share of the rate that is left after so many completed epochs, 0 to 1; None leaves the rate as the
-            optimizer has it, save for changes by hand.
+        decay: function from completed epochs to the share of the rate that is left, 0 to 1. None leaves the
+            optimizer's rate alone but for changes by hand.
     """
 
     def __init__(self, history: dict, decay: Callable[[int], float] | None = None) -> None:
@@ -32,7 +32,7 @@ class LearningRate(keras.callbacks.LearningRateScheduler):
         return self.history["run"]
 
     def start(self, optimizer: keras.optimizers.Optimizer) -> None:
-        """Take the rate of the compiled `optimizer` for the one to start from; nothing of the run is trained yet."""
+        """Start a fresh run from the rate that `optimizer` is compiled with."""
         arguments = self._run.setdefault("arguments", {})
         compiled = np.float32(base_learning_rate(optimizer))
         if np.float32(arguments.get("lr", np.nan)) != compiled:
@@ -40,11 +40,11 @@ class LearningRate(keras.callbacks.LearningRateScheduler):
             logging.getLogger(__name__).info("learning rate %g, which the optimizer is compiled with", arguments["lr"])
 
     def rate_of(self, epoch: int, now: float | None = None) -> float:
-        """The rate of the epoch after `epoch` completed ones."""
+        """The learning rate after `epoch` completed epochs."""
         return self._run["arguments"]["lr"] * self.share(epoch)
 
     def share(self, epoch: int) -> float:
-        """The share of the first rate that is left after `epoch` completed epochs."""
+        """The share of the rate that is left after `epoch` completed epochs, 0 to 1."""
         return 1.0 if self.decay is None else self.decay(epoch)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -57,12 +57,15 @@ class LearningRate(keras.callbacks.LearningRateScheduler):
             logs["learning_rate"] = last_learning_rate(self.model.optimizer)
 
     def change(self, lr: float, epoch: int, batch: int = 0) -> float:
-        """Make `lr` the rate, of a decay its start, after `epoch` epochs and `batch` batches; return what follows.
+        """Change the rate, or the start of a decay, to `lr` after `epoch` epochs and `batch` batches.
 
-        The optimizer has it from the next `on_epoch_begin` on.
+        The optimizer gets it at the next `on_epoch_begin`.
+
+        Returns:
+            The learning rate at that point.
 
         Raises:
-            InputError: nothing is left there of any rate.
+            InputError: the decay has reached 0 there.
         """
         if not self.share(epoch):
             raise InputError(f"`lr` {lr:g}: the rate has decayed to 0 after epoch {epoch}; leave it out")

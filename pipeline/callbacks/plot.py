@@ -60,7 +60,7 @@ def draw_history(history: dict) -> Figure:
 
 
 def _metrics(history: dict) -> list[str]:
-    """What is drawn: loss, accuracy unless it was never measured, and further metrics, as many as a picture takes."""
+    """List the metrics to draw: loss, accuracy unless it was never measured, then others, `_MOST_PANELS` at most."""
     bases = {curve.removeprefix("ema_").removeprefix("val_"): None for curve, values in history.items() if values}
     further = [name for name in bases if name not in (*RESERVED, "loss", "accuracy")]
     has_accuracy = "accuracy" in bases or not epochs_of(history)

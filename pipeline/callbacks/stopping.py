@@ -51,7 +51,7 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """What a process that stops on request returns."""
+        """The exit code of a process that stops on request."""
         return 128 + (self.terminated or signal.SIGINT)
 
     @contextmanager
@@ -79,7 +79,7 @@ class StopRequest:
 
 
 class StopMenu:
-    """Decide what a request to stop comes to: where someone can be asked, they choose, also another learning rate.
+    """Decide whether a run that is asked to stop does so: on a terminal the user chooses, or changes the rate.
 
     Args:
         stop: the request.
@@ -105,7 +105,7 @@ class StopMenu:
         self.last = last
 
     def __call__(self, epoch: int, batch: int, has_failed: bool) -> str:
-        """What to do after so many epochs and batches (see `BatchCheckpoint`); sees to another learning rate."""
+        """Answer a request that is met after so many epochs and batches (see `BatchCheckpoint`)."""
         is_trained = batch == self.steps  # and is being validated: another rate is that of the epoch after
         if self.stop.terminated or self.ask is None or epoch + is_trained == self.last:
             return "give up" if has_failed else "stop"

@@ -1,4 +1,4 @@
-"""What a run writes. Names load on first use: checking a file needs no Keras."""
+"""Checkpoints and histories. Names load on first use: checking a file needs no Keras."""
 
 from pipeline.utils.lazy import names
 

@@ -87,7 +87,7 @@ class Checkpoint(State):
 
     @property
     def mean(self) -> np.ndarray | None:
-        """What is subtracted from an image, float32; None in files of format 1, which don't say."""
+        """The mean to subtract from an image, float32; None in files of format 1, which lack it."""
         return self.arrays.get("run/normalization")
 
     @property
@@ -100,7 +100,7 @@ class Checkpoint(State):
 
     @property
     def precision(self) -> str:
-        """What a step of the run computes in, a Keras dtype policy."""
+        """The Keras dtype policy that the run computes in."""
         run = self.history["run"]
         named = run.get("precision", run.get("arguments", {}).get("precision"))
         return named if named == "mixed_bfloat16" else "float32"
@@ -203,10 +203,10 @@ def read_checkpoint(path: Path, *, arrays: bool = True) -> Checkpoint:
 
 
 def is_checkpoint_of(path: Path, history: dict, changeable: Collection[str] = (), *, whole: bool = False) -> bool:
-    """Whether the file `path` is a checkpoint on the way to `history` (see `is_start_of`).
+    """Return whether the file `path` is a checkpoint on the way to `history` (see `is_start_of`).
 
-    Where its seal says so it is believed, unless it is to be sound as a `whole`; where not, it is read: it may be from
-    before seals said so, or there were other arguments.
+    A seal that says so is believed, unless the file is to be sound as a `whole`. One that doesn't may be from before
+    seals said so, or from other arguments: then the file is read.
     """
     seal = read_seal(path, CHECKPOINT)
     if seal and not whole and seal.mark in lineages(history, *seal.numbers, changeable):
@@ -282,7 +282,7 @@ def _dataset(file: h5py.File, name: str, dtypes: Sequence[str], shape: tuple[int
 
 
 def _dtypes(entry: Mapping) -> Sequence[str]:
-    """What the array of a manifest's `entry` may be; the width of a counter is the backend's own choice."""
+    """The types that the array of a manifest's `entry` may have; the width of a counter is the backend's choice."""
     return _INTEGERS if not entry["shape"] and entry["dtype"] in _INTEGERS else [entry["dtype"]]
 
 

@@ -1,4 +1,4 @@
-"""A compiled model as a checkpoint holds it: its arrays by their names there, and what is said of them."""
+"""A compiled model as a checkpoint holds it: its arrays by name, and their description."""
 
 import json
 import re
@@ -56,7 +56,7 @@ def check_compiled(model: keras.Model) -> None:
 
 
 def build_metrics(model: keras.Model) -> None:
-    """Have Keras make the variables of the metrics of `model`, which it does when it first measures something."""
+    """Create the variables of the metrics of `model`, which Keras does when it first measures something."""
     nothing = keras.ops.zeros((1, *model.output_shape[1:]))
     model.compute_metrics(None, nothing, nothing)
 
@@ -102,7 +102,7 @@ def arrays_of(model: keras.Model, average: MovingAverage | None = None) -> dict[
 
 
 def optimizer_record(optimizer: keras.optimizers.Optimizer) -> dict:
-    """What a checkpoint says of `optimizer`: its class, its configuration without the rate, its arrays."""
+    """Describe `optimizer` for a checkpoint: class, configuration without the rate, manifest of its arrays."""
     # Keras numbers names by what the process has made before.
     config = {name: value for name, value in _config(optimizer).items() if name not in ("name", "learning_rate")}
     return {
@@ -113,7 +113,7 @@ def optimizer_record(optimizer: keras.optimizers.Optimizer) -> dict:
 
 
 def metrics_manifest(model: keras.Model) -> list[dict]:
-    """What a checkpoint says of the running loss and metrics of `model`."""
+    """Describe the running loss and metrics of `model` for a checkpoint: the manifest of their arrays."""
     return _manifest(model.metrics_variables, [variable.path for variable in model.metrics_variables])
 
 

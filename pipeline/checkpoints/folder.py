@@ -1,4 +1,4 @@
-"""The checkpoints of one run in one folder: which there are, which stay, and what a disk that fails does to them."""
+"""The checkpoints of a run in a folder: finding, writing and removing them."""
 
 import logging
 import re
@@ -23,12 +23,12 @@ from pipeline.nn.average import MovingAverage
 _log = logging.getLogger(__name__)
 
 NAMES = re.compile(r"epoch_(\d+)(?:_batch_(\d+))?\.hdf5")
-"""What the checkpoints of a folder are called."""
+"""File names of checkpoints."""
 
 
 @dataclass(frozen=True)
 class Inside:
-    """What a checkpoint inside an epoch has more: the running loss and metrics, and then the callbacks' states."""
+    """What only a checkpoint inside an epoch holds: the running loss and metrics, and the callbacks' states then."""
 
     metrics: Sequence[np.ndarray]
     callbacks: Mapping[str, object]
@@ -36,27 +36,27 @@ class Inside:
 
 @dataclass(eq=False)
 class CheckpointFolder:
-    """Writes the checkpoints of a run, and removes those that `keep` and newer ones make superfluous.
+    """Write the checkpoints of a run, and remove those no longer needed.
 
-    A checkpoint inside an epoch stays until a newer checkpoint is safe. A disk that fails is reported and counted, and
-    the run goes on.
+    A checkpoint inside an epoch stays until a newer one is safe. If a write fails, that is reported and counted, and
+    training goes on.
 
     Args:
         folder: where they lie.
-        history: the run so far (see `pipeline.checkpoints.history`), kept up to date by others.
-        options: how this process goes about the run, which a resume goes by unless told otherwise.
+        history: the run so far (see `pipeline.checkpoints.history`), which callbacks keep up to date.
+        options: of this process, such as `workers`; a resume takes them unless other ones are given.
         keep: number of newest epoch checkpoints that stay, beside the one of the best validation accuracy; all if None.
-        changeable: names of the run's arguments that may change on the way.
+        changeable: names of the run's arguments that a resume may change.
 
     Attributes:
-        mean: what is subtracted from an image, float32, (height, width, channels) or (channels,), if it is known.
-        average: the average of the weights that the run keeps, if it does.
-        callbacks: by name, those whose `get_state` is saved too.
-        seconds: returns how long the epoch under way has taken, if someone measures that.
-        lock: what keeps other processes out of `folder`, taken again where someone has removed the folder.
-        failures: number of checkpoints that could not be written.
-        saved: the (epoch, batch) of the newest that was; None at first.
-        saved_at: when it was, or was tried to be, in seconds of `time.monotonic`; at first now.
+        mean: subtracted from each image, float32, (height, width, channels) or (channels,); None if unknown.
+        average: the moving average of the weights; None without `ema`.
+        callbacks: by name, those with a state to save.
+        seconds: returns the duration of the epoch under way; None if nobody measures it.
+        lock: keeps other processes out of `folder`; taken again if the folder was removed.
+        failures: number of failed writes.
+        saved: (epoch, batch) of the last checkpoint written; None at first.
+        saved_at: `time.monotonic()` of the last attempt; at first of the object's creation.
     """
 
     folder: Path
@@ -117,7 +117,7 @@ class CheckpointFolder:
         return True
 
     def inside(self, model: keras.Model) -> Inside:
-        """What is running inside an epoch now, to be saved then or while the epoch is validated."""
+        """Take down the running loss and metrics and the callbacks' states, to save now or during validation."""
         return Inside(metric_state(model), self._callback_states())
 
     def _callback_states(self) -> dict:

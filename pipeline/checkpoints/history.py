@@ -32,7 +32,7 @@ from pipeline.files.strictjson import is_count, is_number, read_json
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 """The curves that every history has, though they may be empty."""
 RESERVED = ("run", "learning_rate", "seconds")
-"""What no metric can be called: the names of what a history holds beside the metrics."""
+"""Names that a history uses itself, so that no metric can have them."""
 
 PRECISIONS = ("float32", "mixed_bfloat16")
 """Keras' dtype policies that a run may compute in; weights are float32 in either."""
@@ -82,12 +82,12 @@ def append_epoch(history: dict, logs: dict[str, float], learning_rate: float) ->
 
 
 def diverged(where: str) -> InputError:
-    """What is raised where the loss is not finite."""
+    """The error for a loss that is not finite."""
     return InputError(f"{where}: the run has diverged; start again, or from an earlier checkpoint, with a smaller `lr`")
 
 
 def is_start_of(earlier: dict, later: dict, batch: int = 0, changeable: Collection[str] = ()) -> bool:
-    """Whether `later` goes on from `earlier`, which was left `batch` batches after its last epoch.
+    """Return whether `later` goes on from `earlier`, which was left `batch` batches after its last epoch.
 
     Both are of one run: the same script, data and arguments but for those that are `changeable` on the way, the same
     rates up to there, and the same numbers in each epoch that `earlier` has. If it has any, what it doesn't say of its
@@ -101,9 +101,9 @@ def is_start_of(earlier: dict, later: dict, batch: int = 0, changeable: Collecti
 
 
 def lineage(history: dict, changeable: Collection[str] = ()) -> bytes:
-    """A digest (32 bytes) of what a run is and how it came to where it stands, as `is_start_of` compares it.
+    """A digest (32 bytes) of all that `is_start_of` compares: the run, its curves and its changes of the rate.
 
-    A checkpoint's seal holds it, so that its run is known without reading it all.
+    A checkpoint's seal holds it, so that its run is known without reading the whole file.
     """
     run = history["run"]
     # A rate that has trained an epoch is on its curve.
@@ -112,7 +112,7 @@ def lineage(history: dict, changeable: Collection[str] = ()) -> bytes:
 
 
 def lineages(history: dict, epochs: int, batch: int, changeable: Collection[str] = ()) -> set[bytes]:
-    """What `lineage` may have been after `epochs` and `batch` on the way to `history`; nothing if it isn't there yet.
+    """The values `lineage` may have had after `epochs` and `batch` on the way to `history`; none if it isn't there yet.
 
     There may be more than one: where the learning rate was changed just then, that is before or after.
     """
@@ -190,7 +190,7 @@ def _is_drawable(value: object) -> bool:
 
 
 def _all(of: type, fits: Callable[[object], bool]) -> Callable[[object], bool]:
-    """Whether a value is a list, or a dictionary with values, that all fit."""
+    """A check that a value is a list, or a dictionary, and that each of its values fits."""
     return lambda value: isinstance(value, of) and all(map(fits, value.values() if of is dict else value))
 
 
@@ -203,7 +203,7 @@ def _is_word(value: object) -> bool:
 
 
 def are_values(value: object) -> bool:
-    """Whether `value` is a dictionary of names with what an argument may be: nothing, numbers, or a short text."""
+    """Return whether `value` maps names to what arguments may be: None, numbers, short texts, or lists of them."""
     return isinstance(value, dict) and all(
         name.isidentifier() and all(map(_is_value, inner if isinstance(inner, (list, tuple)) else [inner]))
         for name, inner in value.items()

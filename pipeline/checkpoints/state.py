@@ -32,7 +32,7 @@ from pipeline.nn.conv.layout import Layer, check_arguments, layers
 
 FORMAT = 2
 DTYPES = ("float32", "float64", "int32", "int64", "uint32", "uint64")
-"""What an array of an optimizer or a metric may hold."""
+"""The types of an optimizer's or a metric's arrays."""
 MAX_SLOTS = 4
 """Arrays that an optimizer may have of each trainable weight's shape, and scalars for each, beside a few of its own."""
 MAX_METRIC_NUMBERS = 1 << 16
@@ -68,7 +68,7 @@ class State:
 
 
 def manifest_entry(name: str, shape: Sequence[int], dtype: str) -> dict:
-    """What a manifest says of one array."""
+    """The entry of one array in a manifest."""
     return {"name": name, "shape": list(shape), "dtype": dtype}
 
 
@@ -95,7 +95,7 @@ def parse_state(content: bytes) -> State:
 
 
 def check_optimizer(manifest: Sequence[dict], network: Sequence[Layer]) -> None:
-    """Check that an optimizer's arrays are such as a checkpoint holds: scalars, and others of weights' shapes.
+    """Check that the arrays of an optimizer are scalars or have the shape of a trainable weight.
 
     Args:
         manifest: of the arrays, its form checked.

@@ -1,4 +1,4 @@
-"""What a recipe's flags make: how images are varied, how batches are mixed, how the learning rate falls."""
+"""A recipe as objects: augmentation, mixing, decay of the learning rate."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
