@@ -96,10 +96,6 @@ class Run:
         }
         sitting = {"epoch": epoch, "batch": batch, "backend": keras.backend.backend(), "device": device()}
         sitting |= {"versions": versions(), "commit": code_commit()}
-        # In format 1 the last one's alone.
-        before = {name: record.pop(name) for name in ("device", "versions") if name in record}
-        if before and self.resumed is not None:
-            record["sittings"] = [{"epoch": 0, "batch": 0, "backend": self.resumed.backend, "commit": None} | before]
         record.setdefault("sittings", []).append(sitting)
         self.checkpoints.mean = data.normalization.mean
 

@@ -56,10 +56,11 @@ def go_on(run, script, folder):
 def assert_ends_alike(end, ours):
     """To the bit on a machine like the one that wrote `end`, elsewhere by the losses: there rounding differs."""
     end, ours = read_checkpoint(end), read_checkpoint(ours)
-    run = end.history["run"]
+    (sitting,) = end.history["run"]["sittings"]
     for curve in ("loss", "val_loss"):
         np.testing.assert_allclose(ours.history[curve], end.history[curve], rtol=2e-2)
-    if (run["device"], run["versions"]) == (device(), versions() | {"python": run["versions"]["python"]}):
+    here = versions() | {"python": sitting["versions"]["python"]}
+    if (sitting["device"], sitting["versions"]) == (device(), here):
         assert end.arrays.keys() == ours.arrays.keys() - {"run/normalization"}
         for name, values in end.arrays.items():
             np.testing.assert_array_equal(values, ours.arrays[name], err_msg=name)
@@ -90,6 +91,7 @@ def test_a_run_goes_on_as_the_version_did_that_began_it(command, files, name):
     begun = {"versions", "device"} & history["run"].keys()
     assert not begun
     first, last = history["run"]["sittings"]
+    assert (first["backend"], last["backend"]) == ("tensorflow", "tensorflow")
     progress = re.fullmatch(r"epoch_(\d)(?:_batch_(\d))?", Path(state).stem).groups(default="0")
     assert (first["epoch"], first["batch"], first["commit"]) == (0, 0, None)
     assert (last["epoch"], last["batch"]) == tuple(map(int, progress))

@@ -218,6 +218,7 @@ HOSTILE = {
     "a curve that is a number": (state(lambda content: content["history"].update(loss=1)), "loss is not a list"),
     "a precision that is none": (run(precision="float8"), "a precision that no run has"),
     "a sitting that is none": (run(sittings=[{"evil": 1}]), "a sittings that no run has"),
+    "a sitting of nothing": (run(sittings=[{}]), "a sittings that no run has"),
     "no state": (lambda file: file.pop("run/state"), "run/state is missing"),
     "state of text": (state(lambda content: "hello"), "not a checkpoint of this project"),
     "state of numbers": (state(lambda content: "[1, 2]"), "its state is not that of a run"),

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from pipeline.checkpoints.history import is_start_of, lineages
+from pipeline.checkpoints.history import PRECISIONS, is_start_of, lineages
 from pipeline.checkpoints.state import State, parse_state
 from pipeline.errors import InputError, refusing
 from pipeline.files.hdf5 import (
@@ -93,17 +93,13 @@ class Checkpoint(State):
     @property
     def backend(self) -> str:
         """The Keras backend that the run ran on last."""
-        run = self.history["run"]
-        for sitting in reversed(run.get("sittings", ())):
-            return sitting["backend"]
-        return "jax" if "jax" in run.get("versions", ()) else "tensorflow"
+        sittings = self.history["run"].get("sittings")
+        return sittings[-1]["backend"] if sittings else "tensorflow"
 
     @property
     def precision(self) -> str:
         """The Keras dtype policy that the run computes in."""
-        run = self.history["run"]
-        named = run.get("precision", run.get("arguments", {}).get("precision"))
-        return named if named == "mixed_bfloat16" else "float32"
+        return self.history["run"].get("precision", PRECISIONS[0])
 
     def build_model(self) -> "keras.Model":
         """The network with its weights, averaged if the run averages them, uncompiled, for evaluation.

@@ -226,7 +226,7 @@ def _is_change(value: object) -> bool:
 
 
 def _is_sitting(value: object) -> bool:
-    return isinstance(value, dict) and value.keys() <= _SITTING.keys() and all(_SITTING[k](v) for k, v in value.items())
+    return isinstance(value, dict) and value.keys() == _SITTING.keys() and all(_SITTING[k](v) for k, v in value.items())
 
 
 # The parts of a sitting, and of a history's run, and what each may be.

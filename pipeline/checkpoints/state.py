@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.checkpoints.history import are_values, check_history, epochs_of
+from pipeline.checkpoints.history import PRECISIONS, are_values, check_history, epochs_of
 from pipeline.errors import InputError
 from pipeline.files.strictjson import is_count, is_number, parse_json
 from pipeline.nn.conv.layout import Layer, check_arguments, layers
@@ -204,18 +204,24 @@ def _check_growth(state: State) -> None:
 
 
 def _from_format_1(parts: Mapping) -> State:
-    """The same state as one of format 2, of which format 1 doesn't say: the optimizer is SGD with or without momentum.
+    """Translate a state of format 1, whose optimizer is always SGD, and whose record is of the last process alone.
 
-    Its manifest has momentum for every weight; whoever finds none in the file leaves it out.
+    The manifest has momentum for every weight; the reader of a file without momentum leaves it out.
     """
     slots = [manifest_entry("iteration", (), "int64"), manifest_entry("learning_rate", (), "float32")]
     for layer in layers(**parts["network"]):
         for weight, shape in layer.trainable.items():
             slots.append(manifest_entry(f"{layer.name}_{weight}_momentum", shape, "float32"))
     metrics = ("loss/total", "loss/count", "accuracy/total", "accuracy/count")
+    run = parts["history"]["run"]
+    arguments, versions = run.get("arguments", {}), run.pop("versions", {})
+    backend, device = "jax" if "jax" in versions else "tensorflow", run.pop("device", "")
+    sitting = {"epoch": 0, "batch": 0, "backend": backend, "device": device, "versions": versions, "commit": None}
+    precision = arguments.get("precision")
+    run |= {"sittings": [sitting], "precision": precision if precision in PRECISIONS else PRECISIONS[0]}
     return State(
         **parts,
-        averaged=bool(parts["history"]["run"].get("arguments", {}).get("ema")),
+        averaged=bool(arguments.get("ema")),
         optimizer={"class_name": None, "config": None, "arrays": slots},
         metrics=[manifest_entry(name, (), "float32") for name in metrics],
     )
