@@ -53,13 +53,13 @@ def main() -> None:
         filters=args.filters,
         reg=args.reg,
     )
-    # In a warm-up, if the recipe has one, the learning rate rises step by step.
+    # In a warm-up, if the recipe has one, the rate rises from step to step, which WarmupSGD alone can do.
     warmup_steps = args.warmup_epochs * train.steps
     optimizer = WarmupSGD(args.lr, momentum=args.momentum, nesterov=args.nesterov, warmup_steps=warmup_steps)
     model.compile(optimizer=optimizer, loss="categorical_crossentropy", metrics=["accuracy"])
 
     callbacks = [
-        # The rate stays until you change it, unless --schedule makes it fall.
+        # The optimizer's rate stays until you change it; with --schedule recipe.decay gives the share that is left.
         LearningRate(run.history, decay=recipe.decay),
         WeightAverage(args.ema, val),
         TrainingMonitor(

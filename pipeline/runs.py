@@ -3,7 +3,7 @@
 import logging
 import re
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ class Run:
         command: the command line that resumes the run.
         model_path: file of the trained model; None to keep checkpoints alone.
         found: the checkpoints of the folder, if `resumed` was chosen as the newest of them.
+        new_lr: the learning rate to resume with; None to keep the checkpoint's.
         ask: asks the user how to go on (see `StopMenu`); None where there is no terminal.
         draws_progress: draw a progress bar instead of printing a line an epoch.
     """
@@ -46,6 +47,7 @@ class Run:
     command: str
     model_path: Path | None = None
     found: Sequence[Path] | None = None
+    new_lr: float | None = None
     ask: Callable[[str, Callable[[], bool]], str | float] | None = None
     draws_progress: bool = False
 
@@ -64,11 +66,12 @@ class Run:
         """The number of the last epoch of this process."""
         return min(self.args.epochs, self.args.stop_after or self.args.epochs)
 
-    def begin(self, data: DataSource, steps: int) -> None:
+    def begin(self, data: DataSource, steps: int, precision: str) -> None:
         """Record the data set and this process in the history.
 
         Args:
             steps: batches in an epoch.
+            precision: the dtype policy of the model.
 
         Raises:
             InputError: the data set is not the one that the checkpoint was trained on, or the checkpoint is inside an
@@ -91,7 +94,7 @@ class Run:
             "dataset": data.name,
             "data": digest,
             "classes": list(data.class_names),
-            "precision": keras.config.dtype_policy().name,
+            "precision": precision,
             "steps": steps,
         }
         sitting = {"epoch": epoch, "batch": batch, "backend": keras.backend.backend(), "device": device()}
@@ -109,7 +112,7 @@ class Run:
         )
 
     @contextmanager
-    def held(self, outputs: Sequence[Path]) -> Iterator[StopRequest]:
+    def held(self, outputs: Collection[Path]) -> Iterator[StopRequest]:
         """Lock the run's folders, remove unfinished files of dead processes, and take requests to stop.
 
         Args:
@@ -136,26 +139,35 @@ class Run:
                 remove_unfinished(path.parent, re.compile(re.escape(path.name)))
             yield stop
 
-    def keep_earlier(self, paths: Sequence[Path]) -> None:
-        """Move aside those of `paths` that this run would overwrite, or that go beyond the point where it goes on."""
+    def keep_earlier(self, models: Sequence[Path], outputs: Mapping[Path, Path | None]) -> None:
+        """Move aside what this run would overwrite, or what goes beyond the point where it goes on.
+
+        Args:
+            models: checkpoints and trained models.
+            outputs: plots and histories, each with the JSON file of its history, if it has one.
+        """
         foreign = [
             path
-            for path in paths
+            for path in models
             if path.exists() and ((progress_in(path) or (0, 0)) > self.progress or not self.owns(path))
         ]
+        foreign += [path for path, json_path in outputs.items() if path.exists() and not self.owns_output(json_path)]
         for target in move_aside(foreign):
             names = ", ".join(path.name for path in foreign if path.parent == target.parent)
             _log.info(f"moved to {target}, to keep what was there: {names}")
 
     def owns(self, path: Path) -> bool:
-        """Return whether `path`, a checkpoint, a history or a plot beside one, is of this run at an earlier point."""
-        changeable = self.checkpoints.changeable
+        """Return whether the checkpoint or trained model `path` is of this run at an earlier point."""
         if self.resumed is not None and path.resolve() == self.resumed.path.resolve():
             return True
-        if path.suffix not in (".json", ".png"):
-            return is_checkpoint_of(path, self.history, changeable, whole=path == self.model_path)
+        return is_checkpoint_of(path, self.history, self.checkpoints.changeable, whole=path == self.model_path)
+
+    def owns_output(self, json_path: Path | None) -> bool:
+        """Return whether the history in `json_path` is of this run at an earlier point; None stands for a plot alone."""
+        if json_path is None:
+            return self.resumed is not None
         try:
-            return is_start_of(read_history(path.with_suffix(".json")), self.history, changeable=changeable)
+            return is_start_of(read_history(json_path), self.history, changeable=self.checkpoints.changeable)
         except InputError:
             return False
 

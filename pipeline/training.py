@@ -26,7 +26,7 @@ from pipeline.callbacks import (
 )
 from pipeline.callbacks.stopping import StopMenu, Stopped, StopRequest
 from pipeline.checkpoints.checkpoint import progress_in
-from pipeline.checkpoints.compiled import check_compiled
+from pipeline.checkpoints.compiled import check_compiled, precision_of
 from pipeline.checkpoints.folder import list_checkpoints
 from pipeline.checkpoints.history import epochs_of
 from pipeline.data.source import DataSource
@@ -69,18 +69,20 @@ def fit(
             checkpoint can hold what is compiled; another process trains in one of the folders; or the run diverges.
         SystemExit: Ctrl+C, SIGTERM or the like asked to stop, and the state is saved.
     """
-    _check_fit(run, model, train, val)
-    run.begin(data, train.steps)
-    rate = _rate_of(run, model, callbacks)
+    _check_fit(run, model, train, val, callbacks)
+    run.begin(data, train.steps, precision_of(model))
     if run.resumed is not None:
         run.resumed.restore(model)
+    rate = _rate_of(run, model, callbacks)
     monitors = [callback for callback in callbacks if isinstance(callback, TrainingMonitor)]
-    outputs = [path for monitor in monitors for path in (monitor.json_path, monitor.fig_path) if path]
+    outputs = {
+        path: monitor.json_path for monitor in monitors for path in (monitor.json_path, monitor.fig_path) if path
+    }
     models = [] if run.model_path is None else [run.model_path]
     checkpoints, done, last = run.checkpoints, run.progress[0], run.last
     with run.held(outputs) as stop:
         if done < last:
-            run.keep_earlier([*list_checkpoints(checkpoints.folder), *outputs, *models])
+            run.keep_earlier([*list_checkpoints(checkpoints.folder), *models], outputs)
             _log.info(
                 f"{model.count_params():,} parameters, {train.num_images:,} training and {val.num_images:,} validation "
                 f"images, {train.steps} steps an epoch, {keras.backend.backend()} on "
@@ -94,7 +96,7 @@ def fit(
                 sys.exit(exit_code)
         else:
             _log.info(f"epoch {last} is reached already: {done} epochs are done")
-            run.keep_earlier(models)
+            run.keep_earlier(models, {})
             _start_averages(run, model, train.steps, callbacks)
         _finish(run, model, monitors)
     if stop:  # too late to be met by a batch
@@ -102,7 +104,7 @@ def fit(
     if checkpoints.average is not None:
         checkpoints.average.put_in()
     done = epochs_of(run.history)
-    if done < run.args.epochs:
+    if last <= done < run.args.epochs:
         _log.info(f"{done} of {run.args.epochs} epochs are done; go on with: {run.command}")
     return _outcome(run, monitors, models)
 
@@ -132,13 +134,21 @@ def report(run: Run, model: keras.Model, batches: Batches, outcome: Outcome) -> 
         raise OSError(f"{outcome.failures} times a file could not be written, as said above")
 
 
-def _check_fit(run: Run, model: keras.Model, train: Batches, val: Batches) -> None:
-    """Raise `InputError` if the model can't be trained on the batches, or can't be gone on with."""
+def _check_fit(
+    run: Run, model: keras.Model, train: Batches, val: Batches, callbacks: Sequence[keras.callbacks.Callback]
+) -> None:
+    """Raise `InputError` if the model can't be trained on the batches, or a resume couldn't be exact."""
     check_compiled(model)
     shape = tuple(model.network[name] for name in ("height", "width", "depth"))
     for batches in (train, val):
         if batches.image_shape != shape:
             raise InputError(f"`data` {run.args.data} holds images of shape {batches.image_shape}; expected {shape}")
+    for callback in callbacks:
+        name = type(callback).__name__
+        if isinstance(callback, keras.callbacks.BackupAndRestore):
+            raise InputError(f"{name} restores another state than the run's checkpoint, which is exact; leave it out")
+        if getattr(callback, "restore_best_weights", False):
+            raise InputError(f"{name} has restore_best_weights, of which checkpoints know nothing; see `keep`")
     if run.args.warmup_epochs and not getattr(model.optimizer, "warmup_steps", 0):
         raise InputError(
             f"`warmup_epochs` {run.args.warmup_epochs}: {type(model.optimizer).__name__} has no warm-up, which "
@@ -150,12 +160,21 @@ def _rate_of(run: Run, model: keras.Model, callbacks: Sequence[keras.callbacks.C
     """The owner of the learning rate among `callbacks`, or one that leaves it as it is, told what to start from."""
     owners = [callback for callback in callbacks if isinstance(callback, LearningRate)]
     rate = owners[0] if owners else LearningRate(run.history)
+    rate.set_model(model)
     if run.resumed is None:
-        rate.start(model.optimizer)
-    elif run.args.lr != run.history["run"]["arguments"]["lr"]:
+        rate.start()
+    elif run.new_lr is not None and rate.differs(run.new_lr):
+        schedulers = [
+            of for of in callbacks if isinstance(of, keras.callbacks.LearningRateScheduler) and of is not rate
+        ]
+        if schedulers:
+            name = type(schedulers[0]).__name__
+            raise InputError(
+                f"`lr` {run.new_lr:g}: a {name} of the script sets the rate of each epoch; change it there"
+            )
         epoch, batch = run.progress
         # An epoch that is only to be validated has been trained already.
-        rate.change(run.args.lr, *((epoch + 1, 0) if batch == run.history["run"]["steps"] else (epoch, batch)))
+        rate.change(run.new_lr, *((epoch + 1, 0) if batch == run.history["run"]["steps"] else (epoch, batch)))
     return rate
 
 
@@ -213,6 +232,7 @@ def _arranged(
             *(callback for callback in callbacks if isinstance(callback, EpochCheckpoint)),
             batch_checkpoint,
         ],
+        rate,
         resumed,
         add_history=True,
         add_progbar=run.draws_progress,
@@ -231,6 +251,7 @@ def _train(run: Run, model: keras.Model, train: Batches, val: Batches, callbacks
     exit_code = None
     try:
         callbacks.begin()
+        run.checkpoints.check_callbacks()
         if batch and not model.stop_training:
             # Keras settles the number of batches once per fit: what is left of an epoch takes one of its own.
             _finish_epoch(run, model, train, val, callbacks)
@@ -240,6 +261,8 @@ def _train(run: Run, model: keras.Model, train: Batches, val: Batches, callbacks
             _fit(model, train, val, (epoch, last), callbacks)
     except Stopped as stopped:
         exit_code = stopped.exit_code
+        if exit_code == 0:
+            _log.info(f"a callback has ended the training inside epoch {epochs_of(run.history) + 1}")
     except Exception as error:
         if error in (train.failure, val.failure):
             with suppress(OSError, InputError):  # of what the first is the reason of, or of less worth
@@ -279,8 +302,6 @@ def _finish_epoch(run: Run, model: keras.Model, train: Batches, val: Batches, ca
         return
     # Only validation is left, which Keras has no fit for.
     callbacks.on_epoch_begin(epoch)
-    # Whatever a callback made of the model for the batches to come: there are none.
-    run.resumed.restore(model)
     with own_failures(val):
         val_logs = model.evaluate(val.for_keras(), verbose=0, return_dict=True, callbacks=callbacks)
         run.resumed.restore_metrics(model)
@@ -302,7 +323,7 @@ def _finish(run: Run, model: keras.Model, monitors: Sequence[TrainingMonitor]) -
     checkpoints, done = run.checkpoints, epochs_of(run.history)
     for monitor in monitors:
         path = monitor.json_path or monitor.fig_path
-        if not monitor.is_written and (not path.exists() or run.owns(path)):
+        if not monitor.is_written and (not path.exists() or run.owns_output(monitor.json_path)):
             monitor.write()
     if run.progress != (done, 0) and checkpoints.saved != (done, 0):  # where no callback keeps checkpoints
         checkpoints.save(model, done)

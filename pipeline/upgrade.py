@@ -32,6 +32,7 @@ def main() -> None:
         from pipeline.checkpoints import read_checkpoint, save_checkpoint
         from pipeline.checkpoints.history import lineage
         from pipeline.checkpoints.state import FORMAT, State
+        from pipeline.cli.datasets import dataset_of
         from pipeline.files.atomic import check_folder
 
     checkpoint = read_checkpoint(args.old)
@@ -39,6 +40,7 @@ def main() -> None:
         raise InputError(f"{args.old} is of format {FORMAT} already; give --weights_only to leave out the rest")
     check_folder(args.new.parent)
     mean = checkpoint.mean if checkpoint.mean is not None else mean_of_training(checkpoint, args.data)
+    checkpoint.history["run"].setdefault("dataset", dataset_of(checkpoint))
     arrays = dict(checkpoint.arrays) | {"run/normalization": mean}
     state = State(**{field.name: getattr(checkpoint, field.name) for field in fields(State)})
     state = replace(state, normalization=mean.shape)

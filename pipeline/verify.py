@@ -133,7 +133,8 @@ def _checkpoint(path: Path) -> str:
     checkpoint = read_checkpoint(path, arrays=False)
     script = checkpoint.history["run"].get("script", "no script")
     batch = f", batch {checkpoint.batch}" if checkpoint.batch else ""
-    return f"epoch {checkpoint.epoch}{batch} of {script}, {checkpoint.network['classes']} classes"
+    alone = ", weights alone" if checkpoint.optimizer is None else ""
+    return f"epoch {checkpoint.epoch}{batch} of {script}, {checkpoint.network['classes']} classes{alone}"
 
 
 def _data_file(path: Path) -> str:

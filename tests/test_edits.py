@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -30,7 +31,11 @@ OPTIMIZERS = {
     "Adam": "keras.optimizers.Adam(1e-3)",
     "AdamW": "keras.optimizers.AdamW(2e-3, weight_decay=0.01)",
     "RMSprop": "keras.optimizers.RMSprop(1e-3, momentum=0.5, centered=True)",
+}
+FURTHER = {
     "Nadam": "keras.optimizers.Nadam(1e-3, clipnorm=1.0)",
+    "Adam, accumulating": "keras.optimizers.Adam(1e-3, amsgrad=True, gradient_accumulation_steps=3)",
+    "Lion": "keras.optimizers.LossScaleOptimizer(keras.optimizers.Lion(1e-4))",
 }
 TOP3 = 'metrics=["accuracy", keras.metrics.TopKCategoricalAccuracy(3, name="top3")]'
 RECALL = 'metrics=[keras.metrics.Recall(name="recall"), keras.metrics.AUC(name="auc")]'
@@ -84,9 +89,9 @@ def killed(tmp_path, monkeypatch):
 def check(command, killed, tmp_path):
     """A run of a script that never stops against one that is killed inside its second epoch and gone on with."""
 
-    def run(script):
-        command(script, *RUN, "-c", "straight", "-o", "straight")
-        killed(script, *RUN, "-c", "killed", "-o", "killed")
+    def run(script, *flags):
+        command(script, *RUN, *flags, "-c", "straight", "-o", "straight")
+        killed(script, *RUN, *flags, "-c", "killed", "-o", "killed")
         assert list_checkpoints(tmp_path / "killed")[-1].name == INSIDE
         done = command(script, "-c", "killed", "-m", "latest")
         assert_identical(tmp_path / "straight" / "epoch_3.hdf5", tmp_path / "killed" / "epoch_3.hdf5")
@@ -190,6 +195,82 @@ def test_a_callback_with_a_state_of_its_own_goes_on_where_it_was(edited, command
         assert_identical(tmp_path / "straight" / "epoch_3.hdf5", tmp_path / "killed" / "epoch_3.hdf5")
 
 
+def test_with_more_patience_a_run_that_was_ended_early_goes_on(edited, command, tmp_path):
+    script = edited(CALLBACKS, f"{CALLBACKS}\n        {STOPPING},")
+    text = script.read_text().replace("import EpochCheckpoint", "import EarlyStopping, EpochCheckpoint")
+    script.write_text(text)
+    done = command(script, *SMALL, "--epochs", "9")
+    assert "go on with" not in done.stdout.partition("a callback has ended the training after epoch 3")[2]
+    script.write_text(text.replace("patience=2", "patience=4"))
+    assert "ended the training after epoch 5" in command(script, "-m", "latest").stdout
+
+
+ENDING = "keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: stop(logs) if batch == 1 else None)"
+
+
+def test_a_callback_that_ends_training_inside_an_epoch_leaves_a_checkpoint_there(edited, command, straight, tmp_path):
+    script = edited(
+        CALLBACKS, f"    def stop(logs):\n        model.stop_training = True\n\n{CALLBACKS}\n        {ENDING},"
+    )
+    done = command(script, *RUN, "-c", "c")
+    assert "a callback has ended the training inside epoch 1\n" in done.stdout
+    assert "the newest checkpoint is c/epoch_0_batch_2.hdf5" in done.stdout
+    command(SCRIPT, "-c", tmp_path / "c", "-m", "latest")
+    assert_identical(straight / "epoch_3.hdf5", tmp_path / "c" / "epoch_3.hdf5")
+
+
+def test_weights_put_in_at_the_end_do_not_reach_a_checkpoint_of_a_stop(
+    edited, command, monkeypatch, straight, tmp_path
+):
+    spoiling = "on_train_end=lambda logs: model.set_weights([0 * weight for weight in model.get_weights()])"
+    script = edited(CALLBACKS, f"{CALLBACKS}\n        keras.callbacks.LambdaCallback({spoiling}),")
+    batches, original = count(1), AsyncCallbackList.on_test_batch_end
+
+    def stopping(self, *arguments):
+        original(self, *arguments)
+        if next(batches) == 8:  # the last of the second epoch: the request is met at its end
+            monkeypatch.setattr(AsyncCallbackList, "on_epoch_end", ending)
+
+    def ending(self, *arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        super(AsyncCallbackList, self).on_epoch_end(*arguments)
+
+    monkeypatch.setattr(AsyncCallbackList, "on_test_batch_end", stopping)
+    command(script, *SMALL, "--epochs", "3", "--every", "3", "-c", "c", code=143)
+    monkeypatch.undo()
+    assert list_checkpoints(tmp_path / "c")[-1].name == "epoch_2.hdf5"
+    command(SCRIPT, "-c", tmp_path / "c", "-m", "latest")
+    assert_identical(straight / "epoch_3.hdf5", tmp_path / "c" / "epoch_3.hdf5")
+
+
+STATES = {
+    "no JSON": ("return object()", 2, "get_state of Kept returns what a checkpoint can't hold"),
+    "long numbers": ("return 10**30", 2, "get_state of Kept returns what a checkpoint can't hold"),
+    "large": ("return 'x' * 70_000", 2, "get_state of Kept returns 70,002 bytes; expected at most 65,536"),
+    "that grows": ("return 'x' * 30_000 * len(epochs)", 1, "its state before that is saved"),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_state_that_no_checkpoint_can_hold(edited, command, tmp_path, name):
+    """It is refused before training; one that becomes so on the way costs no more than itself."""
+    returned, code, message = STATES[name]
+    kept = (
+        "    epochs = []\n\n    class Kept(keras.callbacks.Callback):\n"
+        "        def on_epoch_end(self, epoch, logs=None):\n            epochs.append(epoch)\n"
+        "            logs['note'] = 'x'\n"
+        f"        def get_state(self):\n            {returned}\n"
+        "        def set_state(self, state):\n            self.state = state\n\n"
+    )
+    script = edited(CALLBACKS, f"{kept}{CALLBACKS}\n        Kept(),")
+    done = command(script, *SMALL, "--epochs", "3", "--every", "1", "-c", "c", code=code)
+    assert message in done.stderr
+    left = list_checkpoints(tmp_path / "c")
+    assert [path.name for path in left] == ([] if code == 2 else [f"epoch_{epoch}.hdf5" for epoch in (1, 2, 3)])
+    for path in left:
+        read_checkpoint(path)
+
+
 COUNTING = """
 class Counting(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
@@ -235,12 +316,29 @@ REFUSED = {
         "keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 100))",
         "the learning rate of SGD is a schedule",
     ),
-    "other shapes": (OPTIMIZER, "keras.optimizers.Adafactor(1e-3)", "has the shape of no trainable weight"),
+    "other shapes": (OPTIMIZER, "keras.optimizers.Adafactor(1e-3)", "Adafactor: the optimizer's kernel has shape"),
     "averages of Keras": (OPTIMIZER, "keras.optimizers.SGD(0.1, use_ema=True)", "use_ema of SGD"),
     "several steps at once": (METRICS, f"{METRICS}, steps_per_execution=2", "steps_per_execution is 2; expected 1"),
+    "a rate of nothing": (OPTIMIZER, "keras.optimizers.SGD(0.0)", "the learning rate of SGD is 0"),
+    "a precision of its own": ("args.precision)", "'mixed_float16')", "the model computes in mixed_float16; expected"),
     "a giant metric": (METRICS, 'metrics=[keras.metrics.AUC(20_000, name="a")]', "the metrics hold 80,002 numbers"),
     "a metric of many numbers": (METRICS, 'metrics=[keras.metrics.F1Score(name="f1")]', "f1 is 10 numbers"),
-    "a reserved name": (METRICS, 'metrics=[keras.metrics.Recall(name="seconds")]', "a metric is called seconds"),
+    "a reserved name": (METRICS, 'metrics=[keras.metrics.Recall(name="seconds")]', "a metric is called 'seconds'"),
+    "the name of a curve": (
+        METRICS,
+        'metrics=[keras.metrics.Recall(name="val_loss")]',
+        "a metric is called 'val_loss'",
+    ),
+    "best weights": (
+        CALLBACKS,
+        f"{CALLBACKS}\n        keras.callbacks.EarlyStopping(restore_best_weights=True),",
+        "EarlyStopping has restore_best_weights",
+    ),
+    "another restore": (
+        CALLBACKS,
+        f"{CALLBACKS}\n        keras.callbacks.BackupAndRestore('b'),",
+        "BackupAndRestore restores another state",
+    ),
     "a model of one's own": (
         "    warmup_steps =",
         "    model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten()])\n    warmup_steps =",
@@ -266,7 +364,7 @@ def test_a_warm_up_is_that_of_one_optimizer_alone(edited, command):
 CHANGED = {
     "another optimizer": (OPTIMIZER, OPTIMIZERS["Adam"], "it was trained with 'WarmupSGD', and the model is compiled"),
     "another value": (OPTIMIZER, OPTIMIZER.replace("args.momentum", "0.5"), "'momentum' 0.9 of WarmupSGD, and now it"),
-    "a metric more": (METRICS, TOP3, "the model has 'top3/total' (float32, shape ()) of the metrics"),
+    "a metric more": (METRICS, TOP3, "metrics: the model has 'top3/total' (float32, shape ()), which it lacks"),
 }
 
 
@@ -308,14 +406,36 @@ def test_keras_own_scheduler_sets_the_rate_of_a_decay(edited, command, tmp_path)
     command(script, "-m", "m.hdf5", "--resume")
     history = json.loads((tmp_path / "output" / "resnet_cifar10_decay.json").read_text())
     assert history["learning_rate"] == [0.1, 0.05]
+    done = command(script, "-m", "m.hdf5", "--resume", "--lr", "0.5", code=2)
+    assert "--lr 0.5: a LearningRateScheduler of the script sets the rate of each epoch" in done.stderr
+
+
+def test_a_plot_that_is_not_beside_its_history_stays_the_run_s(edited, command, tmp_path):
+    script = edited('Path(args.output, "resnet_cifar10.png")', 'Path(args.output, "plots", "curves.png")')
+    command(script, *SMALL, "--epochs", "2", "--stop_after", "1")
+    command(script, "-m", "latest")
+    assert not list((tmp_path / "output").rglob("earlier-1"))
+
+
+@pytest.mark.parametrize("warmup_epochs", ["0", "2"])
+def test_a_scheduler_that_goes_by_the_present_rate_changes_it_once_an_epoch(edited, check, tmp_path, warmup_epochs):
+    """Where an epoch is resumed inside, its beginning comes again, and the rate was halved already."""
+    halving = "keras.callbacks.LearningRateScheduler(lambda epoch, lr: lr * 0.5 if epoch else lr)"
+    check(edited(CALLBACKS, f"{CALLBACKS}\n        {halving},"), "--warmup_epochs", warmup_epochs)
+    history = json.loads((tmp_path / "killed" / f"{SCRIPT[:-3]}.json").read_text())
+    assert history["learning_rate"] == [0.1 if warmup_epochs == "0" else 0.05, 0.05, 0.025]
 
 
 def test_a_rate_that_falls_on_a_plateau_is_not_set_back(edited, command, tmp_path):
     falling = "monitor='learning_rate', mode='min', factor=0.5, patience=1, min_delta=1.0"
     script = edited(CALLBACKS, f"{CALLBACKS}\n        keras.callbacks.ReduceLROnPlateau({falling}),")
     command(script, *SMALL, "--epochs", "4")
-    history = json.loads((tmp_path / "output" / f"{SCRIPT[:-3]}.json").read_text())
-    assert history["learning_rate"][-1] < 0.1
+    path = tmp_path / "output" / f"{SCRIPT[:-3]}.json"
+    assert json.loads(path.read_text())["learning_rate"][-1] < 0.05
+    # A rate given is compared with the present one, and not with the first.
+    done = command(script, "-m", "latest", "--epochs", "5", "--lr", "0.1")
+    assert re.search(r"learning rate 0\.0\d+ -> 0\.1\n", done.stdout)
+    assert json.loads(path.read_text())["learning_rate"][-1] == 0.1
 
 
 def test_a_list_without_the_project_s_callbacks_trains_and_resumes(edited, command, straight, tmp_path):
@@ -333,7 +453,7 @@ def test_a_list_without_the_project_s_callbacks_trains_and_resumes(edited, comma
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        *((OPTIMIZER, of) for of in OPTIMIZERS.values()),
+        *((OPTIMIZER, of) for of in (*OPTIMIZERS.values(), *FURTHER.values())),
         (METRICS, TOP3),
         (METRICS, RECALL),
         *((CALLBACKS, f"{CALLBACKS}\n        {callback},") for callback in OTHERS.values()),

@@ -8,6 +8,7 @@ import keras
 from keras.src.utils.python_utils import is_default, pythonify_logs
 from keras.src.utils.tracking import DotNotTrackScope
 
+from pipeline.callbacks.learningrate import LearningRate
 from pipeline.checkpoints.checkpoint import Checkpoint
 
 
@@ -69,16 +70,22 @@ class RunCallbacks(AsyncCallbackList):
 
     Args:
         callbacks: in the order in which they are called.
-        resumed: the checkpoint that the run goes on from. Those of its `callbacks` that are in the list get their state
-            back after `on_train_begin`, and inside an epoch once more after its `on_epoch_begin`.
+        rate: the one of them that owns the learning rate.
+        resumed: the checkpoint that the run goes on from. The model, its optimizer, and callbacks with a state in it
+            get that back after `on_train_begin`, and inside an epoch once more after the epoch's `on_epoch_begin`.
         options: those of `keras.callbacks.CallbackList`.
     """
 
     def __init__(
-        self, callbacks: Sequence[keras.callbacks.Callback], resumed: Checkpoint | None = None, **options
+        self,
+        callbacks: Sequence[keras.callbacks.Callback],
+        rate: LearningRate,
+        resumed: Checkpoint | None = None,
+        **options,
     ) -> None:
         super().__init__(callbacks, **options)
         self.stateful = stateful(callbacks)
+        self._rate = rate
         self._resumed = resumed
         self._first_batch = 0
         self._logs: dict | None = None
@@ -87,6 +94,8 @@ class RunCallbacks(AsyncCallbackList):
         """Begin training, once a process."""
         self.model.stop_training = False
         super().on_train_begin()
+        if self._resumed is not None:
+            self._resumed.restore(self.model)
         self._set_states()
 
     def end(self) -> None:
@@ -104,6 +113,9 @@ class RunCallbacks(AsyncCallbackList):
         self._first_batch = self._resumed.batch if is_inside else 0
         super().on_epoch_begin(epoch, logs)
         if self._first_batch:
+            # What callbacks do as an epoch begins they did before the checkpoint: it isn't done twice.
+            self._resumed.restore(self.model)
+            self._rate.resume(epoch, self._first_batch)
             self._set_states()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

@@ -63,13 +63,15 @@ class BatchCheckpoint(EpochRecorder):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self._batch = batch + 1
-        is_ended = self.model.stop_training and self._batch < self.steps
+        # Keras' `self.model` brings JAX's variables up to date, for which the device has to be done.
+        is_ended = self._model.stop_training and self._batch < self.steps
         if self._batch == self.steps or is_ended or self._is_called_for():
             self._sync()
             # Validation uses the same variables, so they are taken down at the last batch at any rate.
             self._inside = self.checkpoints.inside(self.model)
             if is_ended:
-                raise Stopped(0 if self._save(outlook="the state is not saved") else 1)
+                code = self.stop.exit_code if self.stop else 0
+                raise Stopped(code if self._save(outlook="the state is not saved") else 1)
             self._meet_or_save()
 
     def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:

@@ -36,5 +36,5 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
             raise InputError("the best value of EarlyStopping is no number")
         self.wait, self.best_epoch, self.stopped_epoch = (state[name] for name in counts)
         self.best = state["best"]
-        if self.stopped_epoch:
+        if self.stopped_epoch and self.wait >= self.patience:
             self.model.stop_training = True

@@ -46,12 +46,13 @@ class EpochCheckpoint(EpochRecorder):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         self._completed = epoch + 1
-        if self._is_overdue or self._completed % self.every == 0 or self._completed == self.params["epochs"]:
+        is_last = self._completed == self.params["epochs"] or self.model.stop_training
+        if self._is_overdue or self._completed % self.every == 0 or is_last:
             self._save()
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        # Where another callback has ended training after an epoch.
-        if self._completed not in (0, self._tried):
+        # Where a callback after this one has ended training.
+        if self.model.stop_training and self._completed not in (0, self._tried):
             self._save()
 
     def _save(self) -> None:

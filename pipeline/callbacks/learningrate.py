@@ -31,13 +31,19 @@ class LearningRate(keras.callbacks.LearningRateScheduler):
     def _run(self) -> dict:
         return self.history["run"]
 
-    def start(self, optimizer: keras.optimizers.Optimizer) -> None:
-        """Start a fresh run from the rate that `optimizer` is compiled with."""
+    def start(self) -> None:
+        """Start a fresh run from the rate that the optimizer is compiled with."""
         arguments = self._run.setdefault("arguments", {})
-        compiled = np.float32(base_learning_rate(optimizer))
+        compiled = np.float32(base_learning_rate(self.model.optimizer))
         if np.float32(arguments.get("lr", np.nan)) != compiled:
             arguments["lr"] = float(str(compiled))  # the shortest decimals that name it
             logging.getLogger(__name__).info("learning rate %g, which the optimizer is compiled with", arguments["lr"])
+
+    def differs(self, lr: float) -> bool:
+        """Return whether `lr` is another rate, or start of a decay, than the present one."""
+        if self.decay is None:  # where other callbacks may have set the optimizer's
+            return np.float32(lr) != np.float32(base_learning_rate(self.model.optimizer))
+        return lr != self._run["arguments"]["lr"]
 
     def rate_of(self, epoch: int, now: float | None = None) -> float:
         """The learning rate after `epoch` completed epochs."""
@@ -50,6 +56,12 @@ class LearningRate(keras.callbacks.LearningRateScheduler):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         changes = self._run.get("learning_rate_changes")
         if self.decay is not None or (changes and changes[-1][:2] >= [epoch, 0]):
+            self.model.optimizer.learning_rate = self.rate_of(epoch)
+
+    def resume(self, epoch: int, batch: int) -> None:
+        """Set the rate inside `epoch` if it was changed just after `batch` batches."""
+        changes = self._run.get("learning_rate_changes")
+        if changes and changes[-1][:2] == [epoch, batch]:
             self.model.optimizer.learning_rate = self.rate_of(epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -69,7 +81,7 @@ class LearningRate(keras.callbacks.LearningRateScheduler):
         """
         if not self.share(epoch):
             raise InputError(f"`lr` {lr:g}: the rate has decayed to 0 after epoch {epoch}; leave it out")
-        before = self.rate_of(epoch)
+        before = self.rate_of(epoch) if self.decay else base_learning_rate(self.model.optimizer)
         self._run["arguments"]["lr"] = lr
         rate = self.rate_of(epoch)
         later = f" from epoch {epoch + 1} on" if epoch > len(self.history["loss"]) else ""

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pipeline.checkpoints.history import RESERVED, epochs_of
 
-_MOST_PANELS = 16
+_MOST_PANELS, _MOST_CHANGES = 16, 200
 # Of all values of a panel the least nine tenths are its bulk; the axis goes up to so many times the largest of those.
 _BULK, _ROOM = 0.9, 3.0
 # Shares of the axis of epochs that the numbers of points beyond it, and labels of rates, take.
@@ -37,7 +37,7 @@ def draw_history(history: dict) -> Figure:
     margins = {"left": 0.135, "right": 0.98, "bottom": 0.48 / height, "top": 1.0 - 0.24 / height, "hspace": 0.07}
     panels = figure.subplots(len(names), sharex=True, squeeze=False, gridspec_kw=margins)[:, 0]
     epochs = np.arange(1, epochs_of(history) + 1)
-    changes = history["run"].get("learning_rate_changes", ())
+    changes = history["run"].get("learning_rate_changes", ())[-_MOST_CHANGES:]
     for panel, name in zip(panels, names, strict=True):
         labels = {name: "train", f"val_{name}": "validation", f"ema_val_{name}": "validation, averaged weights"}
         curves = {label: np.array(history[curve], float) for curve, label in labels.items() if history.get(curve)}

@@ -1,5 +1,6 @@
 """Ctrl+C, SIGTERM and the like while there is something to save."""
 
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -116,6 +117,9 @@ class StopMenu:
         if answer in ("stop", "go on"):
             return answer
         start = (epoch + 1, 0) if is_trained else (epoch, batch)
+        if not self.rate.share(start[0]):
+            logging.getLogger(__name__).info("the rate has decayed to 0 after epoch %d and stays so", start[0])
+            return "go on"
         rate = self.rate.change(answer / self.rate.share(start[0]), *start)
         if not is_trained:
             self.rate.model.optimizer.learning_rate = rate

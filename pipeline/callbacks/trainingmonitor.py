@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 
 from pipeline.checkpoints.history import append_epoch, epochs_of, new_history, write_history
+from pipeline.errors import InputError
 from pipeline.files.atomic import make_folder, write_atomically
 from pipeline.nn.optimizer import last_learning_rate
 
@@ -53,6 +54,8 @@ class TrainingMonitor(EpochRecorder):
         self.history = new_history() if history is None else history
         self.failures = 0
         self.is_written = False
+        if self.fig_path == self.json_path:
+            raise InputError(f"the plot and the history can't both be {self.fig_path}")
         for path in filter(None, (self.fig_path, self.json_path)):
             make_folder(path.parent)
 

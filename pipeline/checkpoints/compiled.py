@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import keras
 import numpy as np
 
-from pipeline.checkpoints.history import RESERVED
+from pipeline.checkpoints.history import MAX_METRIC_NAME, PRECISIONS, RESERVED
 from pipeline.checkpoints.state import check_manifest, check_metrics, check_optimizer, manifest_entry
-from pipeline.errors import InputError
+from pipeline.errors import InputError, refusing
 from pipeline.nn.average import MovingAverage
 from pipeline.nn.conv.layout import layers
 from pipeline.nn.optimizer import base_learning_rate
@@ -27,6 +27,10 @@ def check_compiled(model: keras.Model) -> None:
         raise InputError("the model is not one of ResNet.build, which alone a checkpoint can hold")
     optimizer = model.optimizer
     name = type(optimizer).__name__
+    if precision_of(model) not in PRECISIONS:
+        raise InputError(f"the model computes in {precision_of(model)}; expected {' or '.join(PRECISIONS)}")
+    if base_learning_rate(optimizer) == 0:
+        raise InputError(f"the learning rate of {name} is 0; expected a number above 0")
     if not isinstance(base_learning_rate(optimizer), float):
         raise InputError(
             f"the learning rate of {name} is a schedule, which knows nothing of a stop; give it a number, and the "
@@ -41,18 +45,25 @@ def check_compiled(model: keras.Model) -> None:
     if not optimizer.built:
         optimizer.build(model.trainable_variables)
     arrays = optimizer_record(optimizer)["arrays"]
-    check_manifest(arrays, f"optimizer {name}")
-    check_optimizer(arrays, list(layers(**model.network)))
+    with refusing(InputError, f"{name}: "):
+        check_manifest(arrays, "optimizer")
+        check_optimizer(arrays, list(layers(**model.network)))
     build_metrics(model)
     manifest = metrics_manifest(model)
     check_manifest(manifest, "metrics")
     check_metrics(manifest)
     for metric, result in model.get_metrics_result().items():
-        if metric in RESERVED:
-            raise InputError(f"a metric is called {metric}, as what a history holds beside the metrics; rename it")
+        is_taken = metric in RESERVED or metric.startswith(("val_", "ema_val_"))
+        if is_taken or not metric.isprintable() or len(metric) > MAX_METRIC_NAME:
+            raise InputError(f"a metric is called {metric!a:.100}, which a history can't hold; give it another name")
         if keras.ops.size(result) != 1:
             raise InputError(f"the metric {metric} is {keras.ops.size(result)} numbers; expected one, for a curve")
     model.reset_metrics()
+
+
+def precision_of(model: keras.Model) -> str:
+    """The dtype policy that `model`, one of `ResNet.build`, computes in."""
+    return model.get_layer("conv1").dtype_policy.name
 
 
 def build_metrics(model: keras.Model) -> None:
@@ -125,11 +136,14 @@ def check_same_optimizer(saved: Mapping, compiled: Mapping) -> None:
     ours, theirs = saved["class_name"], compiled["class_name"]
     if ours not in (None, theirs):
         raise InputError(f"it was trained with {ours!a:.100}, and the model is compiled with {theirs}")
-    if saved["config"] is not None and saved["config"] != compiled["config"]:
-        names = dict.fromkeys((*saved["config"], *compiled["config"]))
-        name = next(name for name in names if saved["config"].get(name) != compiled["config"].get(name))
-        before, now = saved["config"].get(name), compiled["config"].get(name)
-        raise InputError(f"it was trained with {name!a:.100} {before!a:.100} of {theirs}, and now it is {now!a:.100}")
+    if saved["config"] is not None:
+        for name in dict.fromkeys((*saved["config"], *compiled["config"])):
+            # A value of one version of Keras that another lacks is null, or off.
+            before, now = saved["config"].get(name), compiled["config"].get(name)
+            if before != now:
+                raise InputError(
+                    f"it was trained with {name!a:.100} {before!a:.100} of {theirs}, and now it is {now!a:.100}"
+                )
     check_same_arrays(saved["arrays"], compiled["arrays"], f"optimizer {theirs}")
 
 
@@ -137,11 +151,11 @@ def check_same_arrays(saved: Sequence[Mapping], compiled: Sequence[Mapping], who
     """Raise `InputError` that names the first difference of the manifest in a file and that of a compiled model."""
     for before, now in zip(saved, compiled, strict=False):
         if (before["name"], before["shape"]) != (now["name"], now["shape"]) or not _is_same(before, now):
-            raise InputError(f"it holds {_described(before)} where the {whose} of the model has {_described(now)}")
+            raise InputError(f"{whose}: it holds {_described(before)}, and the model {_described(now)}")
     if len(saved) != len(compiled):
         more, less = (saved, compiled) if len(saved) > len(compiled) else (compiled, saved)
-        holder, lacks = ("it holds", "the model does") if more is saved else ("the model has", "it does")
-        raise InputError(f"{holder} {_described(more[len(less)])} of the {whose}, which {lacks} not")
+        holder, lacks = ("it holds", "the model lacks") if more is saved else ("the model has", "it lacks")
+        raise InputError(f"{whose}: {holder} {_described(more[len(less)])}, which {lacks}")
 
 
 def _is_same(before: Mapping, now: Mapping) -> bool:
@@ -165,7 +179,7 @@ def _manifest(variables: Iterable[keras.Variable], names: Sequence[str]) -> list
     """The manifest of `variables`; of equal `names` all but the first get a number."""
     seen, manifest = Counter(), []
     for variable, name in zip(variables, names, strict=True):
-        name = re.sub(r"^variable_\d+$", "variable", name)  # of one without a name, whose number is the process's
+        name = re.sub(r"(^|/)variable_\d+$", r"\1variable", name)  # of one without a name, numbered by the process
         seen[name] += 1
         unique = name if seen[name] == 1 else f"{name}_{seen[name]}"
         manifest.append(manifest_entry(unique, variable.shape, keras.backend.standardize_dtype(variable.dtype)))

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.checkpoints.checkpoint import Checkpoint, progress_in, read_checkpoint
 from pipeline.checkpoints.compiled import arrays_of, metric_state, metrics_manifest, optimizer_record
-from pipeline.checkpoints.history import lineage, new_history, validation_accuracy
+from pipeline.checkpoints.history import lineage, new_history, validation_score
 from pipeline.checkpoints.state import State, callback_state
 from pipeline.checkpoints.writer import save_checkpoint
 from pipeline.errors import InputError
@@ -45,7 +45,7 @@ class CheckpointFolder:
         folder: where they lie.
         history: the run so far (see `pipeline.checkpoints.history`), which callbacks keep up to date.
         options: of this process, such as `workers`; a resume takes them unless other ones are given.
-        keep: number of newest epoch checkpoints that stay, beside the one of the best validation accuracy; all if None.
+        keep: number of newest epoch checkpoints that stay, beside the best by `validation_score`; all if None.
         changeable: names of the run's arguments that a resume may change.
 
     Attributes:
@@ -71,6 +71,7 @@ class CheckpointFolder:
     lock: Lock | None = field(default=None, init=False)
     failures: int = field(default=0, init=False)
     saved: tuple[int, int] | None = field(default=None, init=False)
+    _states: Mapping[str, object] = field(default_factory=dict, init=False)
     saved_at: float = field(default_factory=lambda: time.monotonic(), init=False)
 
     def save(
@@ -111,7 +112,7 @@ class CheckpointFolder:
         """The state after `epoch` epochs in the file `path`, as the trained model; nothing is removed."""
         try:
             self._write(path, model, epoch)
-        except OSError as error:
+        except (OSError, InputError) as error:
             self._fail(error, "the run is safe in its checkpoints")
             return False
         return True
@@ -120,8 +121,18 @@ class CheckpointFolder:
         """Take down the running loss and metrics and the callbacks' states, to save now or during validation."""
         return Inside(metric_state(model), self._callback_states())
 
+    def check_callbacks(self) -> None:
+        """Raise `InputError` if a checkpoint can't hold the state of a callback."""
+        self._states = {name: callback_state(name, callback.get_state()) for name, callback in self.callbacks.items()}
+
     def _callback_states(self) -> dict:
-        return {name: callback_state(name, callback.get_state()) for name, callback in self.callbacks.items()}
+        """The callbacks' states; of one that has become what no checkpoint can hold, the last that one could."""
+        for name, callback in self.callbacks.items():
+            try:
+                self._states = self._states | {name: callback_state(name, callback.get_state())}
+            except InputError as error:
+                self._fail(error, "its state before that is saved")
+        return self._states
 
     def _write(self, path: Path, model: keras.Model, epoch: int, batch: int = 0, inside: Inside | None = None) -> None:
         inside = inside or Inside([], self._callback_states())
@@ -153,8 +164,8 @@ class CheckpointFolder:
         superfluous = {progress for progress in named if progress[1] and progress < newest}
         if self.keep is not None:
             epochs = sorted(progress for progress in named if not progress[1] and progress <= newest)
-            accuracy = validation_accuracy(self.history)
-            best = max(epochs, key=lambda progress: accuracy[progress[0] - 1 : progress[0]], default=None)
+            score = validation_score(self.history)
+            best = max(epochs, key=lambda progress: score[progress[0] - 1 : progress[0]], default=None)
             superfluous |= {progress for progress in epochs[: -self.keep] if progress != best}
         for progress in superfluous:
             named[progress].unlink(missing_ok=True)

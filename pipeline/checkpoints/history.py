@@ -25,6 +25,8 @@ import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.errors import InputError, refusing
 from pipeline.files.atomic import write_atomically
 from pipeline.files.strictjson import is_count, is_number, read_json
@@ -38,7 +40,8 @@ PRECISIONS = ("float32", "mixed_bfloat16")
 """Keras' dtype policies that a run may compute in; weights are float32 in either."""
 MAX_CURVES = 256
 _LARGEST = 1e30
-_MAX_NAME, _MAX_TEXT = 100, 4096
+MAX_METRIC_NAME = 80
+_MAX_NAME, _MAX_TEXT, _MAX_CHANGES = 100, 4096, 10_000
 # What names a run beside its arguments.
 _NAMED = {"script", "data"}
 # Differ from one process to the next in the same run.
@@ -49,6 +52,14 @@ def validation_accuracy(history: dict) -> list[float]:
     """The validation accuracy of each epoch, of the averaged weights if there are any; -inf where it is unknown."""
     accuracy = history.get("ema_val_accuracy") or history["val_accuracy"] or [None] * epochs_of(history)
     return [-math.inf if value is None else value for value in accuracy]
+
+
+def validation_score(history: dict) -> list[float]:
+    """What the epochs are compared by, more is better: validation accuracy, or the loss of a run that measures none."""
+    if history.get("ema_val_accuracy") or history["val_accuracy"]:
+        return validation_accuracy(history)
+    loss = history.get("ema_val_loss") or history["val_loss"] or [None] * epochs_of(history)
+    return [-math.inf if value is None else -value for value in loss]
 
 
 def new_history(run: dict | None = None) -> dict:
@@ -68,7 +79,7 @@ def append_epoch(history: dict, logs: dict[str, float], learning_rate: float) ->
         InputError: a loss is not finite: the run has diverged, and nothing of this epoch is worth keeping.
     """
     done = epochs_of(history)
-    numbers = {curve: float(value) for curve, value in logs.items() if curve not in ("run", "learning_rate")}
+    numbers = {curve: float(value) for curve, value in logs.items() if is_curve(curve, value)}
     for curve, value in numbers.items():
         if curve.endswith("loss") and not abs(value) < _LARGEST:  # NaN is not either
             raise diverged(f"{curve} is {value} after epoch {done + 1}")
@@ -79,6 +90,11 @@ def append_epoch(history: dict, logs: dict[str, float], learning_rate: float) ->
         value = numbers.get(curve, math.nan)
         history.setdefault(curve, []).extend([None] * (done - len(history.get(curve, ()))))
         history[curve].append(value if abs(value) < _LARGEST else None)
+
+
+def is_curve(name: str, value: object) -> bool:
+    """Return whether `value` of an epoch's logs is a number that a history keeps, as that of a metric."""
+    return name not in ("run", "learning_rate") and isinstance(value, (int, float, np.number))
 
 
 def diverged(where: str) -> InputError:
@@ -180,9 +196,9 @@ def check_history(history: object) -> dict:
 def _check_run(run: dict) -> None:
     for name, value in run.items():
         if name not in _RUN:
-            raise InputError(f"the history's run has {name!a:.100}, which no run has")
+            raise InputError(f"the history's run has an unknown part {name!a:.100}")
         if not _RUN[name](value):
-            raise InputError(f"the history's run has a {name} that no run has: {value!a:.100}")
+            raise InputError(f"the history's run has {name} {value!a:.100}, which is not possible")
 
 
 def _is_drawable(value: object) -> bool:
@@ -243,7 +259,7 @@ _RUN: dict[str, Callable[[object], bool]] = {
     "dataset": _is_word,
     "data": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None,
     "arguments": are_values,
-    "learning_rate_changes": _all(list, _is_change),
+    "learning_rate_changes": lambda value: _all(list, _is_change)(value) and len(value) <= _MAX_CHANGES,
     "classes": _all(list, _is_text),
     "steps": lambda value: is_count(value) and value > 0,
     "precision": lambda value: value in PRECISIONS,

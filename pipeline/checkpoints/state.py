@@ -110,8 +110,15 @@ def check_optimizer(manifest: Sequence[dict], network: Sequence[Layer]) -> None:
     for shape, count in Counter(tuple(entry["shape"]) for entry in manifest).items():
         if count > most.get(shape, 0):
             name = next(entry["name"] for entry in manifest if tuple(entry["shape"]) == shape)
-            why = f"are more than {MAX_SLOTS} a weight" if shape in most else "has the shape of no trainable weight"
-            raise InputError(f"the optimizer's {name} {why}: {count} of shape {shape}, which no checkpoint holds")
+            if shape in most:
+                raise InputError(
+                    f"the optimizer has {count} arrays of shape {shape}; a checkpoint holds at most {MAX_SLOTS} for "
+                    "each weight of that shape"
+                )
+            raise InputError(
+                f"the optimizer's {name} has shape {shape!s:.100}, which is no trainable weight's; a checkpoint can't "
+                "hold it: take another optimizer"
+            )
 
 
 def check_metrics(manifest: Sequence[dict]) -> None:
@@ -119,7 +126,7 @@ def check_metrics(manifest: Sequence[dict]) -> None:
     numbers = sum(math.prod(entry["shape"]) for entry in manifest)
     if numbers > MAX_METRIC_NUMBERS or len(manifest) > _MAX_METRIC_ARRAYS:
         raise InputError(
-            f"the metrics hold {numbers:,} numbers in {len(manifest):,} arrays; expected at most "
+            f"the metrics hold {min(numbers, 10**18):,} numbers in {len(manifest):,} arrays; expected at most "
             f"{MAX_METRIC_NUMBERS:,} in {_MAX_METRIC_ARRAYS:,}"
         )
 
@@ -127,34 +134,37 @@ def check_metrics(manifest: Sequence[dict]) -> None:
 def check_manifest(manifest: object, whose: str) -> None:
     """`InputError` unless `manifest` is a list of arrays' names, each once, shapes and dtypes; `whose` says of what."""
     if not isinstance(manifest, (list, tuple)):
-        raise InputError(f"the {whose}'s arrays are no list")
+        raise InputError(f"the manifest of the {whose} is not a list")
     names = set()
     for entry in manifest:
         if not isinstance(entry, dict) or entry.keys() != {"name", "shape", "dtype"}:
-            raise InputError(f"the {whose}'s arrays hold {entry!a:.100}; expected name, shape and dtype")
+            raise InputError(f"the manifest of the {whose} has {entry!a:.100}; expected name, shape and dtype")
         name, shape, dtype = entry["name"], entry["shape"], entry["dtype"]
-        if not isinstance(name, str) or not name.isprintable() or len(name) > _MAX_NAME or name in names:
-            raise InputError(f"the {whose} has an array {name!a:.100} twice, or none is called so")
+        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _MAX_NAME:
+            raise InputError(f"the manifest of the {whose} has the name {name!a:.100}; expected a printable text")
+        if name in names:
+            raise InputError(f"the manifest of the {whose} has the name {name!a:.100} twice")
         if not isinstance(shape, list) or len(shape) > _MAX_RANK or not all(is_count(size) and size for size in shape):
-            raise InputError(f"the {whose}'s {name} has shape {shape!a:.100}; expected numbers of at least 1")
+            raise InputError(f"{name} of the {whose} has shape {shape!a:.100}; expected up to 8 numbers of at least 1")
         if dtype not in DTYPES:
-            raise InputError(f"the {whose}'s {name} is {dtype!a:.100}; expected one of {', '.join(DTYPES)}")
+            raise InputError(f"{name} of the {whose} is {dtype!a:.100}; expected one of {', '.join(DTYPES)}")
         names.add(name)
 
 
 def callback_state(name: str, state: object) -> object:
-    """The `state` of the callback `name` as JSON brings it back.
+    """Return the `state` of the callback `name` as a checkpoint gives it back.
 
     Raises:
         InputError: JSON can't hold it, or it is larger than `MAX_CALLBACK_BYTES`.
     """
     try:
         text = json.dumps(state, allow_nan=False)
+        value = parse_json(text.encode())  # as a file is read, which takes no more than 18 digits, say
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name}.get_state returns what JSON can't hold: {error}") from error
+        raise InputError(f"get_state of {name} returns what a checkpoint can't hold: {error}") from error
     if len(text) > MAX_CALLBACK_BYTES:
-        raise InputError(f"{name}.get_state returns {len(text):,} bytes; expected at most {MAX_CALLBACK_BYTES:,}")
-    return json.loads(text)
+        raise InputError(f"get_state of {name} returns {len(text):,} bytes; expected at most {MAX_CALLBACK_BYTES:,}")
+    return value
 
 
 def _check_run(parts: Mapping) -> None:
@@ -200,7 +210,7 @@ def _check_growth(state: State) -> None:
     for name, of_callback in state.callbacks.items():
         callback_state(f"{name!a:.100}", of_callback)
     if not is_number(state.seconds) or not 0 <= state.seconds < 1e12:
-        raise InputError(f"its seconds are {state.seconds!a:.100}; expected a number of at least 0")
+        raise InputError(f"its seconds are {state.seconds!a:.100}; expected a number from 0 to 1e12")
 
 
 def _from_format_1(parts: Mapping) -> State:

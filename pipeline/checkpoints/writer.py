@@ -9,7 +9,8 @@ import keras
 import numpy as np
 
 from pipeline.checkpoints.checkpoint import CHECKPOINT
-from pipeline.checkpoints.state import State
+from pipeline.checkpoints.state import State, parse_state
+from pipeline.errors import refusing
 from pipeline.files.atomic import write_atomically
 from pipeline.files.sealed import BLOCK, Seal
 from pipeline.nn.normalization import stock_config
@@ -28,6 +29,7 @@ def save_checkpoint(
 
     Raises:
         WriteError: the file could not be written whole; the one that was there is untouched.
+        InputError: the state is one that `read_checkpoint` would refuse.
     """
     versions = {"backend": keras.backend.backend(), "keras_version": keras.__version__}
     # In memory, so that the digest is known before the first byte reaches the disk.
@@ -38,13 +40,22 @@ def save_checkpoint(
         for layer in model.layers:
             weights.create_group(layer.name).attrs["weight_names"] = _names(weight.path for weight in layer.weights)
         weights.create_group("top_level_model_weights").attrs["weight_names"] = _names(())
-        file["run/state"] = np.frombuffer(state.to_json(), np.uint8)
+        file["run/state"] = np.frombuffer(content_of(state), np.uint8)
         for name, values in arrays.items():
             file[name] = values
         file.flush()
         content = file.id.get_file_image()
     seal = Seal(CHECKPOINT.magic, len(content), hashlib.sha256(content).digest(), (state.epoch, state.batch), mark)
     write_atomically(path, seal.pack(), content)
+
+
+def content_of(state: State) -> bytes:
+    """The JSON of `state`; `InputError` if no reader would take it."""
+    content = state.to_json()
+    if state.network:  # else it is a model of another kind, which stock Keras alone opens
+        with refusing(ValueError, "the state can't be saved: "):
+            parse_state(content)
+    return content
 
 
 def _names(names: Iterable[str]) -> np.ndarray:

@@ -80,7 +80,8 @@ def _run(
     checkpoints = CheckpointFolder(folder, history, options, args.keep, flags.changeable(stored))
     on_terminal = sys.stdout.isatty()
     ask = console.ask if on_terminal and sys.stdin.isatty() else None
-    return Run(script, args, checkpoints, checkpoint, command="", ask=ask, draws_progress=on_terminal)
+    new_lr = None if checkpoint is None else given.lr
+    return Run(script, args, checkpoints, checkpoint, "", new_lr=new_lr, ask=ask, draws_progress=on_terminal)
 
 
 def _check_resumable(checkpoint: Checkpoint, script: str) -> None:

@@ -20,6 +20,7 @@ class WarmupSGD(keras.optimizers.SGD):
     def __init__(self, *args, warmup_steps: int = 0, **options) -> None:
         super().__init__(*args, **options)
         self.warmup_steps = warmup_steps
+        self._is_stepping = False
 
     def get_config(self) -> dict:
         return super().get_config() | {"warmup_steps": self.warmup_steps}
@@ -32,9 +33,16 @@ class WarmupSGD(keras.optimizers.SGD):
         steps = keras.ops.cast(step + 1, rate.dtype)
         return rate * keras.ops.minimum(1.0, steps / float(self.warmup_steps))
 
+    def apply(self, grads, trainable_variables=None):
+        self._is_stepping = True
+        try:
+            return super().apply(grads, trainable_variables)
+        finally:
+            self._is_stepping = False
+
     def _get_current_learning_rate(self):
-        """What Keras multiplies gradients by, on every backend inside of the compiled step."""
-        return self.rate_of(self.iterations)
+        """What `learning_rate` is: within a step the risen rate, elsewhere the one set, which callbacks may change."""
+        return self.rate_of(self.iterations) if self._is_stepping else super()._get_current_learning_rate()
 
 
 def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
