@@ -88,12 +88,7 @@ def fit(
                 f"images, {train.steps} steps an epoch, {keras.backend.backend()} on "
                 f"{run.history['run']['sittings'][-1]['device']}"
             )
-            exit_code = _train(run, model, train, val, _arranged(run, model, train, callbacks, rate, stop))
-            if exit_code is not None:
-                run.tell_how_to_go_on()
-                # TensorFlow's iterators complain if they outlive Python.
-                gc.collect()
-                sys.exit(exit_code)
+            _train(run, model, train, val, _arranged(run, model, train, callbacks, rate, stop))
         else:
             _log.info(f"epoch {last} is reached already: {done} epochs are done")
             run.keep_earlier(models, {})
@@ -245,8 +240,8 @@ def _arranged(
     return every
 
 
-def _train(run: Run, model: keras.Model, train: Batches, val: Batches, callbacks: RunCallbacks) -> int | None:
-    """Everything between the run's start and its last epoch; the exit code if it was asked to stop on the way."""
+def _train(run: Run, model: keras.Model, train: Batches, val: Batches, callbacks: RunCallbacks) -> None:
+    """Train from the run's start to its last epoch; `SystemExit` if it is asked to stop on the way."""
     (epoch, batch), last = run.progress, run.last
     exit_code = None
     try:
@@ -270,9 +265,13 @@ def _train(run: Run, model: keras.Model, train: Batches, val: Batches, callbacks
                 run.tell_how_to_go_on()
         raise
     callbacks.end()
-    if exit_code is None and (done := epochs_of(run.history)) < last:
+    if exit_code is not None:
+        run.tell_how_to_go_on()
+        # TensorFlow's iterators complain if they outlive Python.
+        gc.collect()
+        sys.exit(exit_code)
+    if (done := epochs_of(run.history)) < last:
         _log.info(f"a callback has ended the training after epoch {done}")
-    return exit_code
 
 
 def _fit(
