@@ -163,7 +163,10 @@ class Run:
         return is_checkpoint_of(path, self.history, self.checkpoints.changeable, whole=path == self.model_path)
 
     def owns_output(self, json_path: Path | None) -> bool:
-        """Return whether the history in `json_path` is of this run at an earlier point; None is that of a plot alone."""
+        """Return whether the history in `json_path` is of this run at an earlier point.
+
+        A plot without one, None, is taken for the run's where that resumes.
+        """
         if json_path is None:
             return self.resumed is not None
         try:
