@@ -19,7 +19,7 @@ from pipeline.checkpoints.folder import list_checkpoints
 from pipeline.utils.signals import STOPS
 
 SCRIPT = "resnet_cifar10.py"
-RUN = (*SMALL, "--epochs", "3", "--every", "1", "--checkpoint_seconds", "0.001")
+RUN = (*SMALL, "--epochs", "2", "--every", "1", "--checkpoint_seconds", "0.001")
 OPTIMIZER = "WarmupSGD(args.lr, momentum=args.momentum, nesterov=args.nesterov, warmup_steps=warmup_steps)"
 METRICS = 'metrics=["accuracy"]'
 CALLBACKS = "    callbacks = ["
@@ -94,7 +94,7 @@ def check(command, killed, tmp_path):
         killed(script, *RUN, *flags, "-c", "killed", "-o", "killed")
         assert list_checkpoints(tmp_path / "killed")[-1].name == INSIDE
         done = command(script, "-c", "killed", "-m", "latest")
-        assert_identical(tmp_path / "straight" / "epoch_3.hdf5", tmp_path / "killed" / "epoch_3.hdf5")
+        assert_identical(tmp_path / "straight" / "epoch_2.hdf5", tmp_path / "killed" / "epoch_2.hdf5")
         assert_same_curves(tmp_path / "straight", tmp_path / "killed")
         return done
 
@@ -104,11 +104,11 @@ def check(command, killed, tmp_path):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_another_optimizer(edited, check, tmp_path, name):
     check(edited(OPTIMIZER, OPTIMIZERS[name]))
-    state = read_checkpoint(tmp_path / "killed" / "epoch_3.hdf5")
+    state = read_checkpoint(tmp_path / "killed" / "epoch_2.hdf5")
     assert state.optimizer["class_name"] == name
     history = json.loads((tmp_path / "killed" / f"{SCRIPT[:-3]}.json").read_text())
     rate = {"SGD": 0.1, "AdamW": 2e-3}.get(name, 1e-3)
-    assert history["learning_rate"] == [rate] * 3
+    assert history["learning_rate"] == [rate] * 2
     assert history["run"]["arguments"]["lr"] == rate
 
 
@@ -118,7 +118,7 @@ def test_another_metric(edited, check, tmp_path, metrics, curves):
     history = json.loads((tmp_path / "killed" / f"{SCRIPT[:-3]}.json").read_text())
     measured = {curve for curve, values in history.items() if values} - {"run", "loss", "learning_rate", "seconds"}
     assert measured == curves | {f"val_{curve}" for curve in curves} | {"val_loss"}
-    assert all(len(history[curve]) == 3 for curve in measured)
+    assert all(len(history[curve]) == 2 for curve in measured)
 
 
 # What a line of the list may be, in a script of the same bits; each also notes when training begins and ends.
@@ -150,13 +150,13 @@ def test_another_callback(edited, command, killed, straight, tmp_path, name):
     script = edited(CALLBACKS, f"{CALLBACKS}\n        {OTHERS[name]},")
     killed(script, *RUN, "-c", "killed", "-o", "killed")
     command(script, "-c", "killed", "-m", "latest")
-    assert_identical(straight / "epoch_3.hdf5", tmp_path / "killed" / "epoch_3.hdf5")
+    assert_identical(straight / "epoch_2.hdf5", tmp_path / "killed" / "epoch_2.hdf5")
     assert_same_curves(straight, tmp_path / "killed")
     if name == "CSVLogger":
         rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
-        assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+        assert [row["epoch"] for row in rows] == ["0", "1"]
     if name == "LambdaCallback":  # the process that was killed came to no end
-        assert (tmp_path / "notes").read_text() == "begin 0 begin 1 2 end "
+        assert (tmp_path / "notes").read_text() == "begin 0 begin 1 end "
 
 
 def test_training_begins_and_ends_once_also_where_only_a_validation_is_left(edited, command, monkeypatch, tmp_path):
@@ -172,7 +172,7 @@ def test_training_begins_and_ends_once_also_where_only_a_validation_is_left(edit
     command(script, *RUN, "-c", "c", code=143)
     monkeypatch.undo()
     command(script, "-c", "c", "-m", "latest")
-    assert (tmp_path / "notes").read_text() == "begin end begin 0 1 2 end "
+    assert (tmp_path / "notes").read_text() == "begin end begin 0 1 end "
 
 
 STOPPING = "EarlyStopping(monitor='learning_rate', mode='min', patience=2)"
@@ -182,7 +182,7 @@ def test_a_callback_with_a_state_of_its_own_goes_on_where_it_was(edited, command
     """The rate never gets better: after one epoch that is the best and two to wait, the third is the last."""
     script = edited(CALLBACKS, f"{CALLBACKS}\n        {STOPPING},")
     script.write_text(script.read_text().replace("import EpochCheckpoint", "import EarlyStopping, EpochCheckpoint"))
-    flags = ["9" if flag == "3" else flag for flag in RUN]
+    flags = ["9" if flag == "2" else flag for flag in RUN]
     done = command(script, *flags, "-c", "straight", "-o", "straight")
     assert "a callback has ended the training after epoch 3" in done.stdout
     killed(script, *flags, "-c", "killed", "-o", "killed", number=11)
@@ -216,7 +216,7 @@ def test_a_callback_that_ends_training_inside_an_epoch_leaves_a_checkpoint_there
     assert "a callback has ended the training inside epoch 1\n" in done.stdout
     assert "the newest checkpoint is c/epoch_0_batch_2.hdf5" in done.stdout
     command(SCRIPT, "-c", tmp_path / "c", "-m", "latest")
-    assert_identical(straight / "epoch_3.hdf5", tmp_path / "c" / "epoch_3.hdf5")
+    assert_identical(straight / "epoch_2.hdf5", tmp_path / "c" / "epoch_2.hdf5")
 
 
 def test_weights_put_in_at_the_end_do_not_reach_a_checkpoint_of_a_stop(
@@ -228,7 +228,7 @@ def test_weights_put_in_at_the_end_do_not_reach_a_checkpoint_of_a_stop(
 
     def stopping(self, *arguments):
         original(self, *arguments)
-        if next(batches) == 8:  # the last of the second epoch: the request is met at its end
+        if next(batches) == 4:  # the last of the first epoch: the request is met at its end
             monkeypatch.setattr(AsyncCallbackList, "on_epoch_end", ending)
 
     def ending(self, *arguments):
@@ -236,11 +236,11 @@ def test_weights_put_in_at_the_end_do_not_reach_a_checkpoint_of_a_stop(
         super(AsyncCallbackList, self).on_epoch_end(*arguments)
 
     monkeypatch.setattr(AsyncCallbackList, "on_test_batch_end", stopping)
-    command(script, *SMALL, "--epochs", "3", "--every", "3", "-c", "c", code=143)
+    command(script, *SMALL, "--epochs", "2", "--every", "2", "-c", "c", code=143)
     monkeypatch.undo()
-    assert list_checkpoints(tmp_path / "c")[-1].name == "epoch_2.hdf5"
+    assert list_checkpoints(tmp_path / "c")[-1].name == "epoch_1.hdf5"
     command(SCRIPT, "-c", tmp_path / "c", "-m", "latest")
-    assert_identical(straight / "epoch_3.hdf5", tmp_path / "c" / "epoch_3.hdf5")
+    assert_identical(straight / "epoch_2.hdf5", tmp_path / "c" / "epoch_2.hdf5")
 
 
 STATES = {
@@ -291,7 +291,7 @@ class Counting(keras.callbacks.Callback):
 """
 
 
-@pytest.mark.parametrize(("kind", "number"), [("train", 6), ("train", 4), ("test", 3)])
+@pytest.mark.parametrize(("kind", "number"), [("train", 6), ("test", 3)])
 def test_a_state_is_that_of_the_last_training_batch(edited, command, monkeypatch, tmp_path, kind, number):
     script = edited(CALLBACKS, f"{CALLBACKS}\n        Counting(),")
     script.write_text(script.read_text().replace("def main()", f"import keras\n{COUNTING}\n\ndef main()"))
@@ -423,7 +423,7 @@ def test_a_scheduler_that_goes_by_the_present_rate_changes_it_once_an_epoch(edit
     halving = "keras.callbacks.LearningRateScheduler(lambda epoch, lr: lr * 0.5 if epoch else lr)"
     check(edited(CALLBACKS, f"{CALLBACKS}\n        {halving},"), "--warmup_epochs", warmup_epochs)
     history = json.loads((tmp_path / "killed" / f"{SCRIPT[:-3]}.json").read_text())
-    assert history["learning_rate"] == [0.1 if warmup_epochs == "0" else 0.05, 0.05, 0.025]
+    assert history["learning_rate"] == [0.1 if warmup_epochs == "0" else 0.05, 0.05]
 
 
 def test_a_rate_that_falls_on_a_plateau_is_not_set_back(edited, command, tmp_path):
@@ -442,10 +442,10 @@ def test_a_list_without_the_project_s_callbacks_trains_and_resumes(edited, comma
     text = (ROOT / SCRIPT).read_text()
     callbacks = text[text.index(CALLBACKS) : text.index("    outcome = ")]
     script = edited(callbacks, "    callbacks = []\n")
-    command(script, *RUN, "--stop_after", "2", "-c", "c")
-    assert [path.name for path in list_checkpoints(tmp_path / "c")] == ["epoch_2.hdf5"]
+    command(script, *RUN, "--stop_after", "1", "-c", "c")
+    assert [path.name for path in list_checkpoints(tmp_path / "c")] == ["epoch_1.hdf5"]
     command(script, "-c", "c", "-m", "latest")
-    assert_identical(straight / "epoch_3.hdf5", tmp_path / "c" / "epoch_3.hdf5")
+    assert_identical(straight / "epoch_2.hdf5", tmp_path / "c" / "epoch_2.hdf5")
 
 
 @pytest.mark.sweep
@@ -471,5 +471,5 @@ def test_an_edited_script_that_is_killed_goes_on_exactly(edited, tmp_path, backe
     run("straight", *RUN)
     run("killed", *RUN, kind="SIGKILL", number=11, code=-9)
     run("killed", "-m", "latest")
-    assert_identical(tmp_path / "straight" / "epoch_3.hdf5", tmp_path / "killed" / "epoch_3.hdf5")
+    assert_identical(tmp_path / "straight" / "epoch_2.hdf5", tmp_path / "killed" / "epoch_2.hdf5")
     assert_same_curves(tmp_path / "straight", tmp_path / "killed")

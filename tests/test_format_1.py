@@ -108,7 +108,7 @@ def test_on_jax_too(process, unpacked, tmp_path, name):
     assert_ends_alike(end, go_on(run, RUNS[name][0], files / name))
 
 
-@pytest.mark.parametrize("name", ["by_hand", "averages"])
+@pytest.mark.parametrize("name", [pytest.param("by_hand", marks=pytest.mark.sweep), "averages"])
 def test_an_upgraded_file_goes_on_to_the_same_bits(command, files, name):
     script, state = RUNS[name]
     (files / name / "end.hdf5").unlink()

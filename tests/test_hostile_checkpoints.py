@@ -16,6 +16,7 @@ from forge import forge, reseal
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
 
+TWO_STAGES = ("--stages", "1,1", "--filters", "4,8,16")
 KERNEL = "model_weights/conv1/conv1/kernel"
 
 
@@ -23,7 +24,7 @@ KERNEL = "model_weights/conv1/conv1/kernel"
 def folder(tmp_path_factory):
     """Where a run of one epoch has been: output/resnet_cifar10/checkpoints/epoch_1.hdf5 is good."""
     folder = tmp_path_factory.mktemp("run")
-    words = [sys.executable, ROOT / "resnet_cifar10.py", *SMALL, "--epochs", "1"]
+    words = [sys.executable, ROOT / "resnet_cifar10.py", *SMALL, *TWO_STAGES, "--epochs", "1"]
     subprocess.run(words, cwd=folder, check=True, capture_output=True)
     return folder
 

@@ -147,13 +147,15 @@ def train(folder, backend, *flags, stop=("none", 0), code=0):
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_with_every_piece_a_stop_anywhere_resumes_to_the_bit(straight, backend, tmp_path):
-    # An epoch has four batches of training, four of validation and four of validating the averages. Stopped while the
-    # averages are validated; then, both validations done again, killed within the warm-up after a checkpoint there.
-    train(tmp_path, backend, *RUN, stop=("SIGTERM", 10), code=143)
-    names = {path.name for path in (tmp_path / "output" / "resnet_cifar10").iterdir()}
-    assert "epoch_0_batch_4.hdf5" in names
-    once_more = ("--resume", "--workers", "1", "--checkpoint_seconds", "0.001")
-    train(tmp_path, backend, *once_more, stop=("SIGKILL", 11), code=-9)
+    # An epoch has four batches of training, four of validation and four of validating the averages. Killed within the
+    # warm-up after a checkpoint there; on TensorFlow stopped before, while the averages are validated.
+    words, number = RUN, 15
+    if backend == "tensorflow":
+        train(tmp_path, backend, *RUN, stop=("SIGTERM", 10), code=143)
+        names = {path.name for path in (tmp_path / "output" / "resnet_cifar10").iterdir()}
+        assert "epoch_0_batch_4.hdf5" in names
+        words, number = ("--resume", "--workers", "1"), 11  # both validations are done again
+    train(tmp_path, backend, *words, "--checkpoint_seconds", "0.001", stop=("SIGKILL", number), code=-9)
     assert list_checkpoints(tmp_path / "output" / "resnet_cifar10")[-1].name == "epoch_1_batch_2.hdf5"
     train(tmp_path, backend, "--resume")
     assert_same_end(straight(backend), tmp_path)

@@ -61,6 +61,7 @@ def test_resuming_in_new_processes_after_each_epoch_with_1_and_2_workers(process
     check_resume(process, tmp_path, [(epoch, workers) for epoch in (1, 2, 3) for workers in "12"], backend=backend)
 
 
+@pytest.mark.sweep
 def test_a_run_killed_between_epochs_resumes_exactly(command, process, started, tmp_path):
     options = (*SMALL, "--epochs", "4", "--every", "1")
     command(DECAY, *options, "-m", "straight.hdf5", "-o", "straight_output")
@@ -184,7 +185,7 @@ def test_a_flag_that_contradicts_the_checkpoint_is_an_error(command, checkpoint,
     [
         (("--start_epoch", "3"), "--start_epoch 3 differs from the epoch to go on from, 0"),
         (("--model", "missing.hdf5"), "can't read checkpoint missing.hdf5: No such file or directory"),
-        (("--filters", "4,8"), "filters has 2 entries and stages 2; expected"),
+        (("--filters", "4,8,16"), "filters has 3 entries and stages 1; expected"),
         (("--limit", "20"), "20 training images are fewer than one batch of 32"),
         (("--output", "/proc/none"), "can't make folder /proc/none"),
         (("--checkpoints", "/proc/none"), "can't make folder /proc/none"),
@@ -212,7 +213,9 @@ def test_latest_without_a_checkpoint_starts_from_the_beginning(command):
     assert "no checkpoint in output/resnet_cifar10/checkpoints: starting from the beginning" in done.stdout
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.sweep)]
+)
 def test_signals_end_without_a_traceback(started, number, code):
     process = started(BY_HAND, *SMALL, "--epochs", "1000", "--every", "1")
     while not process.stdout.readline().startswith("epoch 2/"):

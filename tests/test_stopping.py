@@ -77,7 +77,6 @@ def stop_at(monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "number", "which", "left"),
     [
-        ("train", 1, signal.SIGINT, "epoch_0_batch_1.hdf5"),
         ("train", 4, signal.SIGTERM, "epoch_0_batch_4.hdf5"),
         ("test", 2, signal.SIGINT, "epoch_0_batch_4.hdf5"),
         ("train", 7, signal.SIGTERM, "epoch_1_batch_3.hdf5"),
@@ -168,7 +167,7 @@ def test_a_run_killed_at_each_step_of_its_saves(straight, tmp_path, part, backen
     record_property("stops", stops)
 
 
-@pytest.mark.parametrize("place", ["fsync", "savefig"])
+@pytest.mark.parametrize("place", ["fsync", pytest.param("savefig", marks=pytest.mark.sweep)])
 def test_ten_times_ctrl_c_in_a_save_or_a_plot_stops_at_once_and_harms_nothing(straight, tmp_path, place):
     done = launch(tmp_path, f"storm in {place}", 2)
     assert done.returncode == 130
@@ -441,7 +440,7 @@ def wait_for_epoch(process):
         assert process.poll() is None
 
 
-@pytest.mark.parametrize("streams", [("stdout",), ("stdout", "stderr")])
+@pytest.mark.parametrize("streams", [pytest.param(("stdout",), marks=pytest.mark.sweep), ("stdout", "stderr")])
 def test_ctrl_c_that_also_ends_the_reader_of_the_output_loses_nothing(started, tmp_path, streams):
     process = started(BY_HAND, *SMALL, "--epochs", "10000")
     wait_for_epoch(process)
