@@ -60,14 +60,10 @@ def main() -> None:
 
     callbacks = [
         # The optimizer's rate stays until you change it; with --schedule recipe.decay gives the share that is left.
-        LearningRate(run.history, decay=recipe.decay),
+        LearningRate(decay=recipe.decay),
         WeightAverage(args.ema, val),
-        TrainingMonitor(
-            Path(args.output, "train.png"),
-            json_path=Path(args.output, "train.json"),
-            history=run.history,
-        ),
-        EpochCheckpoint(run.checkpoints, every=args.every),
+        TrainingMonitor(Path(args.output, "train.png"), json_path=Path(args.output, "train.json")),
+        EpochCheckpoint(run.folder, every=args.every),
     ]
     outcome = training.fit(run, model, data, train, val, callbacks)
     training.report(run, model, val, outcome)

@@ -59,14 +59,10 @@ def main() -> None:
 
     callbacks = [
         # From the optimizer's rate to 0: recipe.decay gives the share that is left after so many epochs.
-        LearningRate(run.history, decay=recipe.decay),
+        LearningRate(decay=recipe.decay),
         WeightAverage(args.ema, val),
-        TrainingMonitor(
-            Path(args.output, "train_decay.png"),
-            json_path=Path(args.output, "train_decay.json"),
-            history=run.history,
-        ),
-        EpochCheckpoint(run.checkpoints, every=args.every),
+        TrainingMonitor(Path(args.output, "train_decay.png"), json_path=Path(args.output, "train_decay.json")),
+        EpochCheckpoint(run.folder, every=args.every),
     ]
     outcome = training.fit(run, model, data, train, val, callbacks)
     training.report(run, model, val, outcome)

@@ -52,6 +52,11 @@ class Run:
     draws_progress: bool = False
 
     @property
+    def folder(self) -> Path:
+        """The folder of the run's checkpoints."""
+        return self.checkpoints.folder
+
+    @property
     def history(self) -> dict:
         """The run so far (see `pipeline.checkpoints.history`)."""
         return self.checkpoints.history
@@ -122,19 +127,20 @@ class Run:
             InputError: another process trains in one of the folders, or has done so since the checkpoint was chosen.
         """
         models = [] if self.model_path is None else [self.model_path]
-        for folder in (self.checkpoints.folder, *(path.parent for path in models)):
+        for folder in (self.folder, *(path.parent for path in models)):
             make_folder(folder)
         # Another run may keep its checkpoints elsewhere and yet its curves in the same place.
         places = dict.fromkeys((path.parent, f".{path.stem}.lock") for path in outputs)
         with ExitStack() as stack:
-            self.checkpoints.lock = stack.enter_context(Lock(self.checkpoints.folder))
+            self.checkpoints.lock = stack.enter_context(Lock(self.folder))
             for place in places:
                 stack.enter_context(Lock(*place))
             stop = stack.enter_context(StopRequest())
-            if self.found not in (None, list_checkpoints(self.checkpoints.folder)):
-                folder = self.checkpoints.folder
-                raise InputError(f"another process has gone on with the run in {folder} just now; start this one again")
-            remove_unfinished(self.checkpoints.folder, NAMES)
+            if self.found not in (None, list_checkpoints(self.folder)):
+                raise InputError(
+                    f"another process has gone on with the run in {self.folder} just now; start this one again"
+                )
+            remove_unfinished(self.folder, NAMES)
             for path in (*outputs, *models):
                 remove_unfinished(path.parent, re.compile(re.escape(path.name)))
             yield stop
@@ -176,7 +182,7 @@ class Run:
 
     def tell_how_to_go_on(self) -> None:
         """Report the newest checkpoint, and the command that resumes from it."""
-        newest = list_checkpoints(self.checkpoints.folder)[-1:]
+        newest = list_checkpoints(self.folder)[-1:]
         _log.info(f"the newest checkpoint is {newest[0] if newest else 'none'}")
         if newest:
             _log.info(f"go on with: {self.command}")

@@ -74,7 +74,7 @@ def fit(
     if run.resumed is not None:
         run.resumed.restore(model)
     rate = _rate_of(run, model, callbacks)
-    monitors = [callback for callback in callbacks if isinstance(callback, TrainingMonitor)]
+    monitors = _joined(run, callbacks)
     outputs = {
         path: monitor.json_path for monitor in monitors for path in (monitor.json_path, monitor.fig_path) if path
     }
@@ -82,7 +82,7 @@ def fit(
     checkpoints, done, last = run.checkpoints, run.progress[0], run.last
     with run.held(outputs) as stop:
         if done < last:
-            run.keep_earlier([*list_checkpoints(checkpoints.folder), *models], outputs)
+            run.keep_earlier([*list_checkpoints(run.folder), *models], outputs)
             _log.info(
                 f"{model.count_params():,} parameters, {train.num_images:,} training and {val.num_images:,} validation "
                 f"images, {train.steps} steps an epoch, {keras.backend.backend()} on "
@@ -151,11 +151,30 @@ def _check_fit(
         )
 
 
+def _joined(run: Run, callbacks: Sequence[keras.callbacks.Callback]) -> list[TrainingMonitor]:
+    """Give callbacks that keep a history or checkpoints those of the run; return the monitors among them.
+
+    Raises:
+        InputError: checkpoints are to be kept in another folder than the run's.
+    """
+    monitors = [callback for callback in callbacks if isinstance(callback, TrainingMonitor)]
+    for monitor in monitors:
+        monitor.history = run.history
+    for callback in callbacks:
+        if isinstance(callback, EpochCheckpoint):
+            folder = callback.checkpoints.folder
+            if folder.resolve() != run.folder.resolve():
+                raise InputError(f"EpochCheckpoint writes to {folder}, and the run to {run.folder}; expected the same")
+            callback.checkpoints = run.checkpoints
+    return monitors
+
+
 def _rate_of(run: Run, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback]) -> LearningRate:
     """The owner of the learning rate among `callbacks`, or one that leaves it as it is, told what to start from."""
     owners = [callback for callback in callbacks if isinstance(callback, LearningRate)]
-    rate = owners[0] if owners else LearningRate(run.history)
+    rate = owners[0] if owners else LearningRate()
     rate.set_model(model)
+    rate.history = run.history
     if run.resumed is None:
         rate.start()
     elif run.new_lr is not None and rate.differs(run.new_lr):
@@ -312,7 +331,7 @@ def _outcome(run: Run, monitors: Sequence[TrainingMonitor], models: Sequence[Pat
     """List the files that the run has written, and count those that it could not."""
     checkpoints, done = run.checkpoints, epochs_of(run.history)
     written = [path for monitor in monitors if monitor.is_written for path in (monitor.fig_path, monitor.json_path)]
-    written += [path for path in list_checkpoints(checkpoints.folder)[-1:] if progress_in(path) == (done, 0)]
+    written += [path for path in list_checkpoints(run.folder)[-1:] if progress_in(path) == (done, 0)]
     written += [path for path in models if path.exists() and run.owns(path)]
     return Outcome(list(filter(None, written)), checkpoints.failures + sum(monitor.failures for monitor in monitors))
 

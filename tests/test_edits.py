@@ -334,6 +334,11 @@ REFUSED = {
         f"{CALLBACKS}\n        keras.callbacks.EarlyStopping(restore_best_weights=True),",
         "EarlyStopping has restore_best_weights",
     ),
+    "another folder": (
+        "EpochCheckpoint(run.folder,",
+        "EpochCheckpoint('elsewhere',",
+        "EpochCheckpoint writes to elsewhere, and the run to",
+    ),
     "another restore": (
         CALLBACKS,
         f"{CALLBACKS}\n        keras.callbacks.BackupAndRestore('b'),",
@@ -398,7 +403,7 @@ def test_a_rate_changed_by_hand_outlives_the_one_in_the_script(edited, command, 
 
 def test_keras_own_scheduler_sets_the_rate_of_a_decay(edited, command, tmp_path):
     script = edited(
-        "LearningRate(run.history, decay=recipe.decay)",
+        "LearningRate(decay=recipe.decay)",
         "keras.callbacks.LearningRateScheduler(lambda epoch: 0.1 / (1 + epoch))",
         "resnet_cifar10_decay.py",
     )

@@ -15,22 +15,23 @@ class EpochCheckpoint(EpochRecorder):
     One that can't be written is tried again after the next epoch.
 
     Args:
-        checkpoints: the folder, made where it is missing, or a run's checkpoints in one.
+        output_path: folder of the checkpoints, made where it is missing.
         every: epochs between two checkpoints, at least 1.
+
+    Attributes:
+        checkpoints: the checkpoints in that folder; `fit` of a run sets those of the run.
 
     Raises:
         InputError: (a `ValueError`) `every` is below 1, or the folder can't be made or written to.
     """
 
-    def __init__(self, checkpoints: str | PathLike | CheckpointFolder, every: int = 5) -> None:
+    def __init__(self, output_path: str | PathLike, every: int = 5) -> None:
         super().__init__()
         if every < 1:
             raise InputError(f"every is {every}; expected a number of epochs of at least 1")
-        if not isinstance(checkpoints, CheckpointFolder):
-            checkpoints = CheckpointFolder(Path(checkpoints))
-        make_folder(checkpoints.folder)
+        make_folder(Path(output_path))
         self.every = every
-        self.checkpoints = checkpoints
+        self.checkpoints = CheckpointFolder(Path(output_path))
         self._is_overdue = False
         self._completed = self._tried = 0
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from pipeline.checkpoints.history import epochs_of, new_history
 from pipeline.errors import InputError
 from pipeline.nn.optimizer import base_learning_rate, last_learning_rate
 
@@ -17,15 +18,17 @@ class LearningRate(keras.callbacks.LearningRateScheduler):
     or that at the start of a decay, and `run.learning_rate_changes` lists the changes by hand.
 
     Args:
-        history: the run so far (see `pipeline.checkpoints.history`).
         decay: function from completed epochs to the share of the rate that is left, 0 to 1. None leaves the
             optimizer's rate alone but for changes by hand.
+
+    Attributes:
+        history: the run so far (see `pipeline.checkpoints.history`); `fit` of a run sets it.
     """
 
-    def __init__(self, history: dict, decay: Callable[[int], float] | None = None) -> None:
+    def __init__(self, decay: Callable[[int], float] | None = None) -> None:
         super().__init__(self.rate_of)
-        self.history = history
         self.decay = decay
+        self.history = new_history()
 
     @property
     def _run(self) -> dict:
@@ -84,7 +87,7 @@ class LearningRate(keras.callbacks.LearningRateScheduler):
         before = self.rate_of(epoch) if self.decay else base_learning_rate(self.model.optimizer)
         self._run["arguments"]["lr"] = lr
         rate = self.rate_of(epoch)
-        later = f" from epoch {epoch + 1} on" if epoch > len(self.history["loss"]) else ""
+        later = f" from epoch {epoch + 1} on" if epoch > epochs_of(self.history) else ""
         logging.getLogger(__name__).info(f"learning rate {before:g} -> {rate:g}{later}")
         self._run.setdefault("learning_rate_changes", []).append([epoch, batch, rate])
         return rate

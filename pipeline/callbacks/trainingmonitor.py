@@ -31,8 +31,8 @@ class TrainingMonitor(EpochRecorder):
     Args:
         fig_path: the plot, a PNG file.
         json_path: the history, or None.
-        history: the run so far, which is brought up to date in place (see `pipeline.checkpoints.history`); it may be
-            shared with an `EpochCheckpoint`, and the first of them to see an epoch records it. None for one of its own.
+        history: the run so far, which is brought up to date in place (see `pipeline.checkpoints.history`); None for a
+            new one. `fit` of a run sets that of the run.
 
     A disk that fails is reported and counted in `failures`; the next epoch tries again, or `write`.
     So is a plot that can't be drawn, which costs no more than itself.
