@@ -179,7 +179,9 @@ def _rate_of(run: Run, model: keras.Model, callbacks: Sequence[keras.callbacks.C
         rate.start()
     elif run.new_lr is not None and rate.differs(run.new_lr):
         schedulers = [
-            of for of in callbacks if isinstance(of, keras.callbacks.LearningRateScheduler) and of is not rate
+            scheduler
+            for scheduler in callbacks
+            if isinstance(scheduler, keras.callbacks.LearningRateScheduler) and scheduler is not rate
         ]
         if schedulers:
             name = type(schedulers[0]).__name__
@@ -280,7 +282,7 @@ def _train(run: Run, model: keras.Model, train: Batches, val: Batches, callbacks
     except Exception as error:
         if error in (train.failure, val.failure):
             with suppress(OSError, InputError):  # of what the first is the reason of, or of less worth
-                next(of for of in callbacks.callbacks if isinstance(of, BatchCheckpoint)).save_after_failure()
+                _batch_checkpoint_of(callbacks).save_after_failure()
                 run.tell_how_to_go_on()
         raise
     callbacks.end()
@@ -291,6 +293,10 @@ def _train(run: Run, model: keras.Model, train: Batches, val: Batches, callbacks
         sys.exit(exit_code)
     if (done := epochs_of(run.history)) < last:
         _log.info(f"a callback has ended the training after epoch {done}")
+
+
+def _batch_checkpoint_of(callbacks: RunCallbacks) -> BatchCheckpoint:
+    return next(callback for callback in callbacks.callbacks if isinstance(callback, BatchCheckpoint))
 
 
 def _fit(

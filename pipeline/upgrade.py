@@ -33,7 +33,7 @@ def main() -> None:
         from pipeline.checkpoints.history import lineage
         from pipeline.checkpoints.state import FORMAT, State
         from pipeline.cli.datasets import dataset_of
-        from pipeline.files.atomic import check_folder
+        from pipeline.files.atomic import check_folder, make_folder
 
     checkpoint = read_checkpoint(args.old)
     if checkpoint.format == FORMAT and not args.weights_only:
@@ -52,6 +52,7 @@ def main() -> None:
         state = replace(state, averaged=False, optimizer=None, metrics=[], callbacks={})
     changeable = flags.changeable(checkpoint.history["run"].get("arguments", {}))
     mark = lineage(checkpoint.history, changeable)
+    make_folder(args.new.parent)
     save_checkpoint(args.new, checkpoint.build_model(), state, arrays, mark)
     read_checkpoint(args.new)
     print(f"written: {args.new}, format {FORMAT}{', weights alone' if args.weights_only else ''}")

@@ -153,6 +153,7 @@ def test_weights_alone_evaluate_the_same_and_say_on_a_resume_what_they_lack(comm
             "images holds other images than files/decay/end.hdf5",
         ),
         (("files/decay/end.hdf5", "new.hdf5", "--data", "nowhere"), "--data nowhere does not exist"),
+        (("files/decay/end.hdf5", "/proc/none/new.hdf5"), "can't make folder /proc/none"),
         (("files/decay/end.hdf5", "new.txt"), "is not a file name that ends in .hdf5"),
         (("files/averages/epoch_1_batch_2.hdf5", "new.hdf5", "--weights_only"), "is inside epoch 2"),
     ],
@@ -170,7 +171,7 @@ def test_what_can_not_be_upgraded_is_one_line(command, files, tmp_path, words, m
 
 
 def test_what_is_of_format_2_already_is_said(command, files, tmp_path):
-    command("pipeline/upgrade.py", files / "decay" / "end.hdf5", "new.hdf5")
-    done = command("pipeline/upgrade.py", "new.hdf5", "newer.hdf5", code=2)
+    command("pipeline/upgrade.py", files / "decay" / "end.hdf5", "made/new.hdf5")
+    done = command("pipeline/upgrade.py", "made/new.hdf5", "newer.hdf5", code=2)
     assert "new.hdf5 is of format 2 already" in done.stderr
-    command("pipeline/upgrade.py", "new.hdf5", "newer.hdf5", "--weights_only")
+    command("pipeline/upgrade.py", "made/new.hdf5", "newer.hdf5", "--weights_only")
