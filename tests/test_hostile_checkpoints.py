@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import CHECKPOINTS, ROOT, SMALL
 from forge import forge, reseal
+from messages import CORRUPT, MISSING, REPEATED, UNEXPECTED, assert_names, assert_refused, naming
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
 
@@ -153,166 +154,219 @@ def foreign_module(layers):
     layers[5]["module"] = "os"
 
 
+SLOT = "conv1_kernel_momentum"
+NOT_CONTIGUOUS = "not (one |a )?contiguous|chunk|filter|compress"
+# Each change, and what the message that refuses it names.
 HOSTILE = {
-    "external storage": (external, "kernel lies in another file"),
-    "virtual": (virtual, "kernel is put together from other datasets"),
-    "soft link": (link(KERNEL, h5py.SoftLink("/elsewhere")), "kernel is a link that leads elsewhere"),
-    "external link": (link(KERNEL, h5py.ExternalLink("/etc/passwd", "x")), "kernel is a link that leads elsewhere"),
-    "linked group": (link("run/optimizer", h5py.SoftLink("/elsewhere")), "run/optimizer is a link"),
-    "terabytes": (replace(KERNEL, shape=(1 << 14, 1 << 14, 1 << 14, 4), dtype="f4"), "has shape"),
-    "terabytes of state": (replace("run/state", shape=(1 << 42,), dtype="u1"), "which the file does not hold"),
-    "gzip": (replace(KERNEL, data=np.ones((3, 3, 3, 4), "f4"), compression="gzip"), "not one contiguous block"),
-    "chunks": (replace(KERNEL, data=np.ones((3, 3, 3, 4), "f4"), chunks=(1, 3, 3, 4)), "not one contiguous block"),
-    "float64": (replace(KERNEL, data=np.ones((3, 3, 3, 4))), "is float64; expected"),
-    "texts": (replace(KERNEL, data=["x"] * 9, dtype=h5py.string_dtype()), "is object; expected"),
-    "references": (replace(KERNEL, shape=(3, 3, 3, 4), dtype=h5py.ref_dtype), "expected one contiguous|is object"),
-    "another shape": (replace(KERNEL, data=np.ones((3, 3, 3, 8), "f4")), r"\(3, 3, 3, 8\); expected \(3, 3, 3, 4\)"),
-    "a dataset more": (lambda file: file.create_dataset("run/more", data=1), "run/more' is not expected"),
-    "a dataset less": (lambda file: file.pop(KERNEL), "kernel is missing"),
-    "a group for a dataset": (lambda file: (file.pop(KERNEL), file.create_group(KERNEL)), "kernel is a group"),
-    "a dataset for a group": (replace("run/optimizer", data=1), "run/optimizer is a dataset"),
+    "external storage": (external, "conv1/kernel", "external|another file"),
+    "virtual": (virtual, "conv1/kernel", "virtual|other datasets"),
+    "soft link": (link(KERNEL, h5py.SoftLink("/elsewhere")), "conv1/kernel", "link"),
+    "external link": (link(KERNEL, h5py.ExternalLink("/etc/passwd", "x")), "conv1/kernel", "link"),
+    "linked group": (link("run/optimizer", h5py.SoftLink("/elsewhere")), "run/optimizer", "link"),
+    "terabytes": (
+        replace(KERNEL, shape=(1 << 14, 1 << 14, 1 << 14, 4), dtype="f4"), "conv1/kernel", "16384, 16384, 16384, 4"
+    ),
+    "terabytes of state": (replace("run/state", shape=(1 << 42,), dtype="u1"), "run/state", "4,398,046,511,104"),
+    "gzip": (
+        replace(KERNEL, data=np.ones((3, 3, 3, 4), "f4"), compression="gzip"), "conv1/kernel", NOT_CONTIGUOUS
+    ),
+    "chunks": (
+        replace(KERNEL, data=np.ones((3, 3, 3, 4), "f4"), chunks=(1, 3, 3, 4)), "conv1/kernel", NOT_CONTIGUOUS
+    ),
+    "float64": (replace(KERNEL, data=np.ones((3, 3, 3, 4))), "conv1/kernel", "float64"),
+    "texts": (replace(KERNEL, data=["x"] * 9, dtype=h5py.string_dtype()), "conv1/kernel", "object|string"),
+    "references": (
+        replace(KERNEL, shape=(3, 3, 3, 4), dtype=h5py.ref_dtype), "conv1/kernel", "contiguous|object|reference"
+    ),
+    "another shape": (
+        replace(KERNEL, data=np.ones((3, 3, 3, 8), "f4")), "conv1/kernel", r"\(3, 3, 3, 8\)", r"\(3, 3, 3, 4\)"
+    ),
+    "a dataset more": (lambda file: file.create_dataset("run/more", data=1), "run/more", UNEXPECTED),
+    "a dataset less": (lambda file: file.pop(KERNEL), "conv1/kernel", MISSING),
+    "a group for a dataset": (
+        lambda file: (file.pop(KERNEL), file.create_group(KERNEL)), "conv1/kernel", r"is an? \w*group"
+    ),
+    "a dataset for a group": (replace("run/optimizer", data=1), "run/optimizer", r"is an? \w*dataset"),
     "many metrics": (
         lambda file: [file.create_dataset(f"run/metrics/{n}", data=np.float32(0)) for n in range(40)],
-        "is not expected there",
+        "run/metrics", UNEXPECTED,
     ),
-    "another slot": (lambda file: file.create_dataset("run/optimizer/evil", data=1), "evil' is not expected"),
-    "a slot less": (lambda file: file.pop("run/optimizer/4"), "run/optimizer/4 is missing"),
-    "momentum of another shape": (replace("run/optimizer/4", data=np.ones((3, 3, 3, 8), "f4")), "has shape"),
-    "momentum of another type": (replace("run/optimizer/4", data=np.ones((3, 3, 3, 4))), "is float64; expected"),
-    "a manifest of another shape": (slot(shape=[3, 3, 3, 8]), "which is no trainable weight's"),
-    "a manifest of another type": (slot(dtype="object"), "is 'object'; expected one of float32"),
-    "a manifest of terabytes": (slot(shape=[1 << 40]), "which is no trainable weight's"),
-    "a manifest of negative size": (slot(shape=[-1]), r"has shape \[-1\]; expected up to 8 numbers of at least 1"),
-    "a manifest of true size": (slot(shape=[True]), r"has shape \[True\]; expected"),
-    "a manifest of many axes": (slot(shape=[1] * 1000), "expected up to 8 numbers of at least 1"),
-    "a name twice": (slot(name="iteration"), "has the name 'iteration' twice"),
-    "an escape in a name": (slot(name="\x1b[2J"), "expected a printable text"),
-    "a name of numbers": (slot(name=[1]), "expected a printable text"),
-    "a manifest more": (optimizer(lambda content: content["arrays"].append(
-        {"name": "evil", "shape": [], "dtype": "int64"})), "run/optimizer/.* is missing"),
-    "a million slots": (optimizer(lambda content: content.update(arrays=[[]] * 200_000)), "has \\[\\]; expected name"),
-    "more slots than an optimizer has": (optimizer(lambda content: content["arrays"].extend(
-        {"name": f"m{number}", "shape": [3, 3, 3, 4], "dtype": "float32"} for number in range(4))),
-        r"has 5 arrays of shape \(3, 3, 3, 4\); a checkpoint holds at most 4 for"),
-    "a manifest that is a number": (optimizer(lambda content: content.update(arrays=1)), "optimizer is not a list"),
-    "an optimizer of text": (state(lambda content: content.update(optimizer="sgd")), "has no class_name"),
-    "a class_name of numbers": (optimizer(lambda content: content.update(class_name=[1])), "class_name is no text"),
-    "a config of text": (optimizer(lambda content: content.update(config="x")), "config is no object"),
-    "a million metrics": (metrics(100_000), "the metrics hold 100,000 numbers in 100,000 arrays; expected at most"),
-    "a metric of a million numbers": (metrics(1, (1 << 20,)), "the metrics hold 1,048,576 numbers in 1 arrays"),
-    "metrics of text": (state(lambda content: content.update(metrics="x")), "manifest of the metrics is not a list"),
-    "a callback of a megabyte": (state(lambda content: content.update(callbacks={"x": "a" * (1 << 20)})), "1,048,578"),
-    "callbacks of numbers": (state(lambda content: content.update(callbacks=[1])), "its callbacks are no object"),
+    "another slot": (lambda file: file.create_dataset("run/optimizer/evil", data=1), "run/optimizer/evil", UNEXPECTED),
+    "a slot less": (lambda file: file.pop("run/optimizer/4"), "run/optimizer/4", MISSING),
+    "momentum of another shape": (
+        replace("run/optimizer/4", data=np.ones((3, 3, 3, 8), "f4")), "run/optimizer/4", r"\(3, 3, 3, 8\)"
+    ),
+    "momentum of another type": (
+        replace("run/optimizer/4", data=np.ones((3, 3, 3, 4))), "run/optimizer/4", "float64"
+    ),
+    "a manifest of another shape": (slot(shape=[3, 3, 3, 8]), SLOT, r"\(3, 3, 3, 8\)", "weight"),
+    "a manifest of another type": (slot(dtype="object"), SLOT, "'object'", "float32"),
+    "a manifest of terabytes": (slot(shape=[1 << 40]), SLOT, "1099511627776", "weight"),
+    "a manifest of negative size": (slot(shape=[-1]), SLOT, r"\[-1\]"),
+    "a manifest of true size": (slot(shape=[True]), SLOT, r"\[True\]"),
+    "a manifest of many axes": (slot(shape=[1] * 1000), SLOT, r"\[1, 1, 1,", r"\b8\b"),
+    "a name twice": (slot(name="iteration"), "optimizer", "'iteration'", REPEATED),
+    "an escape in a name": (slot(name="\x1b[2J"), "optimizer", r"'\\x1b\[2J'"),
+    "a name of numbers": (slot(name=[1]), "optimizer", r"(?<!class_)name.*\[1\]"),
+    "a manifest more": (
+        optimizer(lambda content: content["arrays"].append({"name": "evil", "shape": [], "dtype": "int64"})),
+        r"run/optimizer/\d+", MISSING,
+    ),
+    "a million slots": (
+        optimizer(lambda content: content.update(arrays=[[]] * 200_000)), "optimizer", r"\[\]", "dtype"
+    ),
+    "more slots than an optimizer has": (
+        optimizer(lambda content: content["arrays"].extend(
+            {"name": f"m{number}", "shape": [3, 3, 3, 4], "dtype": "float32"} for number in range(4)
+        )),
+        "optimizer", r"\b5\b", r"\(3, 3, 3, 4\)", r"\b4\b",
+    ),
+    "a manifest that is a number": (optimizer(lambda content: content.update(arrays=1)), "optimizer", "list"),
+    "an optimizer of text": (state(lambda content: content.update(optimizer="sgd")), "class_name", "config", "arrays"),
+    "a class_name of numbers": (optimizer(lambda content: content.update(class_name=[1])), "class_name", "text|str"),
+    "a config of text": (
+        optimizer(lambda content: content.update(config="x")), "optimizer", r"\bconfig\b", "object|dict|mapping"
+    ),
+    "a million metrics": (metrics(100_000), "metrics", "100,000", "65,536"),
+    "a metric of a million numbers": (metrics(1, (1 << 20,)), "metrics", "1,048,576", "65,536"),
+    "metrics of text": (state(lambda content: content.update(metrics="x")), "metrics", "list"),
+    "a callback of a megabyte": (
+        state(lambda content: content.update(callbacks={"x": "a" * (1 << 20)})), "1,048,578", "65,536"
+    ),
+    "callbacks of numbers": (
+        state(lambda content: content.update(callbacks=[1])), "callbacks", "object|dict|mapping"
+    ),
     "a normalization of another shape": (
-        state(lambda content: content.update(normalization=[1 << 30])), "expected \\[32, 32, 3\\] or \\[3\\]"
+        state(lambda content: content.update(normalization=[1 << 30])), r"\[1073741824\]", r"\[32, 32, 3\]", r"\[3\]"
     ),
-    "no normalization": (lambda file: file.pop("run/normalization"), "run/normalization is missing"),
-    "a normalization that is another": (replace("run/normalization", data=np.ones((64, 64, 3), "f4")), "has shape"),
-    "a future format": (state(lambda content: content.update(format=3)), "is of format 3; this version reads 1 and 2"),
-    "a format that is none": (state(lambda content: content.update(format=[])), "it is of format \\[\\]"),
-    "endless seconds": (state(lambda content: content.update(seconds=1e300)), "its seconds are 1e"),
-    "an average that is a number": (state(lambda content: content.update(averaged=1)), "neither true nor false"),
+    "no normalization": (lambda file: file.pop("run/normalization"), "run/normalization", MISSING),
+    "a normalization that is another": (
+        replace("run/normalization", data=np.ones((64, 64, 3), "f4")), "run/normalization", r"\(64, 64, 3\)"
+    ),
+    "a future format": (state(lambda content: content.update(format=3)), "format", r"\b3\b", r"\b2\b"),
+    "a format that is none": (state(lambda content: content.update(format=[])), "format", r"\[\]"),
+    "endless seconds": (state(lambda content: content.update(seconds=1e300)), "seconds", r"1e\+300"),
+    "an average that is a number": (state(lambda content: content.update(averaged=1)), "averaged", "true|bool"),
     "a thousand curves": (
-        state(lambda content: content["history"].update({f"m{number}": [] for number in range(1000)})), "1007 curves"
+        state(lambda content: content["history"].update({f"m{number}": [] for number in range(1000)})), r"\b1007\b"
     ),
-    "an escape in a curve": (state(lambda content: content["history"].update({"\x1b[2J": []})), "which no metric"),
-    "a curve that is a number": (state(lambda content: content["history"].update(loss=1)), "loss is not a list"),
-    "a precision that is none": (run(precision="float8"), "run has precision .* which is not possible"),
-    "a sitting that is none": (run(sittings=[{"evil": 1}]), "run has sittings .* which is not possible"),
-    "a sitting of nothing": (run(sittings=[{}]), "run has sittings .* which is not possible"),
-    "no state": (lambda file: file.pop("run/state"), "run/state is missing"),
-    "state of text": (state(lambda content: "hello"), "not a checkpoint of this project"),
-    "state of numbers": (state(lambda content: "[1, 2]"), "its state is not that of a run"),
-    "deep state": (state(lambda content: "[" * 100_000), "nested too deeply"),
-    "infinite state": (state(lambda content: '{"epoch": Infinity}'), "no finite number"),
-    "key twice": (state(lambda content: '{"epoch": 1, "epoch": 2}'), "names a key twice"),
-    "digits": (state(lambda content: '{"epoch": ' + "9" * 5000 + "}"), "a number has 5000 digits"),
-    "negative height": (network(height=-1), "height is -1; expected a whole number from 1"),
-    "giant width": (network(width=1 << 40), "width is 1099511627776; expected"),
-    "true classes": (network(classes=True), "classes is True; expected"),
-    "giant filters": (network(filters=[1 << 17] * 3), "filters is .*; expected whole numbers from 1 to"),
-    "too many weights": (network(filters=[1 << 16] * 3), "weights in all; expected at most"),
-    "too many modules": (network(stages=[1000, 1000]), "modules in all"),
-    "no stages": (network(stages=[]), "stages is"),
-    "text for filters": (network(filters="4,8"), "filters is '4,8'"),
-    "another stem": (network(dataset="../../etc"), "dataset is '../../etc'; expected one of"),
-    "NaN reg": (network(reg="x"), "reg is 'x'; expected"),
-    "an argument more": (network(evil=1), "unexpected keyword argument 'evil'"),
+    "an escape in a curve": (
+        state(lambda content: content["history"].update({"\x1b[2J": []})), "history", "curve|metric", r"\\x1b\[2J"
+    ),
+    "a curve that is a number": (state(lambda content: content["history"].update(loss=1)), "history", "loss", "list"),
+    "a precision that is none": (run(precision="float8"), "precision", "'float8'"),
+    "a sitting that is none": (run(sittings=[{"evil": 1}]), "sittings", "evil"),
+    "a sitting of nothing": (run(sittings=[{}]), "sittings", r"\[\{\}\]"),
+    "no state": (lambda file: file.pop("run/state"), "run/state", MISSING),
+    "state of text": (state(lambda content: "hello"), r"char 0\b|JSON"),
+    "state of numbers": (state(lambda content: "[1, 2]"), "state", r"\brun\b|object|dict|mapping"),
+    "deep state": (state(lambda content: "[" * 100_000), "nest|deep|recurs"),
+    "infinite state": (state(lambda content: '{"epoch": Infinity}'), "Infinity"),
+    "key twice": (state(lambda content: '{"epoch": 1, "epoch": 2}'), r"\bkey\b", REPEATED),
+    "digits": (state(lambda content: '{"epoch": ' + "9" * 5000 + "}"), r"\b5000\b"),
+    "negative height": (network(height=-1), "height", r"\B-1\b"),
+    "giant width": (network(width=1 << 40), "width", "1099511627776"),
+    "true classes": (network(classes=True), "classes", "True"),
+    "giant filters": (network(filters=[1 << 17] * 3), "filters", "131072"),
+    "too many weights": (network(filters=[1 << 16] * 3), "weights", "at most|maximum|limit"),
+    "too many modules": (network(stages=[1000, 1000]), "modules"),
+    "no stages": (network(stages=[]), "stages", r"\[\]|\(\)|none|empty"),
+    "text for filters": (network(filters="4,8"), "filters", "'4,8'"),
+    "another stem": (network(dataset="../../etc"), "dataset", "'../../etc'"),
+    "NaN reg": (network(reg="x"), "reg", "'x'"),
+    "an argument more": (network(evil=1), "'evil'"),
     "an argument less": (state(lambda content: content["network"].pop("height") and None), "'height'"),
-    "lambda layer": (config(lambda_layer), "other layers than its network"),
-    "nested lambda": (config(nested_lambda), "model_config names 'Lambda'"),
-    "foreign module": (config(foreign_module), "model_config names"),
-    "no config": (lambda file: file.attrs.pop("model_config"), "does not have exactly the attributes"),
+    "lambda layer": (config(lambda_layer), "model_config", "layers"),
+    "nested lambda": (config(nested_lambda), "model_config", "'Lambda'"),
+    "foreign module": (config(foreign_module), "model_config", "'Conv2D'"),
+    "no config": (lambda file: file.attrs.pop("model_config"), "attribute", "backend, keras_version, model_config"),
     "one attribute more": (
         lambda file: file.attrs.create("training_config", '{"class_name": "__lambda__"}'),
-        "does not have exactly the attributes",
+        "attribute", "backend, keras_version, model_config",
     ),
-    "two names for one dataset": (shared, "shares its bytes with another dataset"),
-    "an option with an escape": (options(output="\x1b[2J"), "its options are not such as a run has"),
-    "a surrogate": (arguments(data="\ud800x"), "run has arguments .* which is not possible"),
-    "a million empty lists": (options(x=[[]] * 600_000), "values; expected at"),
-    "no rates": (state(lambda content: content["history"].update(learning_rate=[])), "0 epochs of learning_rate and 1"),
-    "a loss that can't be drawn": (state(lambda content: content["history"].update(loss=[1e308])), "can be drawn"),
-    "metrics between epochs": (lambda file: file.create_dataset("run/metrics/0", data=np.float32(0)), "not expected"),
-    "no metrics inside an epoch": (state(lambda content: content.update(batch=2)), "run/metrics is missing"),
-    "config of numbers": (lambda file: file.attrs.create("model_config", np.ones(3)), "is not one value"),
-    "long config": (lambda file: file.attrs.create("model_config", "x" * (1 << 25)), "claims 33,554,432"),
-    "escape in a class": (run(classes=["\x1b[2J"] * 10), "run has classes .* which is not possible"),
-    "escape in the script": (run(script="../../evil"), "run has script .* which is not possible"),
-    "data is no digest": (run(data="/etc/passwd"), "run has data .* which is not possible"),
-    "a rate of nothing": (run(learning_rate_changes=[[1, 0, 0]]), "has learning_rate_changes .* not possible"),
-    "a hundred thousand rates": (run(learning_rate_changes=[[1, 0, 0.1]] * 100_000), "has learning_rate_changes"),
-    "curves differ": (state(lambda content: content["history"]["loss"].append(1.0)), "epochs of"),
+    "two names for one dataset": (shared, "input_bn/(gamma|beta)", "share|overlap|same bytes"),
+    "an option with an escape": (options(output="\x1b[2J"), r"\boptions\b|\\x1b"),
+    "a surrogate": (arguments(data="\ud800x"), "arguments", r"\\ud800x"),
+    "a million empty lists": (options(x=[[]] * 600_000), "1,200,324", "524,288"),
+    "no rates": (
+        state(lambda content: content["history"].update(learning_rate=[])), r"\b0\b.*learning_rate|learning_rate.*\b0\b"
+    ),
+    "a loss that can't be drawn": (
+        state(lambda content: content["history"].update(loss=[1e308])), "history", "loss", "numbers|1e\\+308"
+    ),
+    "metrics between epochs": (
+        lambda file: file.create_dataset("run/metrics/0", data=np.float32(0)), "run/metrics", UNEXPECTED
+    ),
+    "no metrics inside an epoch": (state(lambda content: content.update(batch=2)), "run/metrics", MISSING),
+    "config of numbers": (
+        lambda file: file.attrs.create("model_config", np.ones(3)), "model_config", "one value|scalar|single|shape"
+    ),
+    "long config": (
+        lambda file: file.attrs.create("model_config", "x" * (1 << 25)), "model_config", "33,554,432", "16,777,216"
+    ),
+    "escape in a class": (run(classes=["\x1b[2J"] * 10), "classes", r"\\x1b\[2J"),
+    "escape in the script": (run(script="../../evil"), "script", "'../../evil'"),
+    "data is no digest": (run(data="/etc/passwd"), "data", "'/etc/passwd'"),
+    "a rate of nothing": (run(learning_rate_changes=[[1, 0, 0]]), "learning_rate_changes", r"\[\[1, 0, 0\]\]"),
+    "a hundred thousand rates": (
+        run(learning_rate_changes=[[1, 0, 0.1]] * 100_000), "learning_rate_changes", r"\[\[1, 0, 0.1\], \[1"
+    ),
+    "curves differ": (
+        state(lambda content: content["history"]["loss"].append(1.0)), r"\b1\b.*accuracy|accuracy.*\b1\b", r"\b2\b"
+    ),
     "raw weights of a run that averages none": (
-        lambda file: file.create_dataset("run/raw/conv1/kernel", data=1), "run/raw' is not expected"
+        lambda file: file.create_dataset("run/raw/conv1/kernel", data=1), "run/raw", UNEXPECTED
     ),
-    "averages without raw weights": (averaged(lambda file: file.pop("run/raw")), "run/raw is missing"),
+    "averages without raw weights": (averaged(lambda file: file.pop("run/raw")), "run/raw", MISSING),
     "raw weights of another shape": (
-        averaged(replace("run/raw/conv1/kernel", data=np.ones((3, 3, 3, 8), "f4"))), r"\(3, 3, 3, 8\); expected"
+        averaged(replace("run/raw/conv1/kernel", data=np.ones((3, 3, 3, 8), "f4"))),
+        "run/raw/conv1/kernel", r"\(3, 3, 3, 8\)", r"\(3, 3, 3, 4\)",
     ),
-    "a raw weight more": (averaged(lambda file: file.create_dataset("run/raw/evil", data=1)), "evil' is not expected"),
-    "negative epoch": (state(lambda content: content.update(epoch=-1)), "contradicts itself"),
+    "a raw weight more": (
+        averaged(lambda file: file.create_dataset("run/raw/evil", data=1)), "run/raw/evil", UNEXPECTED
+    ),
+    "negative epoch": (
+        state(lambda content: content.update(epoch=-1)), r"contradict|consisten|epoch\D{0,9}\B-1\b|\B-1 .*epoch"
+    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_stranger_s_checkpoint_is_refused_by_the_check_that_is_meant(good, name):
-    change, message = HOSTILE[name]
+    change, *parts = HOSTILE[name]
     forge(good, change)
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(ValueError, match=naming("epoch_1.hdf5", *parts)) as error:
         read_checkpoint(good)
-    assert "epoch_1.hdf5" in str(error.value)
     assert "\n" not in str(error.value)
 
 
-# Sound files, which evaluate, and no run can go on from.
+# Sound files, which evaluate, but no run can be resumed from.
 NOT_RESUMED = {
-    "an option that no flag can be": (options(workers=1 << 40), "--workers can't be"),
-    "a rate as text": (arguments(lr="0.1"), "--lr can't be"),
-    "a list of rates": (arguments(lr=[1]), "--lr can't be"),
-    "a recipe that is a list": (arguments(recipe=["x"]), "--recipe can't be"),
-    "a flip that is none": (arguments(flip="sideways"), "--flip can't be: 'sideways' is not none, random or alternate"),
-    "an alpha beyond bounds": (arguments(mixup=1e300), "--mixup can't be"),
-    "a flag of another version": (arguments(depth=9), "has --'depth', which this version doesn't know"),
+    "an option that no flag can be": (options(workers=1 << 40), "--workers", "1099511627776"),
+    "a rate as text": (arguments(lr="0.1"), "--lr", "'0.1'"),
+    "a list of rates": (arguments(lr=[1]), "--lr", r"\[1\]"),
+    "a recipe that is a list": (arguments(recipe=["x"]), "--recipe", r"\['x'\]"),
+    "a flip that is none": (arguments(flip="sideways"), "--flip", "'sideways'"),
+    "an alpha beyond bounds": (arguments(mixup=1e300), "--mixup", r"1e\+300"),
+    "a flag of another version": (arguments(depth=9), "depth"),
     "a value less": (
-        state(lambda content: content["history"]["run"]["arguments"].pop("epochs") and None), "lacks the values of epo"
+        state(lambda content: content["history"]["run"]["arguments"].pop("epochs") and None), "epochs", MISSING
     ),
-    "averages that the run keeps none of": (averaged(), "holds averaged weights; expected the same of the run"),
-    "another optimizer": (optimizer(lambda content: content.update(class_name="Adam")), "was trained with 'Adam'"),
+    "averages that the run keeps none of": (averaged(), "averag"),
+    "another optimizer": (optimizer(lambda content: content.update(class_name="Adam")), "'Adam'", "WarmupSGD"),
     "a value that this optimizer has not": (
-        optimizer(lambda content: content["config"].update(x=1)), "with 'x' 1 of WarmupSGD, and now it is None"
+        optimizer(lambda content: content["config"].update(x=1)), "'x'", r"\b1\b", "WarmupSGD", "None"
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NOT_RESUMED)
 def test_a_sound_file_of_no_run_of_this_version_is_not_gone_on_with(command, good, name):
-    change, message = NOT_RESUMED[name]
+    change, *parts = NOT_RESUMED[name]
     forge(good, change)
     read_checkpoint(good)
     done = command("resnet_cifar10.py", "--model", good, "--epochs", "2", code=2)
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert_refused(done, *parts)
 
 
 def test_a_value_of_the_optimizer_that_one_version_of_keras_lacks_is_off(command, good):
@@ -324,7 +378,7 @@ def test_arguments_that_this_version_does_not_know_do_not_matter_to_an_evaluatio
     forge(good, arguments(depth=9, output_stride="x", limit=None))
     assert "images: 360\n" in command("rank_accuracy.py", "--model", good).stdout
     forge(good, arguments(batch_size="x"))
-    assert "--batch_size can't be" in command("rank_accuracy.py", "--model", good, code=2).stderr
+    assert_refused(command("rank_accuracy.py", "--model", good, code=2), "--batch_size", "'x'")
 
 
 def test_a_configuration_that_claims_to_be_giant_takes_no_memory(good):
@@ -335,7 +389,7 @@ def test_a_configuration_that_claims_to_be_giant_takes_no_memory(good):
     good.write_bytes(content)
     reseal(good)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ValueError, match="model_config of / claims 4,294,967,295 bytes; expected at most"):
+    with pytest.raises(ValueError, match=naming("model_config", "4,294,967,295", "16,777,216")):
         read_checkpoint(good)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100e3
 
@@ -343,7 +397,7 @@ def test_a_configuration_that_claims_to_be_giant_takes_no_memory(good):
 def test_a_checkpoint_whose_flags_say_another_network_builds_none(command, good):
     forge(good, arguments(stages=[55], filters=[4, 2048]))
     done = command("resnet_cifar10.py", "--model", good, "--epochs", "2", code=2)
-    assert "is of another network than its --stages says" in done.stderr
+    assert_refused(done, "epoch_1.hdf5", "network", "--stages")
 
 
 def test_a_good_one_that_was_sealed_anew_is_taken(good):
@@ -361,7 +415,7 @@ def test_a_network_that_does_not_name_its_stem_has_the_usual_one(command, good):
 def test_a_recipe_that_is_not_there_is_named(command, good):
     forge(good, arguments(recipe="best"))
     done = command("resnet_cifar10.py", "--model", good, "--epochs", "2", code=2)
-    assert "has --recipe 'best'; there is no such recipe" in done.stderr
+    assert_refused(done, "--recipe", "'best'")
 
 
 def test_a_valid_digest_over_no_hdf5_is_refused(good):
@@ -371,7 +425,7 @@ def test_a_valid_digest_over_no_hdf5_is_refused(good):
         reseal(good)
         if rest == content[512:] * 2:
             continue  # what follows a whole file, HDF5 does not look at
-        with pytest.raises(ValueError, match=r"epoch_1\.hdf5 is damaged"):
+        with pytest.raises(ValueError, match=naming("epoch_1.hdf5", CORRUPT)):
             read_checkpoint(good)
 
 
@@ -389,7 +443,7 @@ def peak_memory(*words):
 def test_a_folder_of_hostile_files_costs_no_more_memory_than_a_good_one(good, tmp_path):
     hostile = tmp_path / "hostile"
     hostile.mkdir()
-    for number, (change, _) in enumerate(HOSTILE.values()):
+    for number, (change, *_) in enumerate(HOSTILE.values()):
         forge(shutil.copy(good, hostile / f"epoch_{number + 1}.hdf5"), change)
     shutil.copy(good, hostile / "good.hdf5")
     before = {path: path.read_bytes() for path in hostile.iterdir()}
@@ -410,14 +464,13 @@ def test_a_script_refuses_one_in_a_line_and_goes_on_from_the_good_one_before_it(
     )
     forge(bad, network(height=-1))
     done = command("resnet_cifar10.py", "--model", bad, "--epochs", "2", code=2)
-    assert done.stderr.count("\n") == 1
-    assert "height is -1" in done.stderr
+    assert_refused(done, "epoch_2.hdf5", "height", r"\B-1\b")
     # The newest by its first bytes, but no checkpoint of this project.
     content = bytearray(bad.read_bytes())
     content[56] = 2
     bad.write_bytes(content)
     done = command("resnet_cifar10.py", "--model", "latest", "--epochs", "2")
-    assert "height is -1" in done.stdout + done.stderr
+    assert_names(done.stdout + done.stderr, "epoch_2.hdf5", "height", r"\B-1\b")
     assert "epoch 2" in done.stdout
 
 
@@ -428,6 +481,6 @@ def test_it_takes_no_more_than_a_file_may_hold(good):
     os.truncate(good, 600 << 20)
     reseal(good)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ValueError, match="far more than its arrays"):
+    with pytest.raises(ValueError, match=naming("epoch_1.hdf5", "629,145,088", "arrays")):
         read_checkpoint(good)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300e3

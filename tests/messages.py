@@ -1,0 +1,30 @@
+"""Match a message by what it names, in any wording: files, flags, values, and at most a term of the field.
+
+A part is a regular expression. The terms below are alternatives that one check may be worded with.
+"""
+
+import re
+
+CORRUPT = "damaged|corrupt|digest|SHA-256|checksum|truncated|not .*HDF5"
+EXISTS = "exist|already"
+MISSING = "missing|lack|no such|not found|absent|(does|do|has|have|is|are)(n't| not| no) "
+NOT_REGULAR = "[Rr]egular"
+REPEATED = "twice|duplicate|repeat|again|more than once|two "
+TRUNCATED = "cut short|truncated|incomplete|ends"
+UNEXPECTED = "unexpected|not expected|unknown"
+
+
+def naming(*parts):
+    """A regular expression for a text that holds all of `parts`, in any order."""
+    return "".join(f"(?=(?s:.)*(?:{part}))" for part in parts)
+
+
+def assert_names(text, *parts):
+    """The text holds all of `parts`, in any order."""
+    assert re.search(naming(*parts), text), text
+
+
+def assert_refused(done, *parts):
+    """A finished command has said on stderr, in one line, what holds all of `parts`."""
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert_names(done.stderr, *parts)
