@@ -5,9 +5,11 @@ A part is a regular expression. The terms below are alternatives that one check 
 
 import re
 
-CORRUPT = "damaged|corrupt|digest|SHA-256|checksum|truncated|not .*HDF5"
+CORRUPT = "damaged|corrupt|digest|SHA-256|checksum"
 EXISTS = "exist|already"
-MISSING = "missing|lack|no such|not found|absent|(does|do|has|have|is|are)(n't| not| no) "
+MISSING = "missing|lacks|no such|not found|absent|(has|have|is|are) no |(not|n't) (have|hold|contain|exist)"
+NOT_AN_IMAGE = "JPEG.* PNG|PNG.* JPEG"
+NOT_CONTIGUOUS = "not (one |a )?contiguous|chunk|filter|compress"
 NOT_REGULAR = "[Rr]egular"
 REPEATED = "twice|duplicate|repeat|again|more than once|two "
 TRUNCATED = "cut short|truncated|incomplete|ends"

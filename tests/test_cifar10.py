@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import pickle
+import re
 import resource
 import shutil
 import struct
@@ -18,6 +19,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import ROOT, load_cifar10
+from messages import MISSING, NOT_AN_IMAGE, NOT_REGULAR, TRUNCATED, assert_names, assert_refused, naming
 
 from pipeline.data import cifar10
 from pipeline.files.pickledarrays import read_pickled
@@ -110,7 +112,7 @@ class Payload:
 def test_a_pickle_that_names_a_function_runs_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data_batch_1").write_bytes(pickle.dumps({b"data": Payload(), b"labels": []}))
-    with pytest.raises(ValueError, match=r"names .*open"):
+    with pytest.raises(ValueError, match=naming("data_batch_1", r"\bopen\b")):
         load_cifar10(str(tmp_path))
     assert not (tmp_path / "pwned").exists()
 
@@ -119,43 +121,43 @@ def test_broken_files_are_named(official, tmp_path):
     members = binary_layout(official)
     folder = write_folder(tmp_path, members)
     (folder / "data_batch_3.bin").write_bytes(b"short")
-    with pytest.raises(ValueError, match=r"data_batch_3.bin is not a .*: it has 5 bytes; expected 30730000"):
+    with pytest.raises(ValueError, match=naming("data_batch_3.bin", r"\b5 bytes", "30,?730,?000")):
         load_cifar10(str(folder))
     (folder / "data_batch_3.bin").unlink()
-    with pytest.raises(ValueError, match="data_batch_3"):
+    with pytest.raises(ValueError, match=naming("data_batch_3.bin", MISSING)):
         load_cifar10(str(folder))
     archive = write_archive(tmp_path / "lacking.tar.gz", {k: v for k, v in members.items() if "5" not in k})
-    with pytest.raises(ValueError, match=r"lacking\.tar\.gz lacks data_batch_5"):
+    with pytest.raises(ValueError, match=naming("lacking.tar.gz", "data_batch_5", MISSING)):
         load_cifar10(str(archive))
     whole = write_archive(tmp_path / "damaged.tar.gz", members)
     content = bytearray(whole.read_bytes())
     for start in range(1000, len(content), len(content) // 12):
         damaged = content[:start] + bytes(range(20)) + content[start + 20 :]
         whole.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"CIFAR-10|data_batch|test_batch"):
+        with pytest.raises(ValueError, match=naming("damaged.tar.gz", "CIFAR-10|data_batch|test_batch")):
             load_cifar10(str(whole))
     archive.write_bytes(archive.read_bytes()[:-2000])
-    with pytest.raises(ValueError, match="not a whole CIFAR-10 archive"):
+    with pytest.raises(ValueError, match=naming("lacking.tar.gz", "CIFAR-10", "archive")):
         load_cifar10(str(archive))
     archive.write_text("hello")
-    with pytest.raises(ValueError, match="not a whole CIFAR-10 archive"):
+    with pytest.raises(ValueError, match=naming("lacking.tar.gz", "CIFAR-10", "archive")):
         load_cifar10(str(archive))
 
 
 @pytest.mark.parametrize(
-    "batch",
+    ("batch", "parts"),
     [
-        {b"data": np.zeros((10_000, 3072), np.float32), b"labels": [0] * 10_000},
-        {b"data": np.zeros((9_999, 3072), np.uint8), b"labels": [0] * 9_999},
-        {b"data": np.zeros((10_000, 3072), np.uint8), b"labels": [10] * 10_000},
-        {b"data": np.zeros((10_000, 3072), np.uint8), b"labels": [0] * 9_999},
-        {b"labels": []},
-        [],
+        ({b"data": np.zeros((10_000, 3072), np.float32), b"labels": [0] * 10_000}, ["33,554,432"]),
+        ({b"data": np.zeros((9_999, 3072), np.uint8), b"labels": [0] * 9_999}, [r"\(9999, 3072\)", "10,?000"]),
+        ({b"data": np.zeros((10_000, 3072), np.uint8), b"labels": [10] * 10_000}, ["labels", "10,?000", r"\b9\b"]),
+        ({b"data": np.zeros((10_000, 3072), np.uint8), b"labels": [0] * 9_999}, ["labels", "10,?000", r"\b9\b"]),
+        ({b"labels": []}, ["dict|keys?", r"\bdata\b", "labels"]),
+        ([], ["dict|keys?", r"\bdata\b", "labels"]),
     ],
 )
-def test_a_pickle_with_other_contents_is_refused(tmp_path, batch):
+def test_a_pickle_with_other_contents_is_refused(tmp_path, batch, parts):
     (tmp_path / "data_batch_1").write_bytes(pickle.dumps(batch))
-    with pytest.raises(ValueError, match="data_batch_1"):
+    with pytest.raises(ValueError, match=naming("data_batch_1", *parts)):
         load_cifar10(str(tmp_path))
 
 
@@ -184,21 +186,20 @@ def test_a_mirrored_image_is_scored_on_a_line_of_its_own(image_folder, command, 
     model = keras.models.load_model(tmp_path / "output" / "resnet_cifar10.hdf5", compile=False)
     data, mean = load_cifar10(str(image_folder)), load_cifar10(str(image_folder), holdout=2).mean_image()
     scores = [model.predict(images - mean, verbose=0) for images in (data.test_images, data.test_images[:, :, ::-1])]
-    for sum_of_scores, how in ((scores[0], ""), (sum(scores), ", mean over the image and its mirror image")):
-        accuracy = np.mean(sum_of_scores.argmax(axis=1) == data.test_labels)
-        assert f"\nrank-1{how}: {100 * accuracy:.2f}%\n" in done.stdout
+    ranks = re.findall(r"^rank-1.*: (.*%)$", done.stdout, re.MULTILINE)
+    accuracies = [np.mean(scored.argmax(axis=1) == data.test_labels) for scored in (scores[0], sum(scores))]
+    assert ranks == [f"{100 * accuracy:.2f}%" for accuracy in accuracies]
 
 
 def test_images_held_out_are_scored_only_where_they_are_the_same(image_folder, command):
     flags = ("--stages", "1", "--filters", "4,8", "--batch_size", "2", "--epochs", "1", "--holdout", "2")
     command("resnet_cifar10_decay.py", "--data", image_folder, *flags)
     words = ("rank_accuracy.py", "--model", "output/resnet_cifar10.hdf5", "--split", "val")
-    assert "split: val, training images held out\nimages: 2\n" in command(*words).stdout
+    assert_names(command(*words).stdout, r"split: val\b", r"images: 2\n")
     # The same images, in another order.
     (image_folder / "train" / "ant" / "0.png").rename(image_folder / "train" / "ant" / "9.png")
     done = command(*words, code=2)
-    assert "choose other ones; name the data of its training with --data" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert_refused(done, "--holdout", "--data")
     # The test images are less the mean in the checkpoint, whatever has become of the training images.
     shutil.rmtree(image_folder / "train")
     assert "split: test\nimages: 6\n" in command(*words[:-1], "test").stdout
@@ -207,32 +208,32 @@ def test_images_held_out_are_scored_only_where_they_are_the_same(image_folder, c
 def test_a_broken_image_is_named(image_folder):
     victim = image_folder / "test" / "bee" / "1.png"
     whole = victim.read_bytes()
-    for content, message in ((whole[:-20], "cut short"), (b"GIF89a", "neither JPEG nor PNG")):
+    for content, part in ((whole[:-20], TRUNCATED), (b"GIF89a", NOT_AN_IMAGE)):
         victim.write_bytes(content)
-        with pytest.raises(ValueError, match=rf"1\.png.*{message}"):
+        with pytest.raises(ValueError, match=naming("1.png", part)):
             load_cifar10(str(image_folder))
     cv2.imwrite(str(victim), np.zeros((16, 20, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"1\.png is 20x16 pixels; expected 32x32"):
+    with pytest.raises(ValueError, match=naming("1.png", "20x16", "32x32")):
         load_cifar10(str(image_folder))
 
 
 def test_a_folder_with_other_classes_in_test_is_refused(image_folder):
     (image_folder / "test" / "bee").rename(image_folder / "test" / "cow")
-    with pytest.raises(ValueError, match="different classes"):
+    with pytest.raises(ValueError, match=naming("bee|cow", "train", "test", "class")):
         load_cifar10(str(image_folder))
 
 
 def test_what_is_no_data_set_says_what_would_be(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no CIFAR-10; expected cifar-10-python.tar.gz"):
+    with pytest.raises(ValueError, match=naming("`data`", "CIFAR-10", "cifar-10-python.tar.gz", r"train/<class>/")):
         load_cifar10(str(tmp_path))
-    with pytest.raises(ValueError, match="does not exist"):
+    with pytest.raises(ValueError, match=naming("`data`", "nowhere", MISSING)):
         load_cifar10(str(tmp_path / "nowhere"))
 
 
 def test_without_a_network_the_error_says_where_to_get_and_put_the_archive(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar10, "URL", "http://127.0.0.1:9/cifar-10-python.tar.gz")
     monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
-    with pytest.raises(ValueError, match=r"127\.0\.0\.1:9.*put the file at .*`data` digits") as error:
+    with pytest.raises(ValueError, match=naming("127.0.0.1:9", f"{tmp_path}.*cifar-10", "`data` digits")) as error:
         load_cifar10()
     assert "\n" not in str(error.value)
 
@@ -306,7 +307,7 @@ def test_a_hostile_pickle_is_refused_and_runs_nothing(tmp_path, monkeypatch, nam
     (tmp_path / "data_batch_1").write_bytes(EVIL[name])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    with pytest.raises(ValueError, match=r"data_batch_1 is not a CIFAR-10 batch: ") as error:
+    with pytest.raises(ValueError, match=naming("data_batch_1", "CIFAR-10")) as error:
         load_cifar10(str(tmp_path))
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["data_batch_1"]
@@ -324,33 +325,32 @@ def entry(name, content=b"x", **fields):
 
 BATCH = "cifar-10-batches-py/data_batch_1"
 HOSTILE_MEMBERS = {
-    "parent": (entry("../escaped"), "'../escaped', which it should not"),
-    "absolute": (entry("/tmp/escaped"), "'/tmp/escaped', which it should not"),
-    "inside then out": (entry("cifar-10-batches-py/../../escaped"), "which it should not"),
-    "symbolic link": (entry(BATCH, b"", type=tarfile.SYMTYPE, linkname="/etc/passwd"), "or not so"),
-    "hard link": (entry(BATCH, b"", type=tarfile.LNKTYPE, linkname="/etc/passwd"), "or not so"),
-    "device": (entry(BATCH, b"", type=tarfile.CHRTYPE, devmajor=1, devminor=5), "or not so"),
-    "pipe": (entry(BATCH, b"", type=tarfile.FIFOTYPE), "or not so"),
-    "sparse": (entry(BATCH, b"", type=tarfile.GNUTYPE_SPARSE), "or not so|doesn't unpack|is not a whole"),
-    "too large": (entry(BATCH, bytes((1 << 25) + 1)), "of 33,554,433 bytes; expected at most 33,554,432"),
-    "escapes": (entry("\x1b[2J"), r"holds '\\x1b\[2J', which"),
-    "long name": (entry("x" * 10_000), "which it should not|bytes; expected at most"),
-    "endless long names": (entry("x", bytes(4096), type=tarfile.GNUTYPE_LONGNAME), "which it should not"),
-    "a giant header": (entry("x", bytes(1 << 17), type=tarfile.XHDTYPE), "of 131,072 bytes; expected at most 65,536"),
+    "parent": (entry("../escaped"), "'../escaped'"),
+    "absolute": (entry("/tmp/escaped"), "'/tmp/escaped'"),
+    "inside then out": (entry("cifar-10-batches-py/../../escaped"), "'cifar-10-batches-py/../../escaped'"),
+    "symbolic link": (entry(BATCH, b"", type=tarfile.SYMTYPE, linkname="/etc/passwd"), f"'{BATCH}'"),
+    "hard link": (entry(BATCH, b"", type=tarfile.LNKTYPE, linkname="/etc/passwd"), f"'{BATCH}'"),
+    "device": (entry(BATCH, b"", type=tarfile.CHRTYPE, devmajor=1, devminor=5), f"'{BATCH}'"),
+    "pipe": (entry(BATCH, b"", type=tarfile.FIFOTYPE), f"'{BATCH}'"),
+    "sparse": (entry(BATCH, b"", type=tarfile.GNUTYPE_SPARSE), f"'{BATCH}'"),
+    "too large": (entry(BATCH, bytes((1 << 25) + 1)), f"'{BATCH}'.*33,554,433.*33,554,432"),
+    "escapes": (entry("\x1b[2J"), r"'\\x1b\[2J'"),
+    "long name": (entry("x" * 10_000), "'x{99,}"),
+    "endless long names": (entry("x", bytes(4096), type=tarfile.GNUTYPE_LONGNAME), "'x'"),
+    "a giant header": (entry("x", bytes(1 << 17), type=tarfile.XHDTYPE), "'x'.*131,072.*65,536"),
 }
 
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("name", HOSTILE_MEMBERS)
 def test_a_hostile_archive_is_refused_and_writes_nothing(tmp_path, name, zipped):
-    (info, content), message = HOSTILE_MEMBERS[name]
+    (info, content), part = HOSTILE_MEMBERS[name]
     path = tmp_path / "folder" / "cifar-10-python.tar.gz"
     path.parent.mkdir()
     with tarfile.open(path, "w:gz" if zipped else "w") as archive:
         archive.addfile(info, io.BytesIO(content))
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(ValueError, match=naming("cifar-10-python.tar.gz", part)):
         load_cifar10(str(path))
-    assert "cifar-10-python.tar.gz" in str(error.value)
     assert [file.name for file in tmp_path.rglob("*")] == ["folder", "cifar-10-python.tar.gz"]
 
 
@@ -387,7 +387,7 @@ def test_a_member_that_comes_twice_is_refused(official, tmp_path):
         for _ in range(2):
             info, content = entry(BATCH, batch)
             archive.addfile(info, io.BytesIO(content))
-    with pytest.raises(ValueError, match="or not so"):
+    with pytest.raises(ValueError, match=naming("a.tar.gz", f"'{BATCH}'")):
         load_cifar10(str(path))
 
 
@@ -418,8 +418,9 @@ def test_bombs_stop_early(tmp_path):
     words = [sys.executable, "-c", code, *(f"{tmp_path / name}.tar.gz" for name in bombs)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     messages, peaks = done.stdout.splitlines()[::2], done.stdout.splitlines()[1::2]
-    expected = ("unpacks to far more", "of 1,342,177,280 bytes; expected", "unpacks to far more")
-    assert all(part in message for part, message in zip(expected, messages, strict=True))
+    # The header names its size; an archive that goes on for ever has none to name.
+    for name, part, message in zip(bombs, ("unpack|decompress", "1,342,177,280", "unpack|decompress"), messages, strict=True):
+        assert_names(message, f"{name}.tar.gz", part)
     # A good archive takes 180 MB of images, twice while they are joined.
     assert all(float(peak) < 600 for peak in peaks)
 
@@ -440,10 +441,10 @@ def claiming(width, height, kind):
 def test_an_image_that_claims_to_be_giant_is_refused_by_its_header(image_folder, kind):
     victim = image_folder / "test" / "bee" / "1.png"
     victim.write_bytes(claiming(60_000, 60_000, kind))
-    with pytest.raises(ValueError, match=r"1\.png has 60000x60000 pixels; expected at most 16,777,216"):
+    with pytest.raises(ValueError, match=naming("1.png", "60000x60000", "16,777,216")):
         read_image(victim)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ValueError, match=r"1\.png is 60000x60000 pixels; expected 32x32"):
+    with pytest.raises(ValueError, match=naming("1.png", "60000x60000", "32x32")):
         load_cifar10(str(image_folder))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100e3
 
@@ -453,41 +454,41 @@ def chunk(kind, content):
 
 
 @pytest.mark.parametrize(
-    ("kind", "added", "message"),
+    ("kind", "added", "part"),
     [
-        ("png", chunk(b"acTL", bytes(8)), "is an animation"),
-        ("png", chunk(b"zTXt", b"a\0\0" + bytes(1 << 20)), "holds more beside its pixels"),
-        ("jpg", b"\xff\xda\0\x08\1\1\0\0\0\0" * 100, "has too many scans"),
-        ("jpg", b"", "is damaged: Corrupt JPEG data"),
+        ("png", chunk(b"acTL", bytes(8)), "anima"),
+        ("png", chunk(b"zTXt", b"a\0\0" + bytes(1 << 20)), "pixels|metadata"),
+        ("jpg", b"\xff\xda\0\x08\1\1\0\0\0\0" * 100, "scans"),
+        ("jpg", b"", "Corrupt JPEG data"),
     ],
 )
-def test_an_image_that_would_cost_or_isn_t_what_it_seems_is_refused(image_folder, kind, added, message):
+def test_an_image_that_would_cost_or_isn_t_what_it_seems_is_refused(image_folder, kind, added, part):
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     image = cv2.imencode(f".{kind}", pixels)[1].tobytes()
     # The coded data of the JPEG end early, but the end mark is there.
     image = image[:33] + added + image[33:] if kind == "png" else image[:700] + added + image[-2:]
     (image_folder / "test" / "bee" / "1.png").write_bytes(image)
-    with pytest.raises(ValueError, match=rf"1\.png {message}"):
+    with pytest.raises(ValueError, match=naming("1.png", part)):
         load_cifar10(str(image_folder))
 
 
 def test_what_is_no_plain_file_is_refused(image_folder, tmp_path_factory):
     victim = image_folder / "test" / "bee" / "1.png"
     victim.unlink()
-    for make, message in (
-        (lambda: os.mkfifo(victim), "Not a regular file"),
-        (lambda: victim.symlink_to("/dev/zero"), "Not a regular file"),
-        (lambda: victim.symlink_to("/etc/passwd"), "neither JPEG nor PNG"),
+    for make, part in (
+        (lambda: os.mkfifo(victim), NOT_REGULAR),
+        (lambda: victim.symlink_to("/dev/zero"), NOT_REGULAR),
+        (lambda: victim.symlink_to("/etc/passwd"), NOT_AN_IMAGE),
     ):
         make()
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=naming("1.png", part)):
             load_cifar10(str(image_folder))
         victim.rmdir() if victim.is_dir() else victim.unlink()
     (image_folder / "train" / "bee").rename(image_folder / "train" / "\x1b[2Jbee")
     (image_folder / "test" / "bee").rename(image_folder / "test" / "\x1b[2Jbee")
-    with pytest.raises(ValueError, match=r"holds '/\\x1b\[2Jbee/0\.png', whose name can't be printed"):
+    with pytest.raises(ValueError, match=r"\\x1b\[2Jbee/0\.png'"):
         load_cifar10(str(image_folder))
     folder = tmp_path_factory.mktemp("pipe")
     os.mkfifo(folder / "data_batch_1")
-    with pytest.raises(ValueError, match="Not a regular file"):
+    with pytest.raises(ValueError, match=naming("data_batch_1", NOT_REGULAR)):
         load_cifar10(str(folder))

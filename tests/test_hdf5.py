@@ -8,9 +8,20 @@ import keras
 import numpy as np
 import pytest
 from forge import forge
+from messages import (
+    CORRUPT,
+    EXISTS,
+    MISSING,
+    NOT_CONTIGUOUS,
+    NOT_REGULAR,
+    TRUNCATED,
+    UNEXPECTED,
+    naming,
+)
 
 from pipeline import training
 from pipeline.callbacks import AsyncCallbackList
+from pipeline.errors import InputError
 from pipeline.io import Batches, HDF5DatasetGenerator, HDF5DatasetWriter, HDF5Images
 from pipeline.io.batches import own_failures
 from pipeline.preprocessing import AffineAugmentation, MeanPreprocessor
@@ -58,7 +69,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
 
 def test_an_existing_file_is_not_overwritten(data):
     content = data.read_bytes()
-    with pytest.raises(ValueError, match=r"data\.hdf5 exists already"):
+    with pytest.raises(ValueError, match=naming("data.hdf5", EXISTS)):
         HDF5DatasetWriter(IMAGES.shape, data)
     assert data.read_bytes() == content
 
@@ -66,7 +77,7 @@ def test_an_existing_file_is_not_overwritten(data):
 def test_fewer_rows_than_promised_leave_no_file(tmp_path):
     writer = HDF5DatasetWriter(IMAGES.shape, tmp_path / "data.hdf5")
     writer.add(IMAGES[:49], LABELS[:49])
-    with pytest.raises(ValueError, match=r"49 rows for .*; 50 were promised"):
+    with pytest.raises(ValueError, match=naming("data.hdf5", r"\b49\b", r"\b50\b")):
         writer.close()
     assert os.listdir(tmp_path) == []
 
@@ -74,7 +85,7 @@ def test_fewer_rows_than_promised_leave_no_file(tmp_path):
 def test_more_rows_than_promised_are_refused(tmp_path):
     with HDF5DatasetWriter(IMAGES.shape, tmp_path / "data.hdf5") as writer:
         writer.add(IMAGES, LABELS)
-        with pytest.raises(ValueError, match=r"51 rows for .*; 50 were promised"):
+        with pytest.raises(ValueError, match=naming("data.hdf5", r"\b51\b", r"\b50\b")):
             writer.add(IMAGES[:1], LABELS[:1])
 
 
@@ -85,7 +96,7 @@ def test_closing_twice_is_harmless_and_a_file_that_came_meanwhile_stays(tmp_path
     writer = HDF5DatasetWriter(IMAGES.shape, tmp_path / "two.hdf5")
     writer.add(IMAGES, LABELS)
     (tmp_path / "two.hdf5").write_text("mine")
-    with pytest.raises(ValueError, match=r"two\.hdf5 exists already"):
+    with pytest.raises(ValueError, match=naming("two.hdf5", EXISTS)):
         writer.close()
     assert (tmp_path / "two.hdf5").read_text() == "mine"
     assert sorted(os.listdir(tmp_path)) == ["one.hdf5", "two.hdf5"]
@@ -101,18 +112,18 @@ def test_an_error_on_the_way_leaves_no_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "labels", "message"),
+    ("rows", "labels", "parts"),
     [
-        (IMAGES[:2].astype(float), LABELS[:2], "rows are float64"),
-        (IMAGES[:2, :4], LABELS[:2], r"expected uint8 images of shape \(8, 10, 3\)"),
-        (IMAGES[:2], LABELS[:3], "expected 2 integers"),
-        (IMAGES[:2], [0.5, 1.0], "labels are float64"),
-        (IMAGES[:2], [-1, 0], "of at least 0"),
+        (IMAGES[:2].astype(float), LABELS[:2], ["float64", "uint8"]),
+        (IMAGES[:2, :4], LABELS[:2], [r"\(2, 4, 10, 3\)", r"\(8, 10, 3\)"]),
+        (IMAGES[:2], LABELS[:3], ["labels", r"\(3,\)", r"\b2\b"]),
+        (IMAGES[:2], [0.5, 1.0], ["labels", "float64"]),
+        (IMAGES[:2], [-1, 0], ["labels", r"\b0\b|negative"]),
     ],
 )
-def test_rows_that_do_not_fit_are_refused(tmp_path, rows, labels, message):
+def test_rows_that_do_not_fit_are_refused(tmp_path, rows, labels, parts):
     with (
-        pytest.raises(ValueError, match=message),
+        pytest.raises(ValueError, match=naming(*parts)),
         HDF5DatasetWriter(IMAGES.shape, tmp_path / "data.hdf5") as writer,
     ):
         writer.add(rows, labels)
@@ -176,7 +187,7 @@ def test_batches_that_are_closed_leave_those_of_the_same_file(data):
 
 def test_the_number_of_classes_may_be_given(data):
     assert HDF5DatasetGenerator(data, 4, classes=7)[0][1].shape == (4, 7)
-    with pytest.raises(ValueError, match="labels up to 2; expected 2 classes"):
+    with pytest.raises(ValueError, match=naming("data.hdf5", "labels", "classes", r"\b2\b")):
         HDF5DatasetGenerator(data, 4, classes=2)
 
 
@@ -232,48 +243,53 @@ def name_classes(names):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "parts"),
     [
-        (lambda file: file.attrs.pop("complete"), "lacks the attribute complete"),
-        (lambda file: file.attrs.modify("complete", False), "not marked complete"),
-        (lambda file: file.attrs.create("complete", "yes"), "complete of / is no truth value"),
-        (lambda file: file.pop("images"), "images is missing"),
-        (lambda file: file.pop("labels"), "labels is missing"),
-        (lambda file: file.create_dataset("more", data=1), "'more' is not expected"),
-        (lambda file: file.create_group("group"), "'group' is not expected"),
-        (replace("images", data=IMAGES.astype(np.float32)), "images is float32"),
-        (replace("images", data=IMAGES[:, 0]), "images has shape"),
-        (replace("images", data=IMAGES, chunks=(5, 8, 10, 3)), "not one contiguous block"),
-        (replace("images", data=IMAGES, chunks=(5, 8, 10, 3), compression="gzip"), "not one contiguous block"),
-        (replace("images", shape=IMAGES.shape, dtype=np.uint8), "images is 12,000 bytes, which the file does not hold"),
-        (replace("images", shape=(1 << 20, 1 << 10, 1 << 10, 3), dtype=np.uint8), "which the file does not hold"),
-        (strange("images", "u1"), "images lies in another file"),
-        (virtual, "images is put together from other datasets"),
-        (replace("labels", data=LABELS[:-1]), r"labels has shape \(49,\); expected \(50\)"),
-        (replace("labels", data=LABELS.astype(np.float32)), "labels is float32"),
-        (replace("labels", data=LABELS, chunks=(5,), shuffle=True), "labels is not one contiguous block"),
-        (replace("labels", data=LABELS + 1), "labels from 1 to 3; expected 0 to 2"),
-        (replace("labels", data=LABELS - 1), "labels from -1 to 1; expected 0 to 2"),
-        (strange("labels", "i8"), "labels lies in another file"),
-        (linked(h5py.SoftLink("/group/labels")), "labels is a link"),
-        (linked(h5py.ExternalLink("/etc/passwd", "labels")), "labels is a link"),
-        (name_classes(["n01", "\x1b[2J", "n03"]), r"label_names holds '\\x1b\[2J', which is no name"),
-        (name_classes(["n01", "n02"]), r"words has shape \(3,\); expected \(2\)"),
-        (name_classes(["n01", "n" * 2000, "n03"]), "label_names is"),
-        (replace("words", data=["ant", "bee", "cow"], dtype=h5py.string_dtype()), "words is object"),
-        (lambda file: file["images"].attrs.create("sha256", np.bytes_("0" * 65)), "sha256 of /images is no text of at"),
-        (lambda file: file["images"].attrs.create("sha256", "0" * 64), "sha256 of /images is no text of at most 64"),
-        (lambda file: file["images"].attrs.create("more", 1), "/images does not have exactly the attributes sha256"),
-        (lambda file: file.attrs.create("more", 1), "/ does not have exactly the attributes complete"),
-        (lambda file: file.attrs.create("complete", np.ones(3, bool)), "complete of / is not one value"),
-        (lambda file: file.create_dataset("labels2", data=np.zeros(1 << 18)), "'labels2' is not expected"),
+        (lambda file: file.attrs.pop("complete"), ["complete", MISSING]),
+        (lambda file: file.attrs.modify("complete", False), ["not (marked )?complete|incomplete|complete is False"]),
+        (lambda file: file.attrs.create("complete", "yes"), ["complete", "truth|bool"]),
+        (lambda file: file.pop("images"), ["images", MISSING]),
+        (lambda file: file.pop("labels"), ["labels", MISSING]),
+        (lambda file: file.create_dataset("more", data=1), ["'more'", UNEXPECTED]),
+        (lambda file: file.create_group("group"), ["'group'", UNEXPECTED]),
+        (replace("images", data=IMAGES.astype(np.float32)), ["images", "float32"]),
+        (replace("images", data=IMAGES[:, 0]), ["images", r"\(50, 10, 3\)"]),
+        (replace("images", data=IMAGES, chunks=(5, 8, 10, 3)), ["images", NOT_CONTIGUOUS]),
+        (replace("images", data=IMAGES, chunks=(5, 8, 10, 3), compression="gzip"), ["images", NOT_CONTIGUOUS]),
+        (replace("images", shape=IMAGES.shape, dtype=np.uint8), ["images", r"\b12,000\b"]),
+        (
+            replace("images", shape=(1 << 20, 1 << 10, 1 << 10, 3), dtype=np.uint8),
+            ["images", r"\b3,298,534,883,328\b"],
+        ),
+        (strange("images", "u1"), ["images", "external|another file"]),
+        (virtual, ["images", "virtual|other datasets"]),
+        (replace("labels", data=LABELS[:-1]), ["labels", r"\(49,\)", r"\(50,?\)"]),
+        (replace("labels", data=LABELS.astype(np.float32)), ["labels", "float32"]),
+        (replace("labels", data=LABELS, chunks=(5,), shuffle=True), ["labels", NOT_CONTIGUOUS]),
+        (replace("labels", data=LABELS + 1), ["labels", r"\b1\b", r"\b3\b", r"\b0\b", r"\b2\b"]),
+        (replace("labels", data=LABELS - 1), ["labels", r"\B-1\b", r"\b1\b", r"\b0\b", r"\b2\b"]),
+        (strange("labels", "i8"), ["labels", "external|another file"]),
+        (linked(h5py.SoftLink("/group/labels")), ["labels", "link"]),
+        (linked(h5py.ExternalLink("/etc/passwd", "labels")), ["labels", "link"]),
+        (name_classes(["n01", "\x1b[2J", "n03"]), ["label_names", r"'\\x1b\[2J'"]),
+        (name_classes(["n01", "n02"]), ["words", r"\(3,\)", r"\(2,?\)"]),
+        (name_classes(["n01", "n" * 2000, "n03"]), ["label_names", "S2000"]),
+        (replace("words", data=["ant", "bee", "cow"], dtype=h5py.string_dtype()), ["words", r"\bobject\b|string"]),
+        (lambda file: file["images"].attrs.create("sha256", np.bytes_("0" * 65)), ["sha256", "/images", r"\b64\b"]),
+        (lambda file: file["images"].attrs.create("sha256", "0" * 64), ["sha256", "/images", r"\b64\b"]),
+        (lambda file: file["images"].attrs.create("more", 1), ["/images", "attributes", "sha256"]),
+        (lambda file: file.attrs.create("more", 1), ["attributes", "complete"]),
+        (
+            lambda file: file.attrs.create("complete", np.ones(3, bool)),
+            ["attribute", "complete", "one value|scalar|single|shape"],
+        ),
+        (lambda file: file.create_dataset("labels2", data=np.zeros(1 << 18)), ["'labels2'", UNEXPECTED]),
     ],
 )
-def test_a_stranger_s_file_is_held_to_the_form(data, change, message):
+def test_a_stranger_s_file_is_held_to_the_form(data, change, parts):
     forge(data, change, images="images")
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(ValueError, match=naming("data.hdf5", *parts)) as error:
         HDF5DatasetGenerator(data, 4)
-    assert "data.hdf5" in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -289,10 +305,10 @@ def test_any_change_outside_of_the_images_is_noticed_at_once_and_inside_by_their
     for place in range(0, len(whole), 61):
         data.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         if place in images:
-            with pytest.raises(ValueError, match="the digest of its images differs"):
+            with pytest.raises(ValueError, match=naming("data.hdf5", "digest|SHA-256", "images")):
                 HDF5Images(data).check_images(lambda count: None)
         else:
-            with pytest.raises(ValueError, match=r"data\.hdf5 is (damaged|not a data file)"):
+            with pytest.raises(ValueError, match=naming("data.hdf5", f"{CORRUPT}|data file|not an? ")):
                 HDF5Images(data)
 
 
@@ -302,12 +318,12 @@ def test_a_file_that_is_cut_short_missing_or_something_else_is_refused(tmp_path,
         (tmp_path / "short.hdf5").write_bytes(whole[:size])
         with pytest.raises(ValueError, match=r"short\.hdf5"):
             HDF5DatasetGenerator(tmp_path / "short.hdf5", 4)
-    with pytest.raises(ValueError, match=r"nowhere\.hdf5 is missing"):
+    with pytest.raises(ValueError, match=naming("nowhere.hdf5", MISSING)):
         HDF5DatasetGenerator(tmp_path / "nowhere.hdf5", 4)
     with pytest.raises(ValueError, match="Is a directory"):
         HDF5DatasetGenerator(tmp_path, 4)
     os.mkfifo(tmp_path / "pipe.hdf5")
-    with pytest.raises(ValueError, match="Not a regular file"):
+    with pytest.raises(ValueError, match=naming("pipe.hdf5", NOT_REGULAR)):
         HDF5DatasetGenerator(tmp_path / "pipe.hdf5", 4)
 
 
@@ -315,7 +331,7 @@ def test_a_file_cut_short_under_a_reader_is_named(tmp_path, data):
     victim = shutil.copy(data, tmp_path / "victim.hdf5")
     batches = HDF5DatasetGenerator(victim, 4)
     os.truncate(victim, 3000)
-    with pytest.raises(ValueError, match=r"victim\.hdf5 was cut short"):
+    with pytest.raises(ValueError, match=naming("victim.hdf5", TRUNCATED)):
         everything(batches)
 
 
@@ -325,8 +341,8 @@ def test_a_file_cut_short_under_a_training_is_named(tmp_path, data):
     model = keras.Sequential([keras.Input(batches.image_shape), keras.layers.Flatten(), keras.layers.Dense(3)])
     model.compile("sgd", "mse")
     os.truncate(victim, 3000)
-    with pytest.raises(ValueError, match=r"^data file .*victim\.hdf5 was cut short; build it again$"):
+    with pytest.raises(InputError, match=naming(r"\A.*victim\.hdf5.*\Z", TRUNCATED)):
         training._fit(model, batches, batches, (0, 1), AsyncCallbackList(add_history=True, model=model))
-    named = pytest.raises(ValueError, match=r"^data file .*victim\.hdf5 was cut short; build it again$")
+    named = pytest.raises(InputError, match=naming(r"\A.*victim\.hdf5.*\Z", TRUNCATED))
     with named, own_failures(batches):
         model.evaluate(batches.for_keras(), verbose=0)

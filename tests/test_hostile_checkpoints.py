@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import CHECKPOINTS, ROOT, SMALL
 from forge import forge, reseal
-from messages import CORRUPT, MISSING, REPEATED, UNEXPECTED, assert_names, assert_refused, naming
+from messages import MISSING, NOT_CONTIGUOUS, REPEATED, UNEXPECTED, assert_names, assert_refused, naming
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
 
@@ -155,7 +155,6 @@ def foreign_module(layers):
 
 
 SLOT = "conv1_kernel_momentum"
-NOT_CONTIGUOUS = "not (one |a )?contiguous|chunk|filter|compress"
 # Each change, and what the message that refuses it names.
 HOSTILE = {
     "external storage": (external, "conv1/kernel", "external|another file"),
@@ -174,9 +173,9 @@ HOSTILE = {
         replace(KERNEL, data=np.ones((3, 3, 3, 4), "f4"), chunks=(1, 3, 3, 4)), "conv1/kernel", NOT_CONTIGUOUS
     ),
     "float64": (replace(KERNEL, data=np.ones((3, 3, 3, 4))), "conv1/kernel", "float64"),
-    "texts": (replace(KERNEL, data=["x"] * 9, dtype=h5py.string_dtype()), "conv1/kernel", "object|string"),
+    "texts": (replace(KERNEL, data=["x"] * 9, dtype=h5py.string_dtype()), "conv1/kernel", r"\bobject\b|string"),
     "references": (
-        replace(KERNEL, shape=(3, 3, 3, 4), dtype=h5py.ref_dtype), "conv1/kernel", "contiguous|object|reference"
+        replace(KERNEL, shape=(3, 3, 3, 4), dtype=h5py.ref_dtype), "conv1/kernel", r"contiguous|\bobject\b|reference"
     ),
     "another shape": (
         replace(KERNEL, data=np.ones((3, 3, 3, 8), "f4")), "conv1/kernel", r"\(3, 3, 3, 8\)", r"\(3, 3, 3, 4\)"
@@ -225,7 +224,7 @@ HOSTILE = {
     "an optimizer of text": (state(lambda content: content.update(optimizer="sgd")), "class_name", "config", "arrays"),
     "a class_name of numbers": (optimizer(lambda content: content.update(class_name=[1])), "class_name", "text|str"),
     "a config of text": (
-        optimizer(lambda content: content.update(config="x")), "optimizer", r"\bconfig\b", "object|dict|mapping"
+        optimizer(lambda content: content.update(config="x")), "optimizer", r"\bconfig\b", r"\bobject\b|dict|mapping"
     ),
     "a million metrics": (metrics(100_000), "metrics", "100,000", "65,536"),
     "a metric of a million numbers": (metrics(1, (1 << 20,)), "metrics", "1,048,576", "65,536"),
@@ -234,7 +233,7 @@ HOSTILE = {
         state(lambda content: content.update(callbacks={"x": "a" * (1 << 20)})), "1,048,578", "65,536"
     ),
     "callbacks of numbers": (
-        state(lambda content: content.update(callbacks=[1])), "callbacks", "object|dict|mapping"
+        state(lambda content: content.update(callbacks=[1])), "callbacks", r"\bobject\b|dict|mapping"
     ),
     "a normalization of another shape": (
         state(lambda content: content.update(normalization=[1 << 30])), r"\[1073741824\]", r"\[32, 32, 3\]", r"\[3\]"
@@ -259,7 +258,7 @@ HOSTILE = {
     "a sitting of nothing": (run(sittings=[{}]), "sittings", r"\[\{\}\]"),
     "no state": (lambda file: file.pop("run/state"), "run/state", MISSING),
     "state of text": (state(lambda content: "hello"), r"char 0\b|JSON"),
-    "state of numbers": (state(lambda content: "[1, 2]"), "state", r"\brun\b|object|dict|mapping"),
+    "state of numbers": (state(lambda content: "[1, 2]"), "state", r"\brun\b|\bobject\b|dict|mapping"),
     "deep state": (state(lambda content: "[" * 100_000), "nest|deep|recurs"),
     "infinite state": (state(lambda content: '{"epoch": Infinity}'), "Infinity"),
     "key twice": (state(lambda content: '{"epoch": 1, "epoch": 2}'), r"\bkey\b", REPEATED),
@@ -285,11 +284,11 @@ HOSTILE = {
         "attribute", "backend, keras_version, model_config",
     ),
     "two names for one dataset": (shared, "input_bn/(gamma|beta)", "share|overlap|same bytes"),
-    "an option with an escape": (options(output="\x1b[2J"), r"\boptions\b|\\x1b"),
+    "an option with an escape": (options(output="\x1b[2J"), r"\boptions\b"),
     "a surrogate": (arguments(data="\ud800x"), "arguments", r"\\ud800x"),
     "a million empty lists": (options(x=[[]] * 600_000), "1,200,324", "524,288"),
     "no rates": (
-        state(lambda content: content["history"].update(learning_rate=[])), r"\b0\b.*learning_rate|learning_rate.*\b0\b"
+        state(lambda content: content["history"].update(learning_rate=[])), r"\blearning_rate\b", r"\b0\b", "loss"
     ),
     "a loss that can't be drawn": (
         state(lambda content: content["history"].update(loss=[1e308])), "history", "loss", "numbers|1e\\+308"
@@ -315,7 +314,7 @@ HOSTILE = {
         state(lambda content: content["history"]["loss"].append(1.0)), r"\b1\b.*accuracy|accuracy.*\b1\b", r"\b2\b"
     ),
     "raw weights of a run that averages none": (
-        lambda file: file.create_dataset("run/raw/conv1/kernel", data=1), "run/raw", UNEXPECTED
+        lambda file: file.create_dataset("run/raw/conv1/kernel", data=1), r"run/raw\b(?!/)", UNEXPECTED
     ),
     "averages without raw weights": (averaged(lambda file: file.pop("run/raw")), "run/raw", MISSING),
     "raw weights of another shape": (
@@ -425,7 +424,7 @@ def test_a_valid_digest_over_no_hdf5_is_refused(good):
         reseal(good)
         if rest == content[512:] * 2:
             continue  # what follows a whole file, HDF5 does not look at
-        with pytest.raises(ValueError, match=naming("epoch_1.hdf5", CORRUPT)):
+        with pytest.raises(ValueError, match=naming("epoch_1.hdf5", "signature|truncated")):
             read_checkpoint(good)
 
 
