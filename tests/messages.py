@@ -6,14 +6,15 @@ A part is a regular expression. The terms below are alternatives that one check 
 import re
 
 CORRUPT = "damaged|corrupt|digest|SHA-256|checksum"
-EXISTS = "exist|already"
-MISSING = "missing|lacks|no such|not found|absent|(has|have|is|are) no |(not|n't) (have|hold|contain|exist)"
+EXISTS = "exists|already"
+MISSING = "missing|lacks|[Nn]o such|not found|there is no|absent|(has|have|is|are) no |n[o']t (have|hold|contain|exist)"
 NOT_AN_IMAGE = "JPEG.* PNG|PNG.* JPEG"
 NOT_CONTIGUOUS = "not (one |a )?contiguous|chunk|filter|compress"
 NOT_REGULAR = "[Rr]egular"
-REPEATED = "twice|duplicate|repeat|again|more than once|two "
-TRUNCATED = "cut short|truncated|incomplete|ends"
+REPEATED = "twice|duplicate|repeat|more than once"
+TRUNCATED = "cut short|truncated|incomplete|unexpected end"
 UNEXPECTED = "unexpected|not expected|unknown"
+TO = "(->|to)"  # between a value and the one that it becomes
 
 
 def naming(*parts):

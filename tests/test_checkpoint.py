@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import write_checkpoint
+from messages import CORRUPT, naming
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.checkpoints.folder import list_checkpoints
@@ -97,7 +98,7 @@ def test_a_flipped_bit_anywhere_is_noticed(trained):
         damaged = bytearray(content)
         damaged[position] ^= 1
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match="damaged"):
+        with pytest.raises(ValueError, match=naming("epoch_1.hdf5", CORRUPT)):
             read_checkpoint(path)
 
 
@@ -106,28 +107,28 @@ def test_a_file_cut_short_is_noticed(trained):
     content = path.read_bytes()
     for length in range(0, len(content), 1009):
         path.write_bytes(content[:length])
-        with pytest.raises(ValueError, match=r"damaged|not a checkpoint"):
+        with pytest.raises(ValueError, match=naming("epoch_1.hdf5", f"{CORRUPT}|checkpoint")):
             read_checkpoint(path)
 
 
 def test_other_files_are_told_apart(tmp_path):
     path = tmp_path / "model.hdf5"
-    with pytest.raises(ValueError, match=r"can't read checkpoint .*model.hdf5: No such file"):
+    with pytest.raises(ValueError, match=naming("model.hdf5", "No such file")):
         read_checkpoint(path)
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(path)
-    with pytest.raises(ValueError, match="not a checkpoint of this project"):
+    with pytest.raises(ValueError, match=naming("model.hdf5", "not a checkpoint|no checkpoint")):
         read_checkpoint(path)
 
 
 def test_arrays_of_another_network_are_refused(trained):
     checkpoint = read_checkpoint(trained[1])
-    for changes, difference in (
-        ({"filters": [8, 8, 32]}, r"it holds 'conv3_1_1_conv_kernel_momentum' \(float32, shape \(1, 1, 8, 4\)\), and"),
-        ({"stages": [2, 1]}, r"it holds 'conv3_1_1_bn_gamma_momentum' .* and the model 'conv2_2_1_bn_gamma_momentum'"),
+    for changes, parts in (
+        ({"filters": [8, 8, 32]}, ["'conv3_1_1_conv_kernel_momentum'", r"\(1, 1, 8, 4\)", r"\(1, 1, 8, 8\)"]),
+        ({"stages": [2, 1]}, ["'conv3_1_1_bn_gamma_momentum'", "'conv2_2_1_bn_gamma_momentum'"]),
     ):
         other = build(1, **changes)
         other.optimizer.build(other.trainable_variables)
-        with pytest.raises(ValueError, match=difference):
+        with pytest.raises(ValueError, match=naming("epoch_1.hdf5", *parts)):
             checkpoint.restore(other)
 
 
@@ -159,7 +160,7 @@ def test_a_save_syncs_the_file_then_renames_then_syncs_the_folder(trained, monke
 
 
 def test_a_state_that_contradicts_itself_is_refused(trained, tmp_path):
-    with pytest.raises(ValueError, match="can't be saved: its state contradicts itself"):
+    with pytest.raises(ValueError, match=r"contradict|consisten|epoch 7\b|\b7 epochs"):
         write_checkpoint(tmp_path / "epoch_7.hdf5", trained[0], epoch=7)
     assert not (tmp_path / "epoch_7.hdf5").exists()
 

@@ -419,7 +419,9 @@ def test_bombs_stop_early(tmp_path):
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     messages, peaks = done.stdout.splitlines()[::2], done.stdout.splitlines()[1::2]
     # The header names its size; an archive that goes on for ever has none to name.
-    for name, part, message in zip(bombs, ("unpack|decompress", "1,342,177,280", "unpack|decompress"), messages, strict=True):
+    for name, part, message in zip(
+        bombs, ("unpack|decompress", "1,342,177,280", "unpack|decompress"), messages, strict=True
+    ):
         assert_names(message, f"{name}.tar.gz", part)
     # A good archive takes 180 MB of images, twice while they are joined.
     assert all(float(peak) < 600 for peak in peaks)

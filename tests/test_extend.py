@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import ROOT, assert_identical
+from messages import assert_names
 
 import pipeline.io
 from pipeline.data import DataSource
@@ -63,7 +64,7 @@ def test_the_example_is_short():
 
 def test_a_data_set_added_by_the_book_trains_stops_resumes_and_is_ranked(project):
     straight = run(project, "resnet_faces.py", "--data", "faces", *SMALL, "-c", "straight", "-o", "straight")
-    assert "56 training and 21 validation images, 4 steps an epoch" in straight
+    assert_names(straight, r"\b56\b.*\b21\b.*\b4\b")
     faults = ROOT / "tests" / "faults.py"
     stopped = run(project, faults, "SIGTERM", "3", project / "resnet_faces.py", "--data", "faces", *SMALL, code=143)
     assert "epoch_0_batch_3.hdf5" in stopped
@@ -71,7 +72,7 @@ def test_a_data_set_added_by_the_book_trains_stops_resumes_and_is_ranked(project
     checkpoint = "output/resnet_faces/checkpoints/epoch_2.hdf5"
     assert_identical(project / "straight" / "epoch_2.hdf5", project / checkpoint)
     ranked = run(project, "rank_accuracy.py", "--model", checkpoint, "--tta", "flip")
-    assert re.search(r"images: 21\nrank-1: [\d.]+%\nrank-5: [\d.]+%\nrank-1, mean over the image", ranked)
+    assert re.search(r"images: 21\nrank-1: [\d.]+%\nrank-5: [\d.]+%\nrank-1, .*: [\d.]+%\n", ranked)
 
 
 def test_the_augmentation_of_the_example_varies_images():

@@ -1,6 +1,8 @@
 """Folders of images as people have them: hidden and foreign files, links, other formats, odd names, odd files."""
 
+import logging
 import os
+import re
 import subprocess
 import sys
 import unicodedata
@@ -9,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import ROOT, load_cifar10
+from messages import MISSING, NOT_AN_IMAGE, TRUNCATED, assert_names, naming
 from PIL import Image, ImageCms
 
 from pipeline.data import ImageFolder
@@ -47,7 +50,7 @@ def test_what_other_programs_leave_is_no_part_of_the_data(folder):
     np.testing.assert_array_equal(found.test_images, expected.test_images)
 
 
-def test_images_below_a_class_behind_links_and_of_any_name_count(folder, capsys):
+def test_images_below_a_class_behind_links_and_of_any_name_count(folder, caplog):
     write(folder / "train" / "ant" / "more" / "still" / "3.png", 3)
     write(folder / "elsewhere" / "4.png", 4)
     (folder / "train" / "ant" / "linked").symlink_to(folder / "elsewhere")
@@ -55,58 +58,58 @@ def test_images_below_a_class_behind_links_and_of_any_name_count(folder, capsys)
     write(folder / "train" / "ant" / "no ending", 5)
     write(folder / "train" / "ant" / "6.webp", 6)
     (folder / "train" / "bee" / "notes.txt").write_text("BMW, GIF and others")
-    dataset = load_cifar10(str(folder))
+    with caplog.at_level(logging.INFO):
+        dataset = load_cifar10(str(folder))
     assert sorted(dataset.train_images[dataset.train_labels == 0][:, 0, 0, 0]) == [0, 1, 2, 3, 4, 5, 6]
     assert sorted(dataset.train_images[dataset.train_labels == 1][:, 0, 0, 0]) == [100, 101, 102]
-    assert "that are no images: 1, as " in capsys.readouterr().out
+    assert_names(caplog.text, r"\b1\b.*notes\.txt")
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("name", "content", "kind"),
     [
-        ("x.webp", b"RIFF\0\0\0\0WEBPVP8 ", "x.webp is neither JPEG nor PNG but WebP"),
-        ("x.tif", b"anything", "x.tif is neither JPEG nor PNG;"),
-        ("x", b"GIF89a", "x is neither JPEG nor PNG but GIF"),
-        ("x.data", b"\0\0\0\x20ftypheic", "x.data is neither JPEG nor PNG but HEIC"),
-        ("x.txt", b"BM\1\0\0\0\0\0\0\0\0", "x.txt is neither JPEG nor PNG but BMP"),
+        ("x.webp", b"RIFF\0\0\0\0WEBPVP8 ", "WebP"),
+        ("x.tif", b"anything", ""),
+        ("x", b"GIF89a", "GIF"),
+        ("x.data", b"\0\0\0\x20ftypheic", "HEIC"),
+        ("x.txt", b"BM\1\0\0\0\0\0\0\0\0", "BMP"),
     ],
 )
-def test_an_image_of_another_kind_is_named_and_the_others_are_counted(folder, name, content, message):
+def test_an_image_of_another_kind_is_named_and_the_others_are_counted(folder, name, content, kind):
     for place in ("train/ant", "train/bee", "test/ant"):
         (folder / place / name).write_bytes(content)
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(ValueError, match=naming(rf"ant/{name}\b", NOT_AN_IMAGE, kind, r"\b2\b")):
         load_cifar10(str(folder))
-    assert "(2 more images can't be read either)" in str(error.value)
 
 
 def test_a_link_to_nothing_is_an_error_where_it_is_called_an_image(folder):
     (folder / "train" / "ant" / "readme").symlink_to("nowhere")
     list_images(folder)
     (folder / "train" / "ant" / "x.webp").symlink_to("nowhere")
-    with pytest.raises(ValueError, match=r"x\.webp can't be read: No such file or directory"):
+    with pytest.raises(ValueError, match=naming("x.webp", "No such file")):
         list_images(folder)
 
 
 def test_damaged_images_are_counted_over_both_splits(folder):
     for place in ("train/ant/1.png", "train/bee/2.png", "test/bee/0.png"):
         (folder / place).write_bytes((folder / place).read_bytes()[:-20])
-    with pytest.raises(ValueError, match=r"ant/1\.png is cut short; .*\(2 more images can't be read either\)"):
+    with pytest.raises(ValueError, match=naming("ant/1.png", TRUNCATED, r"\b2\b")):
         load_cifar10(str(folder))
 
 
 def test_classes_are_named_where_they_differ_and_are_two_at_least(folder):
     write(folder / "test" / "cow" / "0.png")
-    with pytest.raises(ValueError, match="different classes: train lacks cow, which test has"):
+    with pytest.raises(ValueError, match=naming(r"\btrain\b.*\bcow\b")):
         load_cifar10(str(folder))
     for split, name in (("test", "cow"), ("train", "bee"), ("test", "bee")):
         (folder / split / name).rename(folder / f"{split} {name}")
-    with pytest.raises(ValueError, match="train holds one class alone, ant"):
+    with pytest.raises(ValueError, match=naming("train", r"\bant\b", r"\b(one|1|two|2)\b")):
         load_cifar10(str(folder))
 
 
 def test_an_image_in_no_class_is_an_error(folder):
     write(folder / "train" / "0.png")
-    with pytest.raises(ValueError, match=r"train/0\.png lies in no class's folder"):
+    with pytest.raises(ValueError, match=naming("train/0.png", r"train/<class>/")):
         load_cifar10(str(folder))
 
 
@@ -117,7 +120,7 @@ def test_names_of_classes_are_compared_in_one_form_of_unicode(folder):
     (folder / "test" / "bee").rename(folder / "test" / decomposed)
     assert load_cifar10(str(folder)).classes == ("ant", composed)
     write(folder / "train" / decomposed / "0.png")
-    with pytest.raises(ValueError, match="two folders café, written in two forms of Unicode"):
+    with pytest.raises(ValueError, match=naming("café", "Unicode")):
         load_cifar10(str(folder))
 
 
@@ -135,7 +138,7 @@ def test_a_folder_that_can_not_be_listed_is_named(folder, monkeypatch):
         return original(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(ValueError, match=r"can't list folder .*bee: Permission denied"):
+    with pytest.raises(ValueError, match=naming("train/bee", "Permission denied")):
         list_folder(folder)
 
 
@@ -163,7 +166,7 @@ def test_a_version_of_jfif_that_there_is_not_is_no_damage_and_hides_none(tmp_pat
     (tmp_path / "1.jpg").write_bytes(jpeg[:700] + jpeg[-2:])
     sound, damaged = check_images([str(tmp_path / f"{number}.jpg") for number in (0, 1)])
     assert sound == (32, 32, 3)
-    assert "1.jpg is damaged: Corrupt JPEG data" in damaged
+    assert_names(damaged, "1.jpg", "Corrupt JPEG data")
 
 
 def test_damage_beside_the_pixels_stays_an_error(tmp_path):
@@ -172,7 +175,7 @@ def test_damage_beside_the_pixels_stays_an_error(tmp_path):
     content = bytearray((tmp_path / "0.png").read_bytes())
     content[content.index(b"iCCP") + 30] ^= 1
     (tmp_path / "0.png").write_bytes(content)
-    assert "0.png is damaged: the checksum of its chunk 'iCCP' differs" in next(check_images([str(tmp_path / "0.png")]))
+    assert_names(next(check_images([str(tmp_path / "0.png")])), "0.png", "'iCCP'")
 
 
 def test_a_program_without_a_main_guard_is_told_so(folder):
@@ -184,7 +187,7 @@ def test_a_program_without_a_main_guard_is_told_so(folder):
     )
     done = subprocess.run([sys.executable, program], capture_output=True, text=True)
     assert done.returncode == 1
-    assert 'must call this below if __name__ == "__main__":' in done.stderr.splitlines()[-1]
+    assert 'if __name__ == "__main__":' in done.stderr.splitlines()[-1]
     assert "memory" not in done.stderr.splitlines()[-1]
 
 
@@ -194,7 +197,5 @@ def test_what_is_no_folder_of_images_says_what_would_be(tmp_path, monkeypatch, d
         name, size = "small", (8, 8)
 
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        ValueError, match=rf"`data` {data or 'is missing'}: expected a folder that holds train/<class>/"
-    ):
+    with pytest.raises(ValueError, match=naming("`data`", f" {re.escape(data)}[^<]" if data else MISSING, "train/<class>/")):
         Small(data).train_batches(4)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from conftest import load_cifar10
+from messages import naming
 
 from pipeline.data import CIFAR10
 from pipeline.io import ArrayImages, Batches
@@ -117,7 +118,7 @@ def test_the_ratio_is_a_number_at_the_bounds_of_alpha(alpha):
 
 def test_mixing_asks_for_one_hot_labels():
     images = np.zeros((4, 8, 8, 3), np.uint8)
-    with pytest.raises(ValueError, match="mixing takes one-hot labels"):
+    with pytest.raises(ValueError, match=naming("mixing", "one-hot")):
         Batches(ArrayImages(images, np.zeros(4, int), ("a",)), 2, mixing=Mixing(mixup=1.0), binarize=False)
 
 

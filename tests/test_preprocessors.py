@@ -4,6 +4,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
+from messages import naming
 
 from pipeline.preprocessing import (
     ImageToArrayPreprocessor,
@@ -59,5 +60,5 @@ def test_arrays_are_those_of_keras(images):
             expected = expected.transpose(2, 0, 1)
         np.testing.assert_array_equal(ImageToArrayPreprocessor(data_format).preprocess(images[0]), expected)
     assert ImageToArrayPreprocessor("channels_last").preprocess(images[0][..., 0]).shape == (12, 16, 1)
-    with pytest.raises(ValueError, match="data_format is 'last'"):
+    with pytest.raises(ValueError, match=naming("data_format", "'last'")):
         ImageToArrayPreprocessor("last")

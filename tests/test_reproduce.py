@@ -6,6 +6,7 @@ import signal
 
 import pytest
 from conftest import ROOT
+from messages import assert_names, assert_refused
 
 REPRODUCE = "benchmarks/reproduce.py"
 # In place of the experiment's own: epochs of a second.
@@ -25,7 +26,7 @@ def test_published_curves_are_complete():
 
 def test_an_experiment_stops_cleanly_when_its_time_is_over(process):
     done = process(REPRODUCE, "cifar10-1", "--output", "out", *SMALL, "--max_minutes", "0.05")
-    assert "not done yet; go on with the same command" in done.stdout
+    assert_names(done.stdout, "not (done|finished|complete)|unfinished|incomplete|same command")
 
 
 @pytest.mark.sweep
@@ -36,7 +37,7 @@ def test_an_experiment_stops_goes_on_and_ends_in_a_table(process, started, tmp_p
     run.send_signal(signal.SIGINT)
     output, errors = run.communicate(timeout=60)
     assert run.returncode == 130, errors
-    assert "the newest checkpoint is" in output
+    assert_names(output, r"model/epoch_\w+\.hdf5\n")
 
     # What can't be read is not what the script will go on from.
     (tmp_path / "out" / "model" / "epoch_50.hdf5").write_bytes(b"x")
@@ -74,29 +75,27 @@ def test_recipes_are_trained_once_and_set_side_by_side(process, tmp_path):
     done = process(*words, "--epochs", "2", "--holdout", "50")
     assert "epoch 1/2" not in done.stdout
     assert f"| cosine-l2 | {accuracy} | **{accuracy}** | 0.00 |" in done.stdout
-    for flags, message in (
-        (("--variants", "best"), "expected names out of"),
-        (("--reg", "1"), "--reg is this comparison's to set; leave it out"),
-        (("--epochs", "3", "--holdout", "50"), "--epochs 3 differs from the checkpoint's --epochs 2"),
+    for flags, parts in (
+        (("--variants", "best"), ["best", "cosine-l2"]),
+        (("--reg", "1"), ["--reg"]),
+        (("--epochs", "3", "--holdout", "50"), ["--epochs 3", "--epochs 2"]),
     ):
-        done = process(*words, *flags, code=2)
-        assert message in done.stderr
-        assert done.stderr.count("\n") == 1
+        assert_refused(process(*words, *flags, code=2), *parts)
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "parts"),
     [
-        (("cifar10-5", "--output", "out"), "invalid choice: 'cifar10-5'"),
-        (("cifar10-4",), "required: --output"),
-        (("cifar10-4", "--output", "out", "--max_minutes", "0"), "'0' is not a number above 0"),
-        (("cifar10-4", "--output", "out", "--no_such_flag"), "resnet_cifar10_decay.py: error: unrecognized arguments"),
-        (("cifar10-1", "--output", "out", "--lr", "0.1"), "--lr is the experiment's to set; leave it out"),
-        (("cifar10-1", "--output", "out", "-o", "elsewhere"), "-o is the experiment's to set; leave it out"),
-        (("tiny-1", "--output", "out", "--data", "nowhere"), "nowhere"),
+        (("cifar10-5", "--output", "out"), ["'cifar10-5'", "cifar10-4"]),
+        (("cifar10-4",), ["required: --output"]),
+        (("cifar10-4", "--output", "out", "--max_minutes", "0"), ["--max_minutes", "'0'"]),
+        (("cifar10-4", "--output", "out", "--no_such_flag"), ["resnet_cifar10_decay.py: error: ", "--no_such_flag"]),
+        (("cifar10-1", "--output", "out", "--lr", "0.1"), ["--lr"]),
+        (("cifar10-1", "--output", "out", "-o", "elsewhere"), [r"\B-o\b"]),
+        (("tiny-1", "--output", "out", "--data", "nowhere"), ["nowhere"]),
     ],
 )
-def test_a_wrong_call_is_one_line(process, words, message):
+def test_a_wrong_call_is_one_line(process, words, parts):
     done = process(REPRODUCE, *words, code=2)
-    assert message in done.stderr
+    assert_names(done.stderr, *parts)
     assert "Traceback" not in done.stderr

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from messages import naming
 
 from pipeline.nn.conv import ResNet
 from pipeline.nn.conv.layout import layers
@@ -87,23 +88,23 @@ def test_outputs_are_probabilities_in_float32_under_mixed_precision():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("wrong", "parts"),
     [
-        ({"dataset": "mnist"}, "'mnist'.*cifar10, tiny_imagenet, imagenet"),
-        ({"filters": (8, 16)}, "filters has 2 entries and stages 2"),
-        ({"filters": (8, 10, 16)}, "multiples of 4"),
-        ({"filters": (8, 8, 0)}, "filters.*from 1 to"),
-        ({"stages": (2, 0)}, "stages.*from 1 to"),
-        ({"stages": ()}, "stages"),
-        ({"height": 0}, "height is 0"),
-        ({"width": -3}, "width is -3"),
-        ({"depth": 1.5}, "depth is 1.5"),
-        ({"classes": True}, "classes is True"),
-        ({"reg": -1e-4}, "reg"),
-        ({"bn_eps": 0}, "bn_eps"),
-        ({"bn_mom": 1.1}, "bn_mom"),
+        ({"dataset": "mnist"}, ["dataset", "'mnist'", "cifar10, tiny_imagenet, imagenet"]),
+        ({"filters": (8, 16)}, [r"filters\b.*\b2\b.*stages\b.*\b2\b"]),
+        ({"filters": (8, 10, 16)}, ["filters", r"\(8, 10, 16\)", r"\b4\b"]),
+        ({"filters": (8, 8, 0)}, ["filters", r"\(8, 8, 0\)", r"\b1\b"]),
+        ({"stages": (2, 0)}, ["stages", r"\(2, 0\)", r"\b1\b"]),
+        ({"stages": ()}, ["stages", r"\(\)"]),
+        ({"height": 0}, ["height", r"\b0\b"]),
+        ({"width": -3}, ["width", r"\B-3\b"]),
+        ({"depth": 1.5}, ["depth", r"\b1\.5\b"]),
+        ({"classes": True}, ["classes", r"\bTrue\b"]),
+        ({"reg": -1e-4}, ["reg", r"\B-0\.0001\b"]),
+        ({"bn_eps": 0}, ["bn_eps", r"\b0\b"]),
+        ({"bn_mom": 1.1}, ["bn_mom", r"\b1\.1\b"]),
     ],
 )
-def test_wrong_arguments_are_refused_with_what_is_allowed(wrong, message):
-    with pytest.raises(ValueError, match=message):
+def test_wrong_arguments_are_refused_with_what_is_allowed(wrong, parts):
+    with pytest.raises(ValueError, match=naming(*parts)):
         ResNet.build(**SMALL | wrong)

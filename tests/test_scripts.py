@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from conftest import CHECKPOINTS, ROOT, SMALL, assert_identical, assert_same_curves, timeless
 from forge import forge
+from messages import MISSING, TO, assert_names, assert_refused
 
 from config import cifar10_config, tiny_imagenet_config
 from pipeline.checkpoints import checkpoint as checkpoints
@@ -90,9 +91,7 @@ def test_learning_rate_changes_by_hand(command, tmp_path):
     command(BY_HAND, *SMALL, "--epochs", "6", "--stop_after", "2", "--every", "1", "-c", "checkpoints")
     options = ("-c", "checkpoints", "--model", "checkpoints/epoch_1.hdf", "--stop-after", "3", "--lr", "0.01")
     done = command(BY_HAND, *options)
-    assert "learning rate 0.1 -> 0.01" in done.stdout
-    assert "accuracy: " in done.stdout
-    assert "precision" in done.stdout
+    assert_names(done.stdout, rf"\b0\.1 {TO} 0\.01\b", "accuracy: ", "precision +recall")
     history = json.loads((tmp_path / "output" / "resnet_cifar10.json").read_text())
     assert history["learning_rate"] == [0.1, 0.01, 0.01]
     assert history["run"]["learning_rate_changes"] == [[1, 0, 0.01]]
@@ -102,23 +101,22 @@ def test_learning_rate_changes_by_hand(command, tmp_path):
     assert [path.name for path in (tmp_path / "checkpoints" / "earlier-1").iterdir()] == ["epoch_2.hdf5"]
     # Going on once more keeps the rate, and past the last epoch there is nothing to do but report.
     done = command(BY_HAND, "-c", "checkpoints", "--model", "latest", "--epochs", "3")
-    assert "->" not in done.stdout
-    assert "epoch 3 is reached already" in done.stdout
-    assert "accuracy: " in done.stdout
+    assert not re.search(rf"\d {TO} \d", done.stdout)
+    assert_names(done.stdout, r"epoch 3\b.*(reached|already|done|complete)", "accuracy: ")
 
 
 def test_a_decay_goes_on_from_another_rate(command, tmp_path):
     command(DECAY, *SMALL, "--epochs", "4", "--stop_after", "2", "--every", "1")
     done = command(DECAY, "--resume", "--lr", "0.04")
-    assert "learning rate 0.05 -> 0.02" in done.stdout
+    assert_names(done.stdout, rf"\b0\.05 {TO} 0\.02\b")
     history = json.loads((tmp_path / "output" / "resnet_cifar10_decay.json").read_text())
     np.testing.assert_allclose(history["learning_rate"], [0.1, 0.075, 0.02, 0.01])
     (change,) = history["run"]["learning_rate_changes"]
     np.testing.assert_allclose(change, [2, 0, 0.02])
     # The new start of the decay is the run's own from here on.
-    assert "->" not in command(DECAY, "--resume").stdout
+    assert not re.search(rf"\d {TO} \d", command(DECAY, "--resume").stdout)
     done = command(DECAY, "--resume", "--lr", "0.01", code=2)
-    assert "--lr 0.01: the rate has decayed to 0 after epoch 4; leave it out" in done.stderr
+    assert_refused(done, "--lr 0.01", r"\b0\b", r"epoch 4\b")
 
 
 def test_a_fresh_run_keeps_what_another_wrote(command, tmp_path):
@@ -151,8 +149,7 @@ def test_jax_trains_and_resumes_where_tensorflow_is_missing(process, tmp_path):
     assert [sitting["backend"] for sitting in history["run"]["sittings"]] == ["jax", "jax"]
     assert all("jax" in sitting["versions"] for sitting in history["run"]["sittings"])
     done = process(DECAY, *options, code=2, PYTHONPATH=path)
-    assert "KERAS_BACKEND=jax" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert_refused(done, "tensorflow", "KERAS_BACKEND=jax")
 
 
 @pytest.fixture(scope="module")
@@ -165,36 +162,32 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("flags", "parts"),
     [
-        (("--start_epoch", "3"), "--start_epoch 3 differs from the epoch to go on from, 1"),
-        (("--batch_size", "64"), "--batch_size 64 differs from the checkpoint's --batch_size 32"),
-        (("--limit", "129"), "--limit 129 differs from the checkpoint's --limit 128"),
-        (("--seed", "7"), "--seed 7 differs from the checkpoint's --seed 42"),
-        (("--data", "nowhere"), "--data nowhere does not exist"),
+        (("--start_epoch", "3"), ["--start_epoch 3", r"\b1\b"]),
+        (("--batch_size", "64"), ["--batch_size 64", "--batch_size 32"]),
+        (("--limit", "129"), ["--limit 129", "--limit 128"]),
+        (("--seed", "7"), ["--seed 7", "--seed 42"]),
+        (("--data", "nowhere"), ["--data nowhere", MISSING]),
     ],
 )
-def test_a_flag_that_contradicts_the_checkpoint_is_an_error(command, checkpoint, flags, message):
-    done = command(BY_HAND, "--model", checkpoint, *flags, code=2)
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_a_flag_that_contradicts_the_checkpoint_is_an_error(command, checkpoint, flags, parts):
+    assert_refused(command(BY_HAND, "--model", checkpoint, *flags, code=2), *parts)
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("flags", "parts"),
     [
-        (("--start_epoch", "3"), "--start_epoch 3 differs from the epoch to go on from, 0"),
-        (("--model", "missing.hdf5"), "can't read checkpoint missing.hdf5: No such file or directory"),
-        (("--filters", "4,8,16"), "filters has 3 entries and stages 1; expected"),
-        (("--limit", "20"), "20 training images are fewer than one batch of 32"),
-        (("--output", "/proc/none"), "can't make folder /proc/none"),
-        (("--checkpoints", "/proc/none"), "can't make folder /proc/none"),
+        (("--start_epoch", "3"), ["--start_epoch 3", r"\b0\b"]),
+        (("--model", "missing.hdf5"), ["missing.hdf5", "No such file"]),
+        (("--filters", "4,8,16"), [r"filters\b.*\b3\b", r"stages\b.*\b1\b"]),
+        (("--limit", "20"), [r"\b20\b", r"\b32\b"]),
+        (("--output", "/proc/none"), ["/proc/none"]),
+        (("--checkpoints", "/proc/none"), ["/proc/none"]),
     ],
 )
-def test_bad_input_is_one_line_and_writes_nothing(command, tmp_path, flags, message):
-    done = command(BY_HAND, *SMALL, "--epochs", "1", *flags, code=2)
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_bad_input_is_one_line_and_writes_nothing(command, tmp_path, flags, parts):
+    assert_refused(command(BY_HAND, *SMALL, "--epochs", "1", *flags, code=2), *parts)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
@@ -202,15 +195,16 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(command, chec
     shutil.copy(checkpoint, tmp_path / "epoch_1.hdf5")
     (tmp_path / "epoch_2.hdf5").write_bytes(checkpoint.read_bytes()[:-1])
     done = command(BY_HAND, "-c", tmp_path, "--model", "latest", "--epochs", "1")
-    assert "epoch_2.hdf5 is damaged" in done.stderr
-    assert "epoch 1 is reached already" in done.stdout
+    size = f"{checkpoint.stat().st_size - 512:,}"
+    assert_refused(done, "epoch_2.hdf5", size)
+    assert_names(done.stdout, r"epoch 1\b", "accuracy: ")
     done = command(BY_HAND, "--model", tmp_path / "epoch_2.hdf5", code=2)
-    assert "is damaged" in done.stderr
+    assert_refused(done, "epoch_2.hdf5", size)
 
 
 def test_latest_without_a_checkpoint_starts_from_the_beginning(command):
     done = command(BY_HAND, *SMALL, "--epochs", "1", "--model", "latest")
-    assert "no checkpoint in output/resnet_cifar10/checkpoints: starting from the beginning" in done.stdout
+    assert_names(done.stdout, f"no checkpoint.*{CHECKPOINTS}|{CHECKPOINTS}.*no checkpoint", "epoch 1/1")
 
 
 @pytest.mark.parametrize(
@@ -224,7 +218,7 @@ def test_signals_end_without_a_traceback(started, number, code):
     output, errors = process.communicate(timeout=60)
     assert process.returncode == code
     assert "Traceback" not in errors
-    assert "finishing the batch" in errors
+    assert_names(errors, rf"(Ctrl\+C|{signal.Signals(number).name}).*\bbatch\b")
     assert "resnet_cifar10.py --checkpoints output/resnet_cifar10/checkpoints --model latest\n" in output
 
 
@@ -242,8 +236,7 @@ def test_a_terminal_less_run_prints_one_plain_line_an_epoch(process):
     assert len(lines) == 2
     # The command that goes on comes first, for a run whose reader dies with it.
     start = done.stdout.partition("\nepoch 1/")[0]
-    assert "go on with: " in start
-    assert f"--checkpoints {CHECKPOINTS} --model latest\n" in start
+    assert f"{BY_HAND} --checkpoints {CHECKPOINTS} --model latest\n" in start
     assert "\b" not in done.stdout
     assert done.stderr == ""
 
@@ -255,8 +248,7 @@ def test_architecture_is_printed_as_in_the_published_tables(process):
     assert ["max pool", "32 x 32 x 64", "3 x 3, stride 2"] in cells
     assert ["conv4_x", "8 x 8 x 512", "[1 x 1, 128; 3 x 3, 128; 1 x 1, 512] x 6"] in cells
     assert ["avg pool", "1 x 1 x 512", "8 x 8, stride 8"] in cells
-    assert "parameters: 2,265,748, trainable: 2,252,046" in table
-    assert "not drawn: that needs pydot" in table
+    assert_names(table, r"2,265,748\b.*\b2,252,046", "pydot")
 
 
 def test_a_network_is_scored_as_it_was_trained(command, tmp_path):
@@ -288,10 +280,9 @@ def test_a_resume_from_elsewhere_says_where_files_go_and_whose_value_is_missing(
     command(BY_HAND, "--data", folder.name, *flags, "-c", here)
     shutil.move(folder, tmp_path / "moved")
     done = command(BY_HAND, "-m", here / "epoch_1.hdf5", code=2)
-    assert f"the checkpoint's --data data does not exist, seen from {tmp_path}" in done.stderr
+    assert_refused(done, "--data data", MISSING, str(tmp_path))
     done = command(BY_HAND, "-m", here / "epoch_1.hdf5", "--data", "moved")
-    assert f"plot and history go to {tmp_path}/output (the checkpoint's --output output)\n" in done.stdout
-    assert f"checkpoints go to {here}\n" in done.stdout
+    assert_names(done.stdout, rf" {tmp_path}/output\b.*--output output\b", f" {here}\n")
 
 
 def test_following_the_readme_no_script_meets_another_s_checkpoints():
@@ -316,7 +307,7 @@ def test_a_start_on_a_folder_of_checkpoints_reads_one_whole_and_the_seals_of_the
     # From an earlier one those beyond it are of a future that is not taken, and from the start all.
     done = command(BY_HAND, "-c", "c", "-m", "c/epoch_3.hdf5", "--epochs", "4")
     assert opened == ["epoch_6.hdf5", "epoch_3.hdf5"]
-    assert "to keep what was there: epoch_4.hdf5, epoch_5.hdf5, epoch_6.hdf5, epoch_7.hdf5" in done.stdout
+    assert_names(done.stdout, "c/earlier-1.*: epoch_4.hdf5, epoch_5.hdf5, epoch_6.hdf5, epoch_7.hdf5\n")
     command(BY_HAND, *options, "--epochs", "1", "--seed", "1")
     assert opened == ["epoch_6.hdf5", "epoch_3.hdf5"]
     assert sorted(path.name for path in (tmp_path / "c" / "earlier-2").iterdir()) == [
@@ -329,7 +320,7 @@ def test_a_checkpoint_of_another_run_in_the_folder_is_known_by_its_seal(command,
     command(BY_HAND, *SMALL, "--epochs", "2", "--every", "2", "-c", "c", "-o", "o")
     (tmp_path / "other" / "epoch_1.hdf5").rename(tmp_path / "c" / "epoch_1.hdf5")
     done = command(BY_HAND, "-c", "c", "-m", "latest", "--epochs", "3")
-    assert "c/earlier-1, to keep what was there: epoch_1.hdf5\n" in done.stdout
+    assert_names(done.stdout, "c/earlier-1.*: epoch_1.hdf5\n")
 
 
 def test_a_checkpoint_that_names_no_data_set_is_of_that_of_its_script(command, tmp_path):
@@ -366,5 +357,5 @@ def test_a_damaged_model_is_not_taken_for_written(command, tmp_path):
     content[20_000] ^= 1
     model.write_bytes(content)
     done = command(DECAY, "--resume")
-    assert "earlier-1, to keep what was there: resnet_cifar10.hdf5" in done.stdout
+    assert_names(done.stdout, "output/earlier-1.*: resnet_cifar10.hdf5\n")
     checkpoints.read_checkpoint(model)

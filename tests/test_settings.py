@@ -4,13 +4,16 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 
 import numpy as np
 import pytest
 from conftest import ROOT, SMALL, assert_identical, assert_same_curves
+from messages import assert_names, naming
 
 from pipeline.cli import backend, flags
 from pipeline.errors import InputError
@@ -54,10 +57,10 @@ def test_another_backend_is_refused_by_the_name_of_where_it_was_set(monkeypatch,
     (tmp_path / "keras.json").write_text('{"backend": "jax"}')
     assert backend.choose_backend() == "jax"
     (tmp_path / "keras.json").write_text(f'{{"backend": {str(name) if name == 3 else chr(34) + name + chr(34)}}}')
-    with pytest.raises(InputError, match=rf"the backend in .*keras\.json is '?{name}'?; expected tensorflow or jax"):
+    with pytest.raises(InputError, match=naming(str(tmp_path / "keras.json"), rf"\b{name}\b", "tensorflow", "jax")):
         backend.choose_backend()
     monkeypatch.setenv("KERAS_BACKEND", str(name))
-    with pytest.raises(InputError, match=rf"KERAS_BACKEND is '{name}'; expected tensorflow or jax"):
+    with pytest.raises(InputError, match=naming("KERAS_BACKEND", f"'{name}'", "tensorflow", "jax")):
         backend.choose_backend()
     for other in ("[]", "x", "{}"):
         (tmp_path / "keras.json").write_text(other)
@@ -80,7 +83,7 @@ def test_a_plot_that_can_not_be_drawn_costs_no_epoch(command, monkeypatch, tmp_p
 
     monkeypatch.setattr(Figure, "savefig", lambda *args, **options: (_ for _ in ()).throw(RuntimeError("no font")))
     done = command(BY_HAND, *SMALL, "--epochs", "2", "-c", "c", code=1)
-    assert "can't draw output/resnet_cifar10.png: no font" in done.stderr
+    assert_names(done.stderr, "output/resnet_cifar10.png.*no font")
     assert (tmp_path / "c" / "epoch_2.hdf5").exists()
     assert (tmp_path / "output" / "resnet_cifar10.json").exists()
 
@@ -98,9 +101,8 @@ def test_where_nothing_can_be_locked_it_is_said_once(monkeypatch, caplog, tmp_pa
     monkeypatch.setattr(Lock, "_is_told", False)
     with caplog.at_level(logging.WARNING), Lock(tmp_path) as first, Lock(tmp_path, ".other"):
         first.hold()
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path} can't be locked ({os.strerror(code)}): start no second run there"
-    ]
+    (record,) = caplog.records
+    assert_names(record.getMessage(), str(tmp_path), re.escape(os.strerror(code)))
 
 
 def test_a_data_file_is_written_without_a_lock_of_the_hdf5_library_s_own(tmp_path):
@@ -133,7 +135,7 @@ def test_another_user_s_lock_that_one_may_only_read_still_locks(monkeypatch, tmp
 
     (tmp_path / ".lock").touch()
     monkeypatch.setattr(os, "open", refuse_to_write)
-    with Lock(tmp_path), pytest.raises(InputError, match="is in use by another process"):
+    with Lock(tmp_path), pytest.raises(InputError, match=naming(str(tmp_path), r"\bprocess\b")):
         Lock(tmp_path).hold()
     with Lock(tmp_path):
         pass
@@ -168,7 +170,7 @@ def test_a_leading_tilde_is_the_home_folder(monkeypatch):
     assert flags.path("~") == "/home/someone"
     assert flags.path("./~runs") == "./~runs"
     for text in ("~no_such_user/runs", ""):
-        with pytest.raises(Exception, match=r"home folder is known|is no path"):
+        with pytest.raises(ArgumentTypeError, match=re.escape(repr(text))):
             flags.path(text)
 
 
@@ -212,7 +214,7 @@ def test_a_signal_ends_a_command_unless_it_was_started_to_ignore_it(number):
 )  # fmt: skip
 def test_a_number_is_what_it_reads_as(kind, text, value):
     if value is None:
-        with pytest.raises(Exception, match="is not"):
+        with pytest.raises(ArgumentTypeError, match=re.escape(repr(text))):
             kind(text)
     else:
         assert kind(text) == value
@@ -220,5 +222,5 @@ def test_a_number_is_what_it_reads_as(kind, text, value):
 
 def test_a_value_that_float32_would_change_beyond_its_bounds_is_refused():
     assert np.float32(0.99999999999) == 1.0
-    with pytest.raises(Exception, match="rounded to float32"):
+    with pytest.raises(ArgumentTypeError, match=naming("'0.99999999999'", "float32")):
         flags.fraction("0.99999999999")

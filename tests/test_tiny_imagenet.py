@@ -23,6 +23,17 @@ import numpy as np
 import pytest
 from conftest import ROOT, assert_identical, assert_same_curves, write_checkpoint
 from forge import forge
+from messages import (
+    CORRUPT,
+    EXISTS,
+    MISSING,
+    NOT_AN_IMAGE,
+    REPEATED,
+    TRUNCATED,
+    assert_names,
+    assert_refused,
+    naming,
+)
 from sklearn.model_selection import train_test_split
 
 from config import tiny_imagenet_config as config
@@ -126,10 +137,10 @@ def test_building_twice_gives_the_same_bytes_and_needs_leave(command, raw, built
     for name in names:
         assert (raw / "hdf5" / name).read_bytes() == (built / "hdf5" / name).read_bytes()
     done = command("build_tiny_imagenet.py", "--data", raw, code=2)
-    assert "train.hdf5 exists already; --overwrite" in done.stderr
+    assert_refused(done, "train.hdf5", EXISTS, "--overwrite")
     (raw / "hdf5" / "train.hdf5").write_bytes(b"old")
     done = command("build_tiny_imagenet.py", "--data", raw, "--overwrite")
-    assert "train.hdf5: 36 images of 3 classes" in done.stdout
+    assert_names(done.stdout, r"train\.hdf5.*\b36\b.*\b3\b")
     assert (raw / "hdf5" / "train.hdf5").read_bytes() == (built / "hdf5" / "train.hdf5").read_bytes()
     assert sorted(path.name for path in (raw / "hdf5").iterdir()) == sorted((*names, ".lock"))
 
@@ -153,8 +164,7 @@ def test_classes_of_other_sizes_give_as_many_test_images_where_they_have_them_an
     splits, _ = contents(raw)
     assert Counter(splits["test"][1]) == {"n01": 50, "n02": 4, "n03": 5}
     assert Counter(splits["train"][1]) == {"n01": 9, "n02": 38, "n03": 45}
-    assert "50 of each class, and a tenth of each of 2 that hold no more than that" in done.stdout
-    assert "as 4 of the 42 of n02" in done.stdout
+    assert_names(done.stdout, r"\b50\b.*\b2\b.*\b4\b.*\b42\b.*\bn02\b")
 
 
 def test_a_build_from_a_folder_that_can_only_be_read_writes_elsewhere(command, raw, built, monkeypatch, tmp_path):
@@ -172,7 +182,7 @@ def test_images_that_can_not_be_read_are_counted_over_all_splits(command, raw):
     for image in (*sorted(raw.glob("train/n0?/images/*"))[::40], *sorted(raw.glob("val/images/*"))[:2]):
         image.write_bytes(image.read_bytes()[:-9])
     done = command("build_tiny_imagenet.py", "--data", raw, code=2)
-    assert "val_0.JPEG is cut short; remove or replace it (6 more images can't be read either)" in done.stderr
+    assert_refused(done, "val_0.JPEG", TRUNCATED, r"\b6\b")
 
 
 def test_the_environment_names_the_folder(command, raw, monkeypatch):
@@ -216,14 +226,14 @@ def in_val(root):
 @pytest.mark.parametrize(
     ("break_it", "parts"),
     [
-        (lambda root: shutil.rmtree(root), ["/tiny ", MISSING, "--download"]),
+        (lambda root: shutil.rmtree(root), [r"/tiny\b(?!/)", MISSING, "--download"]),
         (lambda root: (root / "wnids.txt").unlink(), ["wnids.txt", "No such file"]),
-        (lambda root: shutil.rmtree(root / "train"), ["/train ?", MISSING]),
+        (lambda root: shutil.rmtree(root / "train"), [r"/train\b(?!/)", MISSING]),
         (lambda root: shutil.rmtree(root / "val" / "images"), ["val/images", MISSING]),
-        (lambda root: shutil.rmtree(root / "train" / "n02" / "images"), ["train/n02", "no images?|empty"]),
+        (lambda root: shutil.rmtree(root / "train" / "n02" / "images"), [r"train/n02\b(?!/)", "no images?|empty"]),
         (lambda root: (root / "words.txt").unlink(), ["words.txt", "No such file"]),
-        (lambda root: (root / "words.txt").write_text("n01\tant\nn02\tbee\n"), ["words.txt", "n03"]),
-        (lambda root: (root / "words.txt").write_bytes(b"n01\t\xff\n"), ["words.txt", "text|UTF-8|decode"]),
+        (lambda root: (root / "words.txt").write_text("n01\tant\nn02\tbee\n"), ["words.txt", r"\bn03\b"]),
+        (lambda root: (root / "words.txt").write_bytes(b"n01\t\xff\n"), ["words.txt", r"\btext\b|UTF-8|decode"]),
         (lambda root: (root / "wnids.txt").write_text("n01\nn02\n"), ["n03_0.JPEG", "'n03'"]),
         (lambda root: (root / "wnids.txt").write_text(""), ["wnids.txt", "empty"]),
         (lambda root: (root / "wnids.txt").write_text("n01\nn02\nn03\nn01\n"), ["wnids.txt", REPEATED]),
@@ -249,15 +259,16 @@ def in_val(root):
             lambda root: cv2.imwrite(str(in_train(root)), np.zeros((32, 48, 3), np.uint8)),
             ["n02_11.JPEG", "48x32", "64x64"],
         ),
-        (lambda root: [image.unlink() for image in [*root.glob("train/n02/images/*")][1:]], ["n02 ", r"\b1 image"]),
-        (lambda root: (root / "wnids.txt").write_text("n01\n"), ["wnids.txt", r"\b(one|1) class", r"\bn01\b"]),
+        (
+            lambda root: [image.unlink() for image in [*root.glob("train/n02/images/*")][1:]],
+            [r"train/n02\b(?!/)", r"\b1\b"],
+        ),
+        (lambda root: (root / "wnids.txt").write_text("n01\n"), ["wnids.txt", r"\bn01\b"]),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_that_names_the_file_and_leaves_nothing(command, raw, break_it, parts):
     break_it(raw)
-    done = command("build_tiny_imagenet.py", "--data", raw, code=2)
-    assert done.stderr.count("\n") == 1
-    assert re.search(message, done.stderr), done.stderr
+    assert_refused(command("build_tiny_imagenet.py", "--data", raw, code=2), *parts)
     assert not [path for path in raw.glob("hdf5/*") if path.name != ".lock"]
 
 
@@ -285,14 +296,13 @@ def test_a_build_that_was_killed_leaves_nothing_that_counts(command, started, ra
     wait_until(lambda: list(raw.glob("hdf5/build.*.tmp/train.hdf5.*.tmp")))
     assert list(raw.glob("hdf5/build.*.tmp/val.hdf5"))
     done = command("build_tiny_imagenet.py", "--data", raw, code=2)
-    assert f"in use by process {build.pid} on " in done.stderr
+    assert_refused(done, "hdf5", rf"\b{build.pid}\b")
     build.send_signal(signal.SIGKILL)
     build.wait()
     wait_until(lambda: not processes_of(build.pid))
     assert not [path for path in (raw / "hdf5").iterdir() if path.suffix in (".hdf5", ".json")]
     done = command("train.py", "--data", raw, *SMALL, code=2)
-    assert "train.hdf5" in done.stderr
-    assert "build the data set first" in done.stderr
+    assert_refused(done, "train.hdf5", MISSING)
     # What was left is swept by the next build.
     command("build_tiny_imagenet.py", "--data", raw)
     assert not list(raw.glob("hdf5/*.tmp"))
@@ -345,11 +355,11 @@ def test_a_download_is_checked_and_appears_whole(layout, server, tmp_path):
     assert sum(received) == expected["size"]
     for source in layout.rglob("*.*"):
         assert (root / source.relative_to(layout)).read_bytes() == source.read_bytes()
-    with pytest.raises(ValueError, match="exists already"):
+    with pytest.raises(ValueError, match=naming(str(root), EXISTS)):
         tinyimagenetfiles.download(root, url=url, **expected, advance=received.append)
     other = tmp_path / "other" / "tiny"
     for wrong in ({"md5": "0" * 32}, {"size": 17}, {"url": url + "x"}, {"url": "http://127.0.0.1:9/tiny.zip"}):
-        with pytest.raises(ValueError, match=r"tiny\.zip"):
+        with pytest.raises(ValueError, match=naming("tiny.zip", *map(str, ({"md5": ""} | wrong).values()))):
             tinyimagenetfiles.download(other, **({"url": url} | expected | wrong), advance=received.append)
         assert not list(other.parent.iterdir())
 
@@ -368,25 +378,34 @@ def test_a_download_is_checked_and_appears_whole(layout, server, tmp_path):
 def test_an_archive_with_other_members_is_not_unpacked(layout, server, tmp_path, name):
     folder, url = server
     expected = archive(layout, folder / "tiny.zip", {name: b"x"})
-    with pytest.raises(ValueError, match="which the data set does not"):
+    with pytest.raises(ValueError, match=naming("archive.zip", re.escape(ascii(name)))):
         tinyimagenetfiles.download(tmp_path / "new" / "tiny", url=url, **expected, advance=lambda count: None)
     assert not list((tmp_path / "new").iterdir())
 
 
+PACKED = r"\bpacked (in|another|other)|encrypt|compress|method"
+
+
 @pytest.mark.parametrize(
-    ("spoil_archive", "message"),
+    ("spoil_archive", "parts"),
     [
-        (lambda content: content.replace(b"\x14\0\0\0\x08\0", b"\x14\0\1\0\x08\0"), "packed in a way"),  # encrypted
-        (lambda content: content.replace(b"\x14\0\0\0\x08\0", b"\x14\0\0\0\x0c\0"), "packed in a way"),  # bzip2
-        (lambda content: content[:200] + b"xxxx" + content[204:], "is no whole zip archive"),
+        (
+            lambda content: content.replace(b"\x14\0\0\0\x08\0", b"\x14\0\1\0\x08\0"),
+            ["tiny-imagenet-200/wnids.txt", PACKED],
+        ),  # encrypted
+        (
+            lambda content: content.replace(b"\x14\0\0\0\x08\0", b"\x14\0\0\0\x0c\0"),
+            ["tiny-imagenet-200/wnids.txt", PACKED],
+        ),  # bzip2
+        (lambda content: content[:200] + b"xxxx" + content[204:], [CORRUPT + "|decompress|zip archive"]),
     ],
 )
-def test_an_archive_packed_in_another_way_is_not_unpacked(tmp_path, spoil_archive, message):
+def test_an_archive_packed_in_another_way_is_not_unpacked(tmp_path, spoil_archive, parts):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("tiny-imagenet-200/wnids.txt", "".join(f"n{n}\n" for n in range(999)))
     path.write_bytes(spoil_archive(path.read_bytes()))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=naming("a.zip", *parts)):
         archives.unpack(path, tmp_path / "out", tinyimagenetfiles.MEMBERS)
 
 
@@ -394,7 +413,7 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path):
     path = tmp_path / "bomb.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("tiny-imagenet-200/wnids.txt", bytes(65 << 20))
-    with pytest.raises(ValueError, match="which the data set does not; not unpacked"):
+    with pytest.raises(ValueError, match=naming("bomb.zip", "tiny-imagenet-200/wnids.txt")):
         archives.unpack(path, tmp_path / "out", tinyimagenetfiles.MEMBERS)
     assert not (tmp_path / "out").exists()
 
@@ -402,14 +421,13 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path):
 def test_names_that_would_steer_a_terminal_are_refused(command, raw):
     (raw / "val" / "images" / "val_1.JPEG").rename(raw / "val" / "images" / "val_\x1b[31m\n.JPEG")
     done = command("build_tiny_imagenet.py", "--data", raw, code=2)
-    assert done.stderr.count("\n") == 1
+    assert_refused(done, r"val_\\x1b\[31m\\n\.JPEG'")
     assert "\x1b" not in done.stderr
-    assert "whose name can't be printed; rename it" in done.stderr
 
 
 def test_a_damaged_archive_is_named(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"PK\3\4 no archive")
-    with pytest.raises(ValueError, match=r"a\.zip is no whole zip archive"):
+    with pytest.raises(ValueError, match=naming("a.zip", "not a zip|zip archive")):
         archives.unpack(tmp_path / "a.zip", tmp_path, tinyimagenetfiles.MEMBERS)
 
 
@@ -434,7 +452,7 @@ def test_training_stops_resumes_and_is_ranked(command, built, tmp_path):
         # Of three classes, the right one is always among the best five.
         assert result["rank-5"] == 1.0
     done = command("rank_accuracy.py", "-m", "decay.hdf5", "--split", "val", "--batch_size", "7")
-    assert "split: val\nimages: 15\n" in done.stdout
+    assert_names(done.stdout, r"split: val\b", r"images: 15\n")
 
 
 def test_the_accuracy_is_that_of_the_predictions(command, built, tmp_path):
@@ -456,7 +474,7 @@ def test_the_accuracy_is_that_of_the_predictions(command, built, tmp_path):
     with_flip = np.mean((scores + mirrored).argmax(axis=1) == labels)
     assert result["tta flip"]["rank-1"] == pytest.approx(with_flip)
     assert f"\nrank-1: {100 * result['rank-1']:.2f}%\n" in done.stdout
-    assert f"\nrank-1, mean over the image and its mirror image: {100 * with_flip:.2f}%\n" in done.stdout
+    assert re.search(rf"\nrank-1, .*: {100 * with_flip:.2f}%\n", done.stdout)
     lines = (tmp_path / "out" / "submission.txt").read_text().splitlines()
     paths = sorted((built / "test" / "images").iterdir())
     predicted = model.predict(np.stack([cv2.imread(str(path)) for path in paths]) - bgr, verbose=0).argmax(axis=1)
@@ -477,9 +495,9 @@ def test_images_held_out_of_training_are_validated_on_and_no_others(built):
     np.testing.assert_array_equal(few.val._rows, part.val._rows)
     # A choice by a limit alone is the same images of each split.
     assert (len(source_of(built, limit=10).train), len(source_of(built, limit=10).val)) == (10, 10)
-    with pytest.raises(ValueError, match=f"`holdout` {count} leaves nothing of {count} training images"):
+    with pytest.raises(ValueError, match=naming(f"`holdout` {count}", rf"{count}\D+{count}")):
         source_of(built, holdout=count).train_batches(5)
-    with pytest.raises(ValueError, match="`limit` is 0"):
+    with pytest.raises(ValueError, match=naming("`limit`", r"\b0\b")):
         source_of(built, limit=0)
 
 
@@ -510,35 +528,32 @@ def test_the_first_batches_of_an_epoch_are_the_same_after_a_resume(built, recipe
 
 def test_rank_accuracy_says_what_it_can_not_use(command, built, raw, tmp_path):
     done = command("rank_accuracy.py", "--data", built, code=2)
-    assert "there is no output/resnet_tinyimagenet_decay.hdf5, and no checkpoint" in done.stderr
+    assert_refused(done, "output/resnet_tinyimagenet_decay.hdf5", "output/train/checkpoints|checkpoint")
     done = command("rank_accuracy.py", "--data", built, "-m", "nothing.hdf5", code=2)
-    assert "can't read checkpoint nothing.hdf5" in done.stderr
-    for dataset, message in (
-        ("tiny_imagenet", "for images of 64x64x3 and 5 classes; the test split holds images of 64x64x3 and 3 classes"),
-        ("imagenet", "is a network for images of"),
-    ):
+    assert_refused(done, "nothing.hdf5", "No such file")
+    for dataset in ("tiny_imagenet", "imagenet"):
         network = {**config.IMAGES, "classes": 5, "stages": [1], "filters": [4, 8], "dataset": dataset}
         model = ResNet.build(**network)
         model.compile(keras.optimizers.SGD(0.1, name="sgd"), "mse")
         path = tmp_path / "other.hdf5"
         write_checkpoint(path, model)
         done = command("rank_accuracy.py", "--data", built, "-m", path, code=2)
-        assert "doesn't say what it was trained on; expected one of cifar10, tiny_imagenet: name it" in done.stderr
+        assert_refused(done, "other.hdf5", "cifar10, tiny_imagenet", "--dataset")
         done = command("rank_accuracy.py", "--data", built, "-m", path, "--dataset", "tiny_imagenet", code=2)
-        assert message in done.stderr
+        assert_refused(done, "other.hdf5", "64x64x3", r"\b5 classes", r"\b3 classes")
     command("train.py", "--data", built, *SMALL, "--epochs", "1")
     done = command("rank_accuracy.py", "--data", raw, "-m", "output/train/checkpoints/epoch_1.hdf5", code=2)
-    assert "build the data set first" in done.stderr
+    assert_refused(done, "test.hdf5", MISSING)
     for output in ("--json", "--submission"):
         done = command("rank_accuracy.py", "--data", built, output, tmp_path, code=2)
-        assert "is a folder; name a file" in done.stderr
+        assert_refused(done, rf"{tmp_path}\b(?!/)", "folder|directory")
     shutil.copytree(built / "hdf5", raw / "hdf5")
     shutil.rmtree(raw / "test")
     done = command("rank_accuracy.py", "--data", raw, "--submission", "s.txt", code=2)
-    assert "test/images is missing" in done.stderr
+    assert_refused(done, "test/images", MISSING)
     (raw / "hdf5" / "mean.json").write_text('{"R": 1, "G": 2, "B": 3}')
     done = command("train.py", "--data", raw, "--model", "latest", "--epochs", "2", code=2)
-    assert "holds other images" in done.stderr
+    assert_refused(done, f"{raw}", "images", "--data")
 
 
 def test_what_the_mean_doesn_t_depend_on_is_not_needed_to_score_the_test_set(command, built, tmp_path, monkeypatch):
@@ -552,11 +567,11 @@ def test_what_the_mean_doesn_t_depend_on_is_not_needed_to_score_the_test_set(com
     monkeypatch.setenv("TINY_IMAGENET_DIR", "~/home")
     command("rank_accuracy.py", "--submission", "submission.txt")
     done = command("rank_accuracy.py", "--split", "val", code=2)
-    assert "val.hdf5 is missing" in done.stderr
+    assert_refused(done, "val.hdf5", MISSING)
     done = command("rank_accuracy.py", "--dataset", "cifar10", code=2)
-    assert "--dataset cifar10: output/train/checkpoints/epoch_1.hdf5 was trained on tiny_imagenet" in done.stderr
+    assert_refused(done, "--dataset cifar10", "output/train/checkpoints/epoch_1.hdf5", "tiny_imagenet")
     monkeypatch.setenv("TINY_IMAGENET_DIR", "~no_such_user/home")
-    assert "TINY_IMAGENET_DIR: '~no_such_user/home'" in command("rank_accuracy.py", code=2).stderr
+    assert_refused(command("rank_accuracy.py", code=2), "TINY_IMAGENET_DIR", "'~no_such_user/home'")
 
 
 def test_a_decoder_that_died_is_told(layout):
@@ -566,7 +581,7 @@ def test_a_decoder_that_died_is_told(layout):
         for child in multiprocessing.active_children():
             child.kill()
             child.join()
-        with pytest.raises(OSError, match="a process that decodes images has died"):
+        with pytest.raises(OSError, match=naming("process", "images")):
             list(reader.read(paths))
 
 
@@ -585,7 +600,7 @@ def test_files_of_two_data_sets_are_not_mixed(command, built, raw):
     command("build_tiny_imagenet.py", "--data", raw, "--overwrite")
     shutil.copy(raw / "kept.hdf5", raw / "hdf5" / "train.hdf5")
     done = command("train.py", "--data", raw, *SMALL, code=2)
-    assert "are of other classes" in done.stderr
+    assert_refused(done, "tiny_imagenet", "train", "val", "classes")
 
 
 def test_a_stranger_s_data_file_ends_the_scripts_in_one_line(command, built, raw):
@@ -597,8 +612,7 @@ def test_a_stranger_s_data_file_ends_the_scripts_in_one_line(command, built, raw
 
     forge(raw / "hdf5" / "val.hdf5", elsewhere, images="images")
     done = command("train.py", "--data", raw, *SMALL, code=2)
-    assert done.stderr.count("\n") == 1
-    assert "val.hdf5 is not one that this project wrote: labels is a link that leads elsewhere" in done.stderr
+    assert_refused(done, "val.hdf5", r"\blabels\b", r"\blink")
 
 
 def test_images_of_another_size_are_refused(command, raw):
@@ -609,7 +623,7 @@ def test_images_of_another_size_are_refused(command, raw):
             writer.store_class_labels(["n01", "n02"])
             writer.add(np.zeros((20, 32, 32, 3), np.uint8), np.arange(20) % 2)
     done = command("train.py", "--data", raw, *SMALL, code=2)
-    assert "holds images of shape (32, 32, 3); expected (64, 64, 3)" in done.stderr
+    assert_refused(done, r"\(32, 32, 3\)", r"\(64, 64, 3\)")
 
 
 def test_the_build_needs_no_keras(raw):

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import ROOT, SMALL
+from messages import NOT_REGULAR, TRUNCATED, assert_names, assert_refused
 
 from pipeline.data.tinyimagenetfiles import write_mean
 from pipeline.io import HDF5DatasetWriter
@@ -60,16 +61,17 @@ def verify(*paths, code=0):
 def test_sound_files_get_a_line_each(output, data, photos):
     done = verify(output, data, photos)
     lines = [line.replace(str(output.parent), "") for line in done.stdout.splitlines()]
-    assert lines == [
-        "sound: /output/resnet_cifar10/checkpoints/epoch_1.hdf5: checkpoint, epoch 1 of resnet_cifar10, 10 classes",
-        "sound: /output/resnet_cifar10/checkpoints/epoch_2.hdf5: checkpoint, epoch 2 of resnet_cifar10, 10 classes",
-        "sound: /output/resnet_cifar10.json: history, 2 epochs of resnet_cifar10",
-        "sound: /output: images, 1 images that decode and are whole: "
-        + lines[3].rpartition(": ")[2],  # the plot, of matplotlib's size
-        "sound: /data/mean.json: mean, R 1.00, G 2.00, B 3.00",
-        "sound: /data/train.hdf5: data file, 20 images of 8x8x3, 2 classes",
-        "sound: /photos: images, 5 images that decode and are whole: 5 of 20x16",
-    ]
+    expected = (
+        ("sound: /output/resnet_cifar10/checkpoints/epoch_1.hdf5: ", r"epoch 1\b", "resnet_cifar10, ", "10 classes"),
+        ("sound: /output/resnet_cifar10/checkpoints/epoch_2.hdf5: ", r"epoch 2\b", "resnet_cifar10, ", "10 classes"),
+        ("sound: /output/resnet_cifar10.json: ", "2 epochs", "resnet_cifar10"),
+        ("sound: /output: ", "1 image"),  # the plot
+        ("sound: /data/mean.json: ", r"R 1\.00, G 2\.00, B 3\.00"),
+        ("sound: /data/train.hdf5: ", "20 images", "8x8x3", "2 classes"),
+        ("sound: /photos: ", "5 images", "20x16"),
+    )
+    for line, parts in zip(lines, expected, strict=True):
+        assert_names(line, *parts)
     assert done.stderr == ""
 
 
@@ -103,11 +105,11 @@ def test_each_broken_file_is_named_and_the_others_are_still_checked(output, data
         "/data/train.hdf5",
         "/photos/ant/0.JPEG",
     }
-    assert "its digest differs" in broken["/output/resnet_cifar10/checkpoints/epoch_1.hdf5"]
-    assert "the digest of its images differs" in broken["/data/train.hdf5"]
-    assert "is cut short" in broken["/photos/ant/0.JPEG"]
+    assert_names(broken["/output/resnet_cifar10/checkpoints/epoch_1.hdf5"], "digest|SHA-256")
+    assert_names(broken["/data/train.hdf5"], "digest|SHA-256", "images")
+    assert_names(broken["/photos/ant/0.JPEG"], TRUNCATED)
     assert found[str(output / "resnet_cifar10" / "checkpoints" / "epoch_2.hdf5")]["sound"]
-    assert '"about": "1 of 5 images are not sound"' in done.stdout
+    assert_names(done.stdout, r'"about": "1 of 5\b')
 
 
 def test_what_can_not_be_checked_is_not_sound(tmp_path):
@@ -117,7 +119,7 @@ def test_what_can_not_be_checked_is_not_sound(tmp_path):
     done = verify(tmp_path, code=1)
     assert done.stdout.count("NOT SOUND") == 3
     assert "\x1b" not in done.stdout
-    assert "pipe.hdf5: Not a regular file" in done.stdout
+    assert_names(done.stdout, rf"pipe\.hdf5.*({NOT_REGULAR})")
 
 
 def test_endings_are_taken_in_any_case_and_a_history_that_lost_a_part_is_seen(output):
@@ -134,7 +136,7 @@ def test_archives_of_cifar10_are_read_and_others_in_a_folder_passed_over(output,
     assert "log" not in verify(output).stdout
     done = verify(output / "run.log.gz", code=1)
     assert "NOT SOUND" in done.stdout
-    assert "run.log.gz is not a whole CIFAR-10 archive" in done.stdout
+    assert_names(done.stdout, r"run\.log\.gz.*CIFAR-10")
     labels, pixels = b"\1", bytes(3072)
     with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz", compresslevel=1) as archive:
         for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
@@ -142,14 +144,12 @@ def test_archives_of_cifar10_are_read_and_others_in_a_folder_passed_over(output,
             info.size = 10_000 * 3073
             archive.addfile(info, io.BytesIO((labels + pixels) * 10_000))
     done = verify(tmp_path / "cifar-10-binary.tar.gz")
-    assert "archive, cifar10, 50,000 and 10,000 images of 32x32x3, digest " in done.stdout
+    assert_names(done.stdout, r"\bcifar10\b", "50,000", "10,000", "32x32x3", r"\b[0-9a-f]{16,}")
 
 
 def test_a_wrong_call_is_one_line(tmp_path):
-    for arguments, message in (((), "required: PATH"), ((tmp_path / "no",), "there is no"), ((tmp_path,), "holds no")):
-        done = verify(*arguments, code=2)
-        assert done.stderr.count("\n") == 1
-        assert message in done.stderr
+    for arguments, part in (((), "PATH"), ((tmp_path / "no",), f"{tmp_path}/no"), ((tmp_path,), rf"{tmp_path}\b(?!/)")):
+        assert_refused(verify(*arguments, code=2), part)
 
 
 def test_it_loads_no_network_library(output, data, photos):
