@@ -1,4 +1,4 @@
-"""What the tests share: the scripts as commands, and the environment that they run in."""
+"""Shared by the tests: the scripts as commands, and comparisons of what they write."""
 
 import json
 import os
@@ -13,12 +13,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-# Of the package, whose environment variables come before any backend is loaded.
+# The package sets environment variables before any backend is loaded.
 from pipeline.utils.signals import STOPS
+
+# Modules beside this one with fixtures of their own.
+pytest_plugins = ("changes", "datafile", "editing", "stopping", "tinylayout")
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Where the CIFAR-10 script with the rate by hand keeps its checkpoints unless told otherwise.
+# The default folder for checkpoints of the CIFAR-10 script with the rate by hand.
 CHECKPOINTS = Path("output", "resnet_cifar10", "checkpoints")
 
 # A network and a data set that train in seconds: four steps an epoch.
@@ -40,7 +43,7 @@ def pytest_unconfigure(config):
 
 @pytest.fixture
 def process(tmp_path):
-    """Runs a script in a process of its own, in an empty folder, as a user would; returns the finished process."""
+    """Run a script in a process of its own, in an empty folder, as a user would; return the finished process."""
 
     def run(script: str, *arguments: str, backend: str = "tensorflow", code: int = 0, **variables: str):
         done = subprocess.run(
@@ -59,7 +62,7 @@ def process(tmp_path):
 
 @pytest.fixture
 def started(tmp_path):
-    """Starts a script in a process of its own, as `process` does, and returns it under way; it ends with the test."""
+    """Start a script as `process` does, and return the process while it runs; the end of the test kills it."""
     processes = []
 
     def start(script: str, *arguments: str, **options) -> subprocess.Popen:
@@ -76,7 +79,7 @@ def started(tmp_path):
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capfd):
-    """Runs a script as `process` does, but inside this process, where TensorFlow is loaded already."""
+    """Run a script as `process` does, but inside this process, where TensorFlow is loaded already."""
 
     def run(script: str, *arguments: str, code: int = 0) -> SimpleNamespace:
         monkeypatch.chdir(tmp_path)
@@ -96,7 +99,7 @@ def command(tmp_path, monkeypatch, capfd):
 
 
 def load_cifar10(data=None, limit=None, holdout=None):
-    """What a run on CIFAR-10, or what stands in its place, trains and validates on, as arrays."""
+    """The arrays that a run on CIFAR-10, or on the images in its place, trains and validates on."""
     from pipeline.data import CIFAR10
 
     source = CIFAR10(data, limit, holdout)
@@ -132,7 +135,7 @@ def arrays(checkpoint):
 
 
 def assert_identical(one, other):
-    """Both files hold the same arrays, and the same curves but for how long the epochs took."""
+    """Both files hold the same arrays and the same curves, except for the seconds an epoch took."""
     from pipeline.checkpoints.checkpoint import read_checkpoint
 
     ours, theirs = (read_checkpoint(Path(path)) for path in (one, other))
@@ -143,15 +146,20 @@ def assert_identical(one, other):
     assert timeless(ours.history) == timeless(theirs.history)
 
 
+def names(folder):
+    """The names of the files in a folder, sorted."""
+    return sorted(path.name for path in folder.iterdir())
+
+
 def timeless(history):
-    """A history without what differs between two processes that do the same: times, places and sittings."""
+    """A history without times, places and sittings, which differ between two processes that do the same."""
     run = {name: value for name, value in history["run"].items() if name != "sittings"}
     run["arguments"] = {name: value for name, value in run["arguments"].items() if name != "data"}
     return {name: values for name, values in history.items() if name != "seconds"} | {"run": run}
 
 
 def assert_same_curves(one, other):
-    """Both folders hold the same plot, and the same history but for how long the epochs took."""
+    """Both folders hold the same plot and the same history, except for the seconds an epoch took."""
     for path in Path(one).glob("*.json"):
         ours, theirs = (json.loads((Path(folder) / path.name).read_text()) for folder in (one, other))
         assert timeless(ours) == timeless(theirs)

@@ -1,158 +1,40 @@
-"""Checkpoints that a stranger made, each with a valid digest, beside a good one."""
+"""Checkpoints of a stranger, each with a valid digest and refused by the check that is meant for it."""
 
 import json
 import os
-import resource
 import shutil
-import struct
 import subprocess
 import sys
 
 import h5py
 import numpy as np
 import pytest
-from conftest import CHECKPOINTS, ROOT, SMALL
-from forge import forge, reseal
-from messages import MISSING, NOT_CONTIGUOUS, REPEATED, UNEXPECTED, assert_names, assert_refused, naming
+from changes import (
+    KERNEL,
+    arguments,
+    averaged,
+    config,
+    external,
+    foreign_module,
+    lambda_layer,
+    link,
+    metrics,
+    nested_lambda,
+    network,
+    optimizer,
+    options,
+    replace,
+    run,
+    shared,
+    slot,
+    state,
+    virtual,
+)
+from conftest import ROOT
+from forge import forge
+from messages import MISSING, NOT_CONTIGUOUS, REPEATED, UNEXPECTED, naming
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
-
-TWO_STAGES = ("--stages", "1,1", "--filters", "4,8,16")
-KERNEL = "model_weights/conv1/conv1/kernel"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Where a run of one epoch has been: output/resnet_cifar10/checkpoints/epoch_1.hdf5 is good."""
-    folder = tmp_path_factory.mktemp("run")
-    words = [sys.executable, ROOT / "resnet_cifar10.py", *SMALL, *TWO_STAGES, "--epochs", "1"]
-    subprocess.run(words, cwd=folder, check=True, capture_output=True)
-    return folder
-
-
-@pytest.fixture
-def good(folder, tmp_path):
-    return shutil.copy(folder / CHECKPOINTS / "epoch_1.hdf5", tmp_path / "epoch_1.hdf5")
-
-
-def replace(name, **options):
-    def change(file):
-        del file[name]
-        file.create_dataset(name, **options)
-
-    return change
-
-
-def link(name, target):
-    def change(file):
-        file.move(name, "elsewhere")
-        file[name] = target
-
-    return change
-
-
-def external(file):
-    del file[KERNEL]
-    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    properties.set_external(b"/etc/passwd", 0, h5py.h5f.UNLIMITED)
-    space = h5py.h5s.create_simple((3, 3, 3, 4))
-    h5py.h5d.create(file.id, KERNEL.encode(), h5py.h5t.IEEE_F32LE, space, properties)
-
-
-def virtual(file):
-    layout = h5py.VirtualLayout((3, 3, 3, 4), np.float32)
-    layout[:] = h5py.VirtualSource("/etc/passwd", "x", (3, 3, 3, 4))
-    del file[KERNEL]
-    file.create_virtual_dataset(KERNEL, layout)
-
-
-def state(change):
-    """Changes the JSON of the run's state."""
-
-    def apply(file):
-        content = json.loads(file["run/state"][()].tobytes())
-        content = change(content) or content
-        text = content if isinstance(content, str) else json.dumps(content)
-        del file["run/state"]
-        file["run/state"] = np.frombuffer(text.encode(), np.uint8)
-
-    return apply
-
-
-def network(**arguments):
-    return state(lambda content: content["network"].update(arguments))
-
-
-def run(**parts):
-    return state(lambda content: content["history"]["run"].update(parts))
-
-
-def arguments(**values):
-    return state(lambda content: content["history"]["run"]["arguments"].update(values))
-
-
-def options(**values):
-    return state(lambda content: content["options"].update(values))
-
-
-def optimizer(change):
-    """Changes what is said of the optimizer."""
-    return state(lambda content: change(content["optimizer"]))
-
-
-def slot(**parts):
-    """Changes what is said of the optimizer's fourth array, the first momentum of more than three numbers."""
-    return optimizer(lambda content: content["arrays"][4].update(parts))
-
-
-def metrics(count, shape=()):
-    """Makes it hold `count` metrics of one array of `shape` each."""
-    entries = [{"name": f"m{number}", "shape": list(shape), "dtype": "float32"} for number in range(count)]
-    return state(lambda content: content.update(metrics=entries))
-
-
-def averaged(change=lambda file: None):
-    """Makes it a checkpoint of a run that keeps averaged weights, and changes that."""
-
-    def apply(file):
-        state(lambda content: content.update(averaged=True))(file)
-        for layer in file["model_weights"].values():
-            for name in layer:
-                file["run/raw/" + name] = 0  # makes the groups
-                del file["run/raw/" + name]
-                file.copy(layer[name], f"run/raw/{name}")
-        change(file)
-
-    return apply
-
-
-def shared(file):
-    """Beta is gamma of the same layer under another name."""
-    layer = file["model_weights/input_bn/input_bn"]
-    del layer["beta"]
-    layer["beta"] = layer["gamma"]
-
-
-def config(change):
-    def apply(file):
-        content = json.loads(file.attrs["model_config"])
-        change(content["config"]["layers"])
-        file.attrs["model_config"] = json.dumps(content)
-
-    return apply
-
-
-def lambda_layer(layers):
-    layers[5] |= {"class_name": "Lambda", "config": {"name": layers[5]["name"], "function": "evil"}}
-
-
-def nested_lambda(layers):
-    layers[5]["config"]["activity_regularizer"] = {"class_name": "Lambda", "module": "keras.layers", "config": {}}
-
-
-def foreign_module(layers):
-    layers[5]["module"] = "os"
-
 
 SLOT = "conv1_kernel_momentum"
 # Each change, and what the message that refuses it names.
@@ -339,95 +221,6 @@ def test_a_stranger_s_checkpoint_is_refused_by_the_check_that_is_meant(good, nam
     assert "\n" not in str(error.value)
 
 
-# Sound files, which evaluate, but no run can be resumed from.
-NOT_RESUMED = {
-    "an option that no flag can be": (options(workers=1 << 40), "--workers", "1099511627776"),
-    "a rate as text": (arguments(lr="0.1"), "--lr", "'0.1'"),
-    "a list of rates": (arguments(lr=[1]), "--lr", r"\[1\]"),
-    "a recipe that is a list": (arguments(recipe=["x"]), "--recipe", r"\['x'\]"),
-    "a flip that is none": (arguments(flip="sideways"), "--flip", "'sideways'"),
-    "an alpha beyond bounds": (arguments(mixup=1e300), "--mixup", r"1e\+300"),
-    "a flag of another version": (arguments(depth=9), "depth"),
-    "a value less": (
-        state(lambda content: content["history"]["run"]["arguments"].pop("epochs") and None), "epochs", MISSING
-    ),
-    "averages that the run keeps none of": (averaged(), "averag"),
-    "another optimizer": (optimizer(lambda content: content.update(class_name="Adam")), "'Adam'", "WarmupSGD"),
-    "a value that this optimizer has not": (
-        optimizer(lambda content: content["config"].update(x=1)), "'x'", r"\b1\b", "WarmupSGD", "None"
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", NOT_RESUMED)
-def test_a_sound_file_of_no_run_of_this_version_is_not_gone_on_with(command, good, name):
-    change, *parts = NOT_RESUMED[name]
-    forge(good, change)
-    read_checkpoint(good)
-    done = command("resnet_cifar10.py", "--model", good, "--epochs", "2", code=2)
-    assert_refused(done, *parts)
-
-
-def test_a_value_of_the_optimizer_that_one_version_of_keras_lacks_is_off(command, good):
-    forge(good, optimizer(lambda content: (content["config"].update(x=None), content["config"].pop("clipnorm"))[0]))
-    assert "epoch 2/2" in command("resnet_cifar10.py", "--model", good, "--epochs", "2").stdout
-
-
-def test_arguments_that_this_version_does_not_know_do_not_matter_to_an_evaluation(command, good):
-    forge(good, arguments(depth=9, output_stride="x", limit=None))
-    assert "images: 360\n" in command("rank_accuracy.py", "--model", good).stdout
-    forge(good, arguments(batch_size="x"))
-    assert_refused(command("rank_accuracy.py", "--model", good, code=2), "--batch_size", "'x'")
-
-
-def test_a_configuration_that_claims_to_be_giant_takes_no_memory(good):
-    content = bytearray(good.read_bytes())
-    name = content.index(b"model_config\0")
-    place = content.index(struct.pack("<I", len(h5py.File(good).attrs["model_config"])), name)
-    content[place : place + 4] = b"\xff" * 4
-    good.write_bytes(content)
-    reseal(good)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ValueError, match=naming("model_config", "4,294,967,295", "16,777,216")):
-        read_checkpoint(good)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100e3
-
-
-def test_a_checkpoint_whose_flags_say_another_network_builds_none(command, good):
-    forge(good, arguments(stages=[55], filters=[4, 2048]))
-    done = command("resnet_cifar10.py", "--model", good, "--epochs", "2", code=2)
-    assert_refused(done, "epoch_1.hdf5", "network", "--stages")
-
-
-def test_a_good_one_that_was_sealed_anew_is_taken(good):
-    forge(good, lambda file: None)
-    assert read_checkpoint(good).averages == {}
-    forge(good, averaged())
-    assert "input_bn/gamma" in read_checkpoint(good).averages
-
-
-def test_a_network_that_does_not_name_its_stem_has_the_usual_one(command, good):
-    forge(good, state(lambda content: content["network"].pop("dataset") and None))
-    assert "images: 360\n" in command("rank_accuracy.py", "--model", good).stdout
-
-
-def test_a_recipe_that_is_not_there_is_named(command, good):
-    forge(good, arguments(recipe="best"))
-    done = command("resnet_cifar10.py", "--model", good, "--epochs", "2", code=2)
-    assert_refused(done, "--recipe", "'best'")
-
-
-def test_a_valid_digest_over_no_hdf5_is_refused(good):
-    content = good.read_bytes()
-    for rest in (b"", b"hello", content[512:2000], bytes(5000), content[512:] * 2):
-        good.write_bytes(content[:512] + rest)
-        reseal(good)
-        if rest == content[512:] * 2:
-            continue  # what follows a whole file, HDF5 does not look at
-        with pytest.raises(ValueError, match=naming("epoch_1.hdf5", "signature|truncated")):
-            read_checkpoint(good)
-
-
 def peak_memory(*words):
     """Peak memory in MB and the output of a process."""
     code = (
@@ -453,33 +246,3 @@ def test_a_folder_of_hostile_files_costs_no_more_memory_than_a_good_one(good, tm
     assert len(found) == len(HOSTILE) + 1
     assert peak < usual + 300
     assert {path: path.read_bytes() for path in hostile.iterdir()} == before
-
-
-def test_a_script_refuses_one_in_a_line_and_goes_on_from_the_good_one_before_it(command, folder, tmp_path):
-    shutil.copytree(folder / "output", tmp_path / "output")
-    bad = shutil.copy(
-        tmp_path / "output/resnet_cifar10/checkpoints/epoch_1.hdf5",
-        tmp_path / "output/resnet_cifar10/checkpoints/epoch_2.hdf5",
-    )
-    forge(bad, network(height=-1))
-    done = command("resnet_cifar10.py", "--model", bad, "--epochs", "2", code=2)
-    assert_refused(done, "epoch_2.hdf5", "height", r"\B-1\b")
-    # The newest by its first bytes, but no checkpoint of this project.
-    content = bytearray(bad.read_bytes())
-    content[56] = 2
-    bad.write_bytes(content)
-    done = command("resnet_cifar10.py", "--model", "latest", "--epochs", "2")
-    assert_names(done.stdout + done.stderr, "epoch_2.hdf5", "height", r"\B-1\b")
-    assert "epoch 2" in done.stdout
-
-
-def test_it_takes_no_more_than_a_file_may_hold(good):
-    """A sparse file with a valid digest: its size alone is no reason to take memory."""
-    with h5py.File(good, "r+") as file:
-        file.attrs["model_config"] = "x"
-    os.truncate(good, 600 << 20)
-    reseal(good)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ValueError, match=naming("epoch_1.hdf5", "629,145,088", "arrays")):
-        read_checkpoint(good)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300e3
