@@ -28,6 +28,6 @@ def assert_names(text, *parts):
 
 
 def assert_refused(done, *parts):
-    """A finished command has said on stderr, in one line, what holds all of `parts`."""
+    """The stderr of a finished command is one line that holds all of `parts`."""
     assert done.stderr.count("\n") == 1, done.stderr
     assert_names(done.stderr, *parts)

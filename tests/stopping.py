@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, SMALL, assert_identical, assert_same_curves
 
 BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"
-# Four steps of training an epoch and four of validation.
+# An epoch has four steps of training and four of validation.
 RUN = (*SMALL, "--epochs", "2", "--every", "1")
 
 

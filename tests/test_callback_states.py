@@ -18,7 +18,7 @@ STOPPING = "EarlyStopping(monitor='learning_rate', mode='min', patience=2)"
 
 
 def test_a_callback_with_a_state_of_its_own_goes_on_where_it_was(edited, command, killed, tmp_path):
-    """The rate never gets better: after one epoch that is the best and two to wait, the third is the last."""
+    """The rate never improves: the first epoch is the best, and after two more the patience of 2 is used up."""
     script = edited(CALLBACKS, f"{CALLBACKS}\n        {STOPPING},")
     script.write_text(script.read_text().replace("import EpochCheckpoint", "import EarlyStopping, EpochCheckpoint"))
     flags = ["9" if flag == "2" else flag for flag in RUN]
@@ -91,7 +91,7 @@ STATES = {
 
 @pytest.mark.parametrize("name", STATES)
 def test_a_state_that_no_checkpoint_can_hold(edited, command, tmp_path, name):
-    """It is refused before training; one that becomes so on the way costs no more than itself."""
+    """It is refused before training; one that grows too large later is left out of the checkpoints."""
     returned, code, parts = STATES[name]
     kept = (
         "    epochs = []\n\n    class Kept(keras.callbacks.Callback):\n"

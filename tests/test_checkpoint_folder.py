@@ -40,7 +40,7 @@ def test_the_newest_and_the_best_stay_over_a_restart(model, tmp_path):
     for epoch, accuracy in enumerate([0.3, 0.9, 0.5, 0.6, 0.4], start=1):
         logs = {"loss": 1.0, "accuracy": 0.5, "val_loss": 1.0, "val_accuracy": accuracy}
         append_epoch(history, logs, 0.1)
-        # As a process that has just started would do.
+        # A new object each time, as in a new process.
         assert CheckpointFolder(tmp_path, history=history, keep=2).save(model, epoch)
     assert names(tmp_path) == ["epoch_2.hdf5", "epoch_4.hdf5", "epoch_5.hdf5"]
     assert CheckpointFolder(tmp_path, history=history, keep=2).save(model, 5, 3)

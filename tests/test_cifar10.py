@@ -85,7 +85,7 @@ def test_a_limit_takes_the_same_samples_each_time(official, tmp_path):
     assert limited.train_images.shape == (100, 32, 32, 3)
     assert limited.test_images.shape == (100, 32, 32, 3)
     np.testing.assert_array_equal(limited.train_images, load_cifar10(folder, 100).train_images)
-    # Not the first ones, which are of one file alone.
+    # Not the first ones, which all are in one file.
     assert not np.array_equal(limited.train_images, whole.train_images[:100])
     assert load_cifar10(folder, 10**6).test_labels.shape == (10_000,)
 

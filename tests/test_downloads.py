@@ -19,7 +19,7 @@ from pipeline.io import archives
 
 @pytest.fixture
 def server(tmp_path):
-    """Serves the files of a folder on this machine; yields the folder and the address."""
+    """Serve the files of a folder on this machine; yield the folder and the address."""
     folder = tmp_path / "served"
     folder.mkdir()
 

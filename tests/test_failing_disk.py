@@ -76,7 +76,7 @@ DISK_ERROR = ("^resnet_cifar10.py: error: ", "Input/output error", "'train.hdf5'
 def test_a_batch_that_fails_is_told_as_itself_and_what_was_trained_before_is_saved(
     command, monkeypatch, straight, tmp_path
 ):
-    """The third batch of the second epoch, as on a disk that has gone."""
+    """Reading fails at the third batch of the second epoch."""
     monkeypatch.setattr(Batches, "_make", Batches._make)
     third = "self.training and self.epoch == 1 and rows[0] == self._order[2 * self.batch_size]"
     exec(FAILING.format(root=str(ROOT), condition=third), {})  # noqa: S102
@@ -90,7 +90,7 @@ def test_a_batch_that_fails_is_told_as_itself_and_what_was_trained_before_is_sav
 
 
 def test_on_jax_too_and_while_averages_are_validated_the_raw_weights_are_kept(process, tmp_path):
-    """The second batch of the second validation of the first epoch, of four batches each."""
+    """Reading fails at the second batch of the second validation of the first epoch; each has four."""
     script = tmp_path / BY_HAND
     run = f"import runpy\nrunpy.run_path({str(ROOT / BY_HAND)!r}, run_name='__main__')"
     script.write_text(FAILING.format(root=str(ROOT), condition="reads.count(False) >= 6") + run)
@@ -104,7 +104,7 @@ def test_on_jax_too_and_while_averages_are_validated_the_raw_weights_are_kept(pr
 
 @pytest.fixture
 def failing_save(monkeypatch):
-    """Lets the first save fail."""
+    """Let the first save fail."""
     original, saves = atomic.flush, count()
 
     def flush(path):
@@ -128,5 +128,5 @@ def test_a_stop_that_can_not_be_saved_is_told_elsewhere(command, stop_at, monkey
     monkeypatch.setattr(os, "replace", lambda *paths: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     done = command(BY_HAND, *RUN, code=1)
     assert_names(done.stderr, "epoch_0_batch_2.hdf5", "No space left on device", "not saved|unsaved")
-    # The command that resumes is printed at the start alone.
+    # The command that resumes is printed only at the start.
     assert done.stdout.count("--model latest") == 1

@@ -21,7 +21,7 @@ def test_two_runs_in_one_folder(process, started, tmp_path):
     first.kill()
     first.wait()
     assert_refused(second, str(CHECKPOINTS), rf"\b{first.pid}\b", r"\b\d{4}-\d\d-\d\d\b")
-    # The system has let go of the dead run's lock.
+    # The system has released the lock of the dead run.
     with lock.Lock(tmp_path / CHECKPOINTS):
         pass
 

@@ -13,7 +13,7 @@ from messages import MISSING, assert_names, assert_refused, naming
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
 
-# Sound files, which evaluate, but no run can be resumed from.
+# Sound files that can be evaluated but not resumed from.
 NOT_RESUMED = {
     "an option that no flag can be": (options(workers=1 << 40), "--workers", "1099511627776"),
     "a rate as text": (arguments(lr="0.1"), "--lr", "'0.1'"),
@@ -111,7 +111,7 @@ def test_a_script_refuses_one_in_a_line_and_goes_on_from_the_good_one_before_it(
     forge(bad, network(height=-1))
     done = command("resnet_cifar10.py", "--model", bad, "--epochs", "2", code=2)
     assert_refused(done, "epoch_2.hdf5", "height", r"\B-1\b")
-    # The newest by its first bytes, but no checkpoint of this project.
+    # Its first bytes make it the newest, but it is no checkpoint of this project.
     content = bytearray(bad.read_bytes())
     content[56] = 2
     bad.write_bytes(content)
@@ -121,7 +121,7 @@ def test_a_script_refuses_one_in_a_line_and_goes_on_from_the_good_one_before_it(
 
 
 def test_it_takes_no_more_than_a_file_may_hold(good):
-    """A sparse file with a valid digest: its size alone is no reason to take memory."""
+    """A large sparse file with a valid digest takes no memory for its size."""
     with h5py.File(good, "r+") as file:
         file.attrs["model_config"] = "x"
     os.truncate(good, 600 << 20)

@@ -139,7 +139,7 @@ def test_shuffling_reaches_over_the_whole_file(data):
     rows = np.array([row_of[image.tobytes()] for image in images])
     np.testing.assert_array_equal(np.sort(rows), np.arange(COUNT))
     np.testing.assert_array_equal(labels, LABELS[rows])
-    # Of the first ten of a random order, each comes from below 25 with probability a half.
+    # In a random order, each of the first ten is below 25 with probability one half.
     assert 0 < (rows[:10] < 25).sum() < 10
 
 

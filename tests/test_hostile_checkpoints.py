@@ -37,7 +37,7 @@ from messages import MISSING, NOT_CONTIGUOUS, REPEATED, UNEXPECTED, naming
 from pipeline.checkpoints.checkpoint import read_checkpoint
 
 SLOT = "conv1_kernel_momentum"
-# Each change, and what the message that refuses it names.
+# Each change, and the parts of the message that refuses it.
 HOSTILE = {
     "external storage": (external, "conv1/kernel", "external|another file"),
     "virtual": (virtual, "conv1/kernel", "virtual|other datasets"),

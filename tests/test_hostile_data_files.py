@@ -27,8 +27,8 @@ def replace(key, **options):
     return change
 
 
-def strange(key, dtype, file_image=None):
-    """`key` in a layout of its own."""
+def strange(key, dtype):
+    """Store `key` in an external file."""
 
     def change(file):
         shape = file[key].shape

@@ -17,7 +17,7 @@ from pipeline.checkpoints.folder import CheckpointFolder, list_checkpoints
 
 @pytest.fixture
 def terminal(tmp_path):
-    """A run on a pseudo-terminal, typed to by a program; `logfile_read` holds all that it has shown."""
+    """A run on a pseudo-terminal; `logfile_read` holds all of its output."""
     words = [str(ROOT / BY_HAND), *SMALL, "--epochs", "5000", "--every", "5000"]
     child = pexpect.spawn(sys.executable, words, cwd=tmp_path, encoding="utf-8", timeout=120)
     child.logfile_read = io.StringIO()

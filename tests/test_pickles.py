@@ -26,7 +26,7 @@ def test_pickles_of_any_protocol_and_labels_as_an_array_are_read(protocol):
 
 
 def python_2(rows, labels):
-    """The pickle that Python 2 and its NumPy write, as the official files are."""
+    """Return the pickle that Python 2 and its NumPy write, as in the official files."""
     state = (
         b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01"
         + b"".join(b"M" + struct.pack("<H", length) for length in rows.shape)

@@ -71,7 +71,7 @@ CHANGED = {
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
-    """The folder of a run of the script as it is, stopped after an epoch."""
+    """The folder of a run of the unedited script, stopped after an epoch."""
     folder = tmp_path_factory.mktemp("stopped")
     words = [sys.executable, ROOT / SCRIPT, *RUN, "--stop_after", "1", "-c", folder, "-o", folder]
     subprocess.run(words, check=True, capture_output=True)

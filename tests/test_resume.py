@@ -16,7 +16,7 @@ BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"
 
 
 def check_resume(run, folder, stops, **options):
-    """A run of four epochs against one resumed after each of `stops`, (epoch, workers), bit by bit."""
+    """Compare a run of four epochs to the bit with runs resumed after each of `stops`, (epoch, workers)."""
     run(
         BY_HAND,
         *SMALL,
@@ -65,7 +65,7 @@ def test_a_run_killed_between_epochs_resumes_exactly(command, process, started, 
     assert not (tmp_path / "killed.hdf5").exists()
     process(DECAY, "-m", "killed.hdf5", "--resume")
     assert_identical(tmp_path / "straight.hdf5", tmp_path / "killed.hdf5")
-    # Killed between the last checkpoint and the trained model.
+    # As if killed between the last checkpoint and the trained model.
     (tmp_path / "killed.hdf5").unlink()
     command(DECAY, "-m", "killed.hdf5", "--resume")
     assert_identical(tmp_path / "straight.hdf5", tmp_path / "killed.hdf5")
@@ -85,11 +85,11 @@ def test_learning_rate_changes_by_hand(command, tmp_path):
     history = json.loads((tmp_path / "output" / "resnet_cifar10.json").read_text())
     assert history["learning_rate"] == [0.1, 0.01, 0.01]
     assert history["run"]["learning_rate_changes"] == [[1, 0, 0.01]]
-    # The second epoch of the run before is kept, not overwritten; its history too.
+    # The second epoch of the first run and its history are kept, not overwritten.
     earlier = tmp_path / "output" / "earlier-1"
     assert len(json.loads((earlier / "resnet_cifar10.json").read_text())["loss"]) == 2
     assert [path.name for path in (tmp_path / "checkpoints" / "earlier-1").iterdir()] == ["epoch_2.hdf5"]
-    # Going on once more keeps the rate, and past the last epoch there is nothing to do but report.
+    # Resuming again keeps the rate; after the last epoch there is only the report.
     done = command(BY_HAND, "-c", "checkpoints", "--model", "latest", "--epochs", "3")
     assert not re.search(rf"\d {TO} \d", done.stdout)
     assert_names(done.stdout, r"epoch 3\b.*(reached|already|done|complete)", "accuracy: ")
@@ -103,7 +103,7 @@ def test_a_decay_goes_on_from_another_rate(command, tmp_path):
     np.testing.assert_allclose(history["learning_rate"], [0.1, 0.075, 0.02, 0.01])
     (change,) = history["run"]["learning_rate_changes"]
     np.testing.assert_allclose(change, [2, 0, 0.02])
-    # The new start of the decay is the run's own from here on.
+    # From here on the run keeps the new start of the decay.
     assert not re.search(rf"\d {TO} \d", command(DECAY, "--resume").stdout)
     done = command(DECAY, "--resume", "--lr", "0.01", code=2)
     assert_refused(done, "--lr 0.01", r"\b0\b", r"epoch 4\b")

@@ -31,7 +31,7 @@ from pipeline.io.imagereader import ImageReader
 
 
 def contents(root):
-    """The images of each split with their class ids, and the mean."""
+    """Return the images of each split with their class ids, and the mean."""
     splits = {}
     for split in ("train", "val", "test"):
         with h5py.File(root / "hdf5" / f"{split}.hdf5") as file:
@@ -143,7 +143,7 @@ def wait_until(condition, seconds=60):
 
 
 def processes_of(session):
-    """The processes that are still in a session."""
+    """Return the processes that are still in a session."""
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

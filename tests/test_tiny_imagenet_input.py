@@ -25,12 +25,12 @@ def image_of(root, *parts):
 
 
 def spoil(place, change):
-    """A way to spoil the file at `place`, given what it is to do to its content."""
+    """Return a function that changes the content of the file at `place`."""
     return lambda root: place(root).write_bytes(change(place(root).read_bytes()))
 
 
 def resized(jpeg, size):
-    """A JPEG whose header claims `size` pixels each way."""
+    """Return the JPEG with a header that claims `size` pixels each way."""
     frame = jpeg.index(b"\xff\xc0")
     return jpeg[: frame + 5] + size.to_bytes(2, "big") * 2 + jpeg[frame + 9 :]
 
