@@ -1,9 +1,8 @@
 """Files of other runs are moved aside, and those of the same run are known."""
 
-import json
 from pathlib import Path
 
-import numpy as np
+from changes import state
 from conftest import SMALL
 from forge import forge
 from messages import assert_names
@@ -76,13 +75,7 @@ def test_a_checkpoint_that_names_no_data_set_is_of_that_of_its_script(command, t
     path = tmp_path / "c" / "epoch_1.hdf5"
     assert checkpoints.read_checkpoint(path).history["run"]["dataset"] == "cifar10"
 
-    def forget(file):
-        state = json.loads(file["run/state"][()].tobytes())
-        del state["history"]["run"]["dataset"]
-        del file["run/state"]
-        file["run/state"] = np.frombuffer(json.dumps(state).encode(), np.uint8)
-
-    forge(path, forget)
+    forge(path, state(lambda content: content["history"]["run"].pop("dataset") and None))
     assert "images: 360\n" in command("rank_accuracy.py", "-m", path).stdout
     # A file whose seal has no mark yet stays where it is.
     assert "earlier" not in command(BY_HAND, "-c", "c", "-m", "latest", "--epochs", "2").stdout

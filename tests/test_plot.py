@@ -1,5 +1,7 @@
 """The plot of a run, as it is drawn."""
 
+import re
+
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -103,9 +105,8 @@ def test_labels_of_rates_changed_soon_after_each_other_do_not_overlap(drawn):
     ]
     figure, renderer = drawn(history_of(60, changes=changes))
     texts = figure.axes[0].texts
-    assert [text.get_text() for text in texts] == [
-        "learning rate 0.01, ..., 0.0001", "learning rate 1e-05", "learning rate 0.05, 0.04",
-    ]  # fmt: skip
+    rates = [re.search(r"\d.*", text.get_text())[0] for text in texts]
+    assert rates == ["0.01, ..., 0.0001", "1e-05", "0.05, 0.04"]
     assert_apart(texts, renderer)
     assert sum(line.get_linestyle() == "--" for line in figure.axes[0].lines) == len(changes)
 
