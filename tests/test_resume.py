@@ -132,7 +132,7 @@ def write_image_folder(folder):
     return folder
 
 
-def test_a_resume_from_elsewhere_says_where_files_go_and_whose_value_is_missing(command, checkpoint, tmp_path):
+def test_a_resume_from_elsewhere_says_where_files_go_and_whose_value_is_missing(command, tmp_path):
     here = tmp_path / "here"
     here.mkdir()
     folder = write_image_folder(tmp_path / "data")
