@@ -7,7 +7,7 @@ import re
 
 CORRUPT = "damaged|corrupt|digest|SHA-256|checksum"
 EXISTS = "exists|already"
-MISSING = "missing|lacks|[Nn]o such|not found|there is no|absent|(has|have|is|are) no |n[o']t (have|hold|contain|exist)"
+MISSING = "missing|lacks|[Nn]o such|not found|there is no|absent|n[o']t (have|contain|exist)(?! exactly)"
 NOT_AN_IMAGE = "JPEG.* PNG|PNG.* JPEG"
 NOT_CONTIGUOUS = "not (one |a )?contiguous|chunk|filter|compress"
 NOT_REGULAR = "[Rr]egular"

@@ -57,7 +57,7 @@ HOSTILE = {
     "float64": (replace(KERNEL, data=np.ones((3, 3, 3, 4))), "conv1/kernel", "float64"),
     "texts": (replace(KERNEL, data=["x"] * 9, dtype=h5py.string_dtype()), "conv1/kernel", r"\bobject\b|string"),
     "references": (
-        replace(KERNEL, shape=(3, 3, 3, 4), dtype=h5py.ref_dtype), "conv1/kernel", r"contiguous|\bobject\b|reference"
+        replace(KERNEL, shape=(3, 3, 3, 4), dtype=h5py.ref_dtype), "conv1/kernel", r"\bobject\b|reference"
     ),
     "another shape": (
         replace(KERNEL, data=np.ones((3, 3, 3, 8), "f4")), "conv1/kernel", r"\(3, 3, 3, 8\)", r"\(3, 3, 3, 4\)"
@@ -106,7 +106,7 @@ HOSTILE = {
     "an optimizer of text": (state(lambda content: content.update(optimizer="sgd")), "class_name", "config", "arrays"),
     "a class_name of numbers": (optimizer(lambda content: content.update(class_name=[1])), "class_name", "text|str"),
     "a config of text": (
-        optimizer(lambda content: content.update(config="x")), "optimizer", r"\bconfig\b", r"\bobject\b|dict|mapping"
+        optimizer(lambda content: content.update(config="x")), "optimizer", r"\bconfig\b", r"\bobject\b|\bdict|mapping"
     ),
     "a million metrics": (metrics(100_000), "metrics", "100,000", "65,536"),
     "a metric of a million numbers": (metrics(1, (1 << 20,)), "metrics", "1,048,576", "65,536"),
@@ -115,7 +115,7 @@ HOSTILE = {
         state(lambda content: content.update(callbacks={"x": "a" * (1 << 20)})), "1,048,578", "65,536"
     ),
     "callbacks of numbers": (
-        state(lambda content: content.update(callbacks=[1])), "callbacks", r"\bobject\b|dict|mapping"
+        state(lambda content: content.update(callbacks=[1])), "callbacks", r"\bobject\b|\bdict|mapping"
     ),
     "a normalization of another shape": (
         state(lambda content: content.update(normalization=[1 << 30])), r"\[1073741824\]", r"\[32, 32, 3\]", r"\[3\]"
@@ -140,7 +140,9 @@ HOSTILE = {
     "a sitting of nothing": (run(sittings=[{}]), "sittings", r"\[\{\}\]"),
     "no state": (lambda file: file.pop("run/state"), "run/state", MISSING),
     "state of text": (state(lambda content: "hello"), r"char 0\b|JSON"),
-    "state of numbers": (state(lambda content: "[1, 2]"), "state", r"\brun\b|\bobject\b|dict|mapping"),
+    "state of numbers": (
+        state(lambda content: "[1, 2]"), r"(?<!run/)\bstate\b", r"\brun\b(?!/)|\bobject\b|\bdict|mapping"
+    ),
     "deep state": (state(lambda content: "[" * 100_000), "nest|deep|recurs"),
     "infinite state": (state(lambda content: '{"epoch": Infinity}'), "Infinity"),
     "key twice": (state(lambda content: '{"epoch": 1, "epoch": 2}'), r"\bkey\b", REPEATED),
@@ -155,7 +157,7 @@ HOSTILE = {
     "text for filters": (network(filters="4,8"), "filters", "'4,8'"),
     "another stem": (network(dataset="../../etc"), "dataset", "'../../etc'"),
     "NaN reg": (network(reg="x"), "reg", "'x'"),
-    "an argument more": (network(evil=1), "'evil'"),
+    "an argument more": (network(evil=1), "argument|ResNet.build", "'evil'"),
     "an argument less": (state(lambda content: content["network"].pop("height") and None), "'height'"),
     "lambda layer": (config(lambda_layer), "model_config", "layers"),
     "nested lambda": (config(nested_lambda), "model_config", "'Lambda'"),

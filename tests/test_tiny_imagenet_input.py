@@ -49,7 +49,7 @@ def in_val(root):
         (lambda root: shutil.rmtree(root), [r"/tiny\b(?!/)", MISSING, "--download"]),
         (lambda root: (root / "wnids.txt").unlink(), ["wnids.txt", "No such file"]),
         (lambda root: shutil.rmtree(root / "train"), [r"/train\b(?!/)", MISSING]),
-        (lambda root: shutil.rmtree(root / "val" / "images"), ["val/images", MISSING]),
+        (lambda root: shutil.rmtree(root / "val" / "images"), ["folder|directory", r"val/images\b(?!/)", MISSING]),
         (lambda root: shutil.rmtree(root / "train" / "n02" / "images"), [r"train/n02\b(?!/)", "no images?|empty"]),
         (lambda root: (root / "words.txt").unlink(), ["words.txt", "No such file"]),
         (lambda root: (root / "words.txt").write_text("n01\tant\nn02\tbee\n"), ["words.txt", r"\bn03\b"]),
