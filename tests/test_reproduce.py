@@ -61,7 +61,7 @@ def test_an_experiment_stops_goes_on_and_ends_in_a_table(process, started, tmp_p
     assert int(fact("images").replace(",", "")) > 0
     assert re.fullmatch(r"-?\d+\.\d %", fact(r"\bdata\b"))
     assert 0.1 < float(fact("memory").removesuffix(" GB")) < 10
-    assert fact("device") == history["run"]["device"]
+    assert fact("device") == history["run"]["sittings"][-1]["device"]
     assert "seed 42" in fact("arguments")
     assert fact("commit")
 
