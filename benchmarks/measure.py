@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved repeats, a table of ours beside its peers, a record of each run."""
+"""Shared by the benchmarks: interleaved repeats, a table that compares peers, a record of each run."""
 
 import json
 import os
@@ -19,7 +19,7 @@ OURS = "ours"
 
 
 def interleave(ways: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """What each of `ways` measures, `repeats` times, in turn, so that a change of the machine's pace meets all."""
+    """Call each of `ways` in turn, `repeats` times after a warm-up round, and return their measurements."""
     for measure in ways.values():
         measure()
     results: dict[str, list[float]] = {name: [] for name in ways}
@@ -30,7 +30,7 @@ def interleave(ways: Mapping[str, Callable[[], float]], repeats: int) -> dict[st
 
 
 def rate(batches: Iterator, seconds: float) -> Callable[[], float]:
-    """A way to measure the images a second out of `batches`, whose items are (images, labels), over `seconds`."""
+    """Return a function that measures the images per second from `batches` of (images, labels) over `seconds`."""
 
     def measure() -> float:
         count, start = 0, time.perf_counter()
@@ -42,7 +42,7 @@ def rate(batches: Iterator, seconds: float) -> Callable[[], float]:
 
 
 def installed(package: str) -> bool:
-    """Whether a peer is there; says so if it isn't."""
+    """Return whether a peer is installed, and print if it isn't."""
     try:
         metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -52,7 +52,7 @@ def installed(package: str) -> bool:
 
 
 def show(title: str, results: Mapping[str, list[float]], unit: str, *, digits: int = 0, more_is_better: bool) -> None:
-    """Print the median and spread of each way, and how many times better `OURS` is."""
+    """Print median and spread of each alternative, and how many times better `OURS` is."""
     print(f"\n{title}")
     medians = {name: statistics.median(values) for name, values in results.items()}
     width = max(map(len, results))
@@ -63,7 +63,7 @@ def show(title: str, results: Mapping[str, list[float]], unit: str, *, digits: i
 
 
 def record(name: str, results: Mapping[str, object]) -> None:
-    """Add `results` to output/benchmarks/NAME.jsonl, with the machine, the versions and the commit."""
+    """Append `results` to output/benchmarks/NAME.jsonl, with machine, versions and commit."""
     path = ROOT / "output" / "benchmarks" / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     packages = ("tensorflow", "jax", "keras", "numpy", "opencv-python-headless", "h5py", "torch", "albumentations")
@@ -81,7 +81,7 @@ def record(name: str, results: Mapping[str, object]) -> None:
 
 
 def peak_memory() -> int:
-    """The most bytes that this process has held at once; not `ru_maxrss`, which counts what its parent held too."""
+    """Return this process's peak memory in bytes; unlike `ru_maxrss`, it excludes the parent's before the fork."""
     status = Path("/proc/self/status").read_text()
     return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
 
@@ -91,7 +91,7 @@ def machine() -> dict[str, str | int]:
 
 
 def commit() -> str:
-    """The commit that is checked out, with a + if files differ from it."""
+    """Return the checked-out commit, with a + if files are modified."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         return "unknown"
     git = ["git", "-C", str(ROOT)]
@@ -101,7 +101,7 @@ def commit() -> str:
 
 
 def processor() -> str:
-    """The name of the processor, and whether it has the vector instructions that kernels are chosen by."""
+    """Return the name of the processor, and which vector instructions it has."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

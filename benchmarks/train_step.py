@@ -1,12 +1,11 @@
-"""A training step of ResNet-56 beside the same network of stock Keras layers and in PyTorch, and its wait for data.
+"""Compare a training step of ResNet-56 with stock Keras layers and PyTorch, and measure its wait for data.
 
     python benchmarks/train_step.py [--batch_size 128] [--steps 3] [--repeats 7]
 
-First the median seconds of a step, in one process, in turn, and the spread over the repeats. The Keras networks start
-from the same weights and see the same batch, and their first losses are compared before anything is timed. PyTorch
-runs eagerly, channels last; where it isn't installed, it is left out. Then, of both data sets' networks, `fit` over
-augmented batches beside `fit` over one batch again and again: what it takes longer is what a step waits for data. Last,
-what it costs a step of `fit` that the learning rate warms up, momentum is Nesterov's and the weights are averaged.
+First, median and spread of the seconds per step. The Keras networks start from the same weights and see the same batch;
+their first losses are compared before measuring. PyTorch runs eagerly, channels last, if it is installed. Then, for
+the networks of both data sets, `fit` over augmented batches beside `fit` over one repeated batch: the difference is the
+wait for data. Finally, the cost of warm-up, Nesterov momentum and averaged weights in a step of `fit`.
 """
 
 import statistics
@@ -27,7 +26,7 @@ from pipeline.cli import arguments, command, console, flags
 def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--batch_size", type=flags.count, default=128, metavar="N", help="images (default: 128)")
-    parser.add_argument("--steps", type=flags.count, default=3, metavar="N", help="steps a repeat (default: 3)")
+    parser.add_argument("--steps", type=flags.count, default=3, metavar="N", help="steps per repeat (default: 3)")
     parser.add_argument("--repeats", type=flags.count, default=7, metavar="N", help="repeats (default: 7)")
     return parser.parse_args()
 
@@ -45,16 +44,14 @@ def main() -> None:
             batches = batches_of(Path(folder), batch_size, args.steps)
             results[f"{name}, fed"] = seconds = fed_and_repeated(compiled(config), batches, args.repeats)
             new, same = map(statistics.median, seconds.values())
-            print(
-                f"\n{name}, batch {batch_size}: {100 * share_of_waiting(seconds):.1f} % of a step is waiting for data"
-            )
-            print(f"  a step on augmented batches {new:.3f} s, on one and the same {same:.3f} s")
+            print(f"\n{name}, batch {batch_size}: {100 * share_of_waiting(seconds):.1f} % of a step waits for data")
+            print(f"  step on augmented batches {new:.3f} s, on a repeated batch {same:.3f} s")
     results["recipe"] = with_recipe(args)
     measure.record("train_step", results)
 
 
 def compiled(config: ModuleType, jit_compile: bool | str = "auto", optimizer=None, **network: object):
-    """The network of a data set, or a variant with other `network` arguments, from always the same weights."""
+    """Build and compile a data set's network, or a variant with other `network` arguments, with fixed weights."""
     import keras
 
     from pipeline.nn.conv import ResNet
@@ -67,7 +64,7 @@ def compiled(config: ModuleType, jit_compile: bool | str = "auto", optimizer=Non
 
 
 def beside_peers(args) -> dict[str, list[float]]:
-    """Seconds of a step on one batch, ours and the peers'."""
+    """Measure the seconds per step on one batch, ours and the peers'."""
     import keras
     import numpy as np
 
@@ -103,24 +100,24 @@ def beside_peers(args) -> dict[str, list[float]]:
 
 
 def in_memory(folder: Path, batch_size: int, steps: int, workers: int = 2):
-    """As many augmented batches as `steps`, as the scripts for CIFAR-10 make them."""
+    """Return `steps` augmented batches, as the scripts for CIFAR-10 make them."""
     return input_pipeline.in_memory(batch_size * steps, batch_size, workers=workers)
 
 
 def from_file(folder: Path, batch_size: int, steps: int, workers: int = 2):
-    """As many augmented batches as `steps` out of a file in `folder`, as the scripts for Tiny ImageNet make them."""
+    """Return `steps` augmented batches from a file in `folder`, as the scripts for Tiny ImageNet make them."""
     path = input_pipeline.write(folder / "images.hdf5", batch_size * steps)
     return input_pipeline.from_file(path, batch_size, workers=workers)
 
 
 def fed_and_repeated(model, batches, repeats: int) -> dict[str, list[float]]:
-    """Seconds of a step of `fit` over `batches`, and over the first of them again and again."""
+    """Measure the seconds per step of `fit` over `batches`, and over the first of them repeated."""
     ways = {"augmented": fit_to(model, batches), "repeated": fit_to(model, repeated(batches))}
     return seconds_of_fits(ways, len(batches), repeats)
 
 
 def with_recipe(args) -> dict[str, list[float]]:
-    """Seconds of a step of `fit` on one batch, plain and with every piece of a recipe that is part of a step."""
+    """Measure the seconds per step of `fit` on one batch, plain and with each recipe piece that is part of a step."""
     from pipeline.callbacks import WeightAverage
     from pipeline.nn.optimizer import WarmupSGD
 
@@ -128,7 +125,7 @@ def with_recipe(args) -> dict[str, list[float]]:
     pieces = compiled(cifar10_config, optimizer=WarmupSGD(1e-3, momentum=0.9, nesterov=True, warmup_steps=10**6))
 
     class Averaging(WeightAverage):
-        """Without validating the averages, which belongs to the end of an epoch."""
+        """Without validation of the averages, which is not part of a step."""
 
         def on_epoch_end(self, epoch, logs=None):
             pass
@@ -142,7 +139,7 @@ def with_recipe(args) -> dict[str, list[float]]:
 
 
 def repeated(batches):
-    """The first of `batches` again and again, as often as there are batches."""
+    """Return the first of `batches`, repeated to the same number of batches."""
     from pipeline.io import Batches
 
     class Repeated(Batches):
@@ -155,7 +152,7 @@ def repeated(batches):
 
 
 def fit_to(model, batches, *callbacks) -> Callable[[], None]:
-    """An epoch of `model` over `batches`, as the scripts call `fit`."""
+    """Return a function that trains `model` for an epoch over `batches`, as the scripts call `fit`."""
     from pipeline.callbacks import AsyncCallbackList
 
     def fit() -> None:
@@ -167,19 +164,19 @@ def fit_to(model, batches, *callbacks) -> Callable[[], None]:
 
 
 def seconds_of_fits(ways: dict[str, Callable], steps: int, repeats: int) -> dict[str, list[float]]:
-    """Seconds of a step of each of `ways`, which fit so many."""
+    """Measure the seconds per step of each of `ways`, which train `steps` steps."""
     seconds = measure.interleave({name: seconds_of(fit, 1) for name, fit in ways.items()}, repeats)
     return {name: [value / steps for value in values] for name, values in seconds.items()}
 
 
 def share_of_waiting(seconds: dict[str, list[float]]) -> float:
-    """The share of a step that waits for data, of the medians that `fed_and_repeated` measured."""
+    """Return the fraction of a step spent waiting for data, from the medians of `fed_and_repeated`."""
     new, same = map(statistics.median, seconds.values())
     return 1.0 - same / new
 
 
 def seconds_of(step: Callable[[], object], count: int) -> Callable[[], float]:
-    """A way to measure the seconds of `step`, run `count` times after once unmeasured, in another's wake."""
+    """Return a function that measures the seconds of `step` over `count` calls, after an unmeasured one."""
 
     def measure_steps() -> float:
         step()
