@@ -1,13 +1,13 @@
-"""Measure rank-1 and rank-5 accuracy of a trained model on its test set.
+"""Measure the rank-1 and rank-5 accuracy of a trained model on the test set.
 
     python rank_accuracy.py
     python rank_accuracy.py --model output/train/checkpoints/epoch_70.hdf5 --split val
     python rank_accuracy.py --model output/resnet_cifar10.hdf5 --tta flip
     python rank_accuracy.py --submission output/submission.txt
 
-Every image of the split is scored, of the data set that the model was trained on. Published, on Tiny
-ImageNet's test set: 57.27 % rank-1 and 81.34 % rank-5 with the learning rate set by hand, 57.93 % and 81.03 % with a
-decay; on CIFAR-10's test set: 93.79 % rank-1.
+Scores every image of the test or validation set of the model's data set. Published, on Tiny ImageNet's test set:
+57.27 % rank-1 and 81.34 % rank-5 with the learning rate set by hand, 57.93 % and 81.03 % with decay. On CIFAR-10's test
+set: 93.79 % rank-1.
 """
 
 import json
@@ -15,11 +15,11 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # which python -P and PYTHONSAFEPATH leave out
+sys.path.insert(0, str(Path(__file__).parent))  # python -P and PYTHONSAFEPATH leave it out
 
 from config import tiny_imagenet_config
 from pipeline.cli import arguments, command, console, flags
-from pipeline.cli.datasets import DATASETS, dataset_of, open_source, place_of
+from pipeline.cli.datasets import DATASETS, dataset_of, open_source, path_of
 from pipeline.errors import InputError
 
 
@@ -28,16 +28,16 @@ def parse_arguments() -> Namespace:
     parser = arguments.Parser(__doc__)
     model = f"trained model or checkpoint (default: {tiny.MODEL}, else the newest checkpoint)"
     parser.add("model", file, "FILE", model, short="m")
-    parser.add("dataset", None, None, "the data set (default: that of the model)", choices=DATASETS)
-    place = f"of Tiny ImageNet the folder in {tiny.DATA_VARIABLE}; else what the model was trained on"
-    parser.add("data", flags.path, "PATH", f"its place, as the training scripts take it (default: {place})")
-    split = "images to score: the test set, or what training validated on (default: test)"
+    parser.add("dataset", None, None, "data set (default: the model's)", choices=DATASETS)
+    data = f"images, as in training (default: for Tiny ImageNet ${tiny.DATA_VARIABLE} if set, else the model's)"
+    parser.add("data", flags.path, "PATH", data)
+    split = "score the test set, or the images that training validated on (default: test)"
     parser.add("split", None, None, split, choices=("test", "val"), default="test")
-    tta = "score the mirrored image too, and the mean of both, on lines of their own"
+    tta = "also measure with scores averaged over each image and its mirror image"
     parser.add("tta", None, None, tta, choices=("flip",))
-    parser.add("batch_size", flags.count, "N", "images a step (default: that of training)")
-    parser.add("json", file, "FILE", "write the result to FILE too")
-    unlabelled = "write the class predicted for each unlabelled image of Tiny ImageNet to FILE, as the challenge asks"
+    parser.add("batch_size", flags.count, "N", "images per batch (default: the training batch size)")
+    parser.add("json", file, "FILE", "also write the result to FILE, as JSON")
+    unlabelled = "write the predicted class of each unlabelled Tiny ImageNet image to FILE, as the challenge expects"
     parser.add("submission", file, "FILE", unlabelled)
     return parser.parse_args()
 
@@ -55,16 +55,16 @@ def main() -> None:
     model_file = Path(tiny_imagenet_config.MODEL)
     folders = Path(tiny_imagenet_config.CHECKPOINTS), model_file.with_suffix("")
     checkpoint = read_checkpoint(args.model or newest_model(model_file, *folders))
-    batches, data, held_out = images_to_score(checkpoint, args)
+    batches, data, held_out = batches_to_score(checkpoint, args)
     for output in filter(None, (args.json, args.submission)):
         if output.is_dir():
             raise InputError(f"{output} is a folder; name a file")
         check_folder(output.parent)
-    unlabelled = list_images(tiny_imagenet_config.places(data).unlabelled_images)[0] if args.submission else []
+    unlabelled = list_images(tiny_imagenet_config.paths(data).unlabelled_images)[0] if args.submission else []
     model = checkpoint.build_model()
 
     print(f"model: {checkpoint.path}")
-    print(f"split: {args.split}{', training images held out' if held_out else ''}")
+    print(f"split: {args.split}{' (held-out training images)' if held_out else ''}")
     if checkpoint.averages:
         print("weights: averaged")
     print(f"images: {batches.num_images}")
@@ -74,7 +74,7 @@ def main() -> None:
     if args.tta:
         batches.aug = Mirror()
         scores = (scores + predict(model, batches)) / 2
-        result["tta flip"] = show_ranks(scores, batches.labels, ", mean over the image and its mirror image")
+        result["tta flip"] = show_ranks(scores, batches.labels, ", mean of image and mirror image")
     if args.json:
         write_atomically(args.json, (json.dumps(result, indent=1) + "\n").encode())
         print(f"written: {args.json}")
@@ -84,50 +84,54 @@ def main() -> None:
         print(f"written: {args.submission}, {len(lines):,} predictions")
 
 
-def images_to_score(checkpoint, args: Namespace) -> tuple:
-    """The batches to score, the place of their data set, and whether they were held out of training.
+def batches_to_score(checkpoint, args: Namespace) -> tuple:
+    """Return the batches to score, the path of their data set, and whether they are held-out training images.
 
     Raises:
-        InputError: flags contradict the checkpoint, or the images can't be read or are others than it asks for.
+        InputError: a flag contradicts the checkpoint, or the images can't be read or don't fit it.
     """
     run = checkpoint.history["run"]
-    # What its run was given, which may be from before there was such a flag.
+    # Checkpoints from before a flag existed lack it.
     trained = {"data": None, "limit": None, "holdout": None, "batch_size": 64}
     trained |= flags.saved_values(run.get("arguments", {}), trained)
     dataset = dataset_of(checkpoint, args.dataset)
-    data = place_of(dataset, args.data, trained["data"])
+    data = path_of(dataset, args.data, trained["data"])
     source = open_source(dataset, data, trained["limit"], trained["holdout"])
     if checkpoint.mean is not None:
         source.normalize_by(checkpoint.mean)
     if args.submission and dataset != "tiny_imagenet":
-        raise InputError(f"--submission is of Tiny ImageNet, and {checkpoint.path} a network for {dataset}")
+        raise InputError(f"--submission is for Tiny ImageNet; {checkpoint.path} was trained on {dataset}; omit it")
     if args.tta and not source.mirrors:
-        raise InputError(f"{data} are not what they show once they are mirrored; leave --tta flip out")
+        raise InputError(f"--tta flip: mirroring changes the meaning of {data}; omit it")
     batch_size = args.batch_size or trained["batch_size"]
     batches = (source.test_batches if args.split == "test" else source.val_batches)(batch_size, workers=2)
     check_images(checkpoint, batches, args.split)
-    depends = args.split == "val" or (checkpoint.mean is None and source.normalizes_choice)
-    if source.is_choice and depends and source.digest() != run.get("data"):
+    depends = args.split == "val" or (checkpoint.mean is None and source.normalizes_subset)
+    if source.is_subset and depends and source.digest() != run.get("data"):
         raise InputError(
-            "the images are not those that the network was trained on, or in another order, so that --limit and "
-            "--holdout choose other ones; name the data of its training with --data"
+            f"{data or dataset} doesn't hold the images that {checkpoint.path} was trained on, in the same order, so "
+            "the run's --limit or --holdout would select others; name the training data with --data"
         )
     return batches, data, args.split == "val" and trained["holdout"] is not None
 
 
 def check_images(checkpoint, batches, split: str) -> None:
-    """Raise `InputError` if `checkpoint` is of a network for other images or classes than those of `batches`."""
+    """Raise `InputError` unless the network in `checkpoint` fits the images and classes of `batches`."""
     shown = "images of {height}x{width}x{depth} and {classes} classes".format
     found = dict(zip(("height", "width", "depth"), batches.image_shape, strict=True)) | {"classes": batches.classes}
     if not found.items() <= checkpoint.network.items():
-        held = f"the {split} split holds {shown(**found)}"
-        raise InputError(f"{checkpoint.path} is a network for {shown(**checkpoint.network)}; {held}")
+        raise InputError(
+            f"the {split} split has {shown(**found)}; expected {shown(**checkpoint.network)}, as {checkpoint.path}; "
+            "name the training data with --data"
+        )
     if checkpoint.history["run"].get("classes", list(batches.class_names)) != list(batches.class_names):
-        raise InputError(f"{checkpoint.path} was trained on other classes than the {split} split holds")
+        raise InputError(
+            f"the {split} split has other classes than {checkpoint.path} was trained on; name its data with --data"
+        )
 
 
 def show_ranks(scores, labels, how: str = "") -> dict[str, float]:
-    """Print rank-1 and rank-5 accuracy, and `how` they were measured, and return them by name."""
+    """Print rank-1 and rank-5 accuracy in percent, labelled with `how` they were measured; return them as fractions."""
     from pipeline.utils.ranked import rank5_accuracy
 
     ranks = dict(zip(("rank-1", "rank-5"), rank5_accuracy(scores, labels), strict=True))
@@ -137,7 +141,10 @@ def show_ranks(scores, labels, how: str = "") -> dict[str, float]:
 
 
 def predict_unlabelled(model, paths: list[str], batches) -> list[str]:
-    """File name and WordNet id of the class predicted, for each image at `paths`, prepared as `batches` are."""
+    """Predict the class of each image at `paths`; return a line "FILE WORDNET_ID" for each.
+
+    Images are preprocessed as in `batches`.
+    """
     from pipeline.io.imagereader import ImageReader
 
     predicted, shape = [], batches.image_shape[:2]

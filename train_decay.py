@@ -3,15 +3,15 @@
     python train_decay.py --model output/resnet_tinyimagenet_decay.hdf5
     python train_decay.py --model output/resnet_tinyimagenet_decay.hdf5 --resume
 
-Build the data set first, with build_tiny_imagenet.py. The trained model goes to --model, the checkpoints on the way to
-a folder of the same name without its ending. Published: 75 epochs reach 57.93 % rank-1 and 81.03 % rank-5 on the test
-set, which rank_accuracy.py measures.
+Build the data set first with build_tiny_imagenet.py. --model is the file of the trained model; checkpoints go to the
+folder of that name without the extension. Published: 57.93 % rank-1 and 81.03 % rank-5 on the test set after 75 epochs.
+Measure yours with rank_accuracy.py.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # which python -P and PYTHONSAFEPATH leave out
+sys.path.insert(0, str(Path(__file__).parent))  # python -P and PYTHONSAFEPATH leave it out
 
 from config import tiny_imagenet_config as config
 from pipeline.cli import arguments, command, console
@@ -20,7 +20,7 @@ from pipeline.cli import arguments, command, console
 def main() -> None:
     parser = arguments.training_parser(__doc__, config.DECAY, config)
     arguments.add_decay(parser, config.MODEL)
-    given = parser.parse_args()
+    parsed = parser.parse_args()
     with console.quiet_start():
         import keras
 
@@ -32,12 +32,12 @@ def main() -> None:
         from pipeline.nn.conv import ResNet
         from pipeline.nn.optimizer import WarmupSGD
 
-    # The values of the flags, of the checkpoint where a run goes on, and what the recipe makes of them.
-    run = start_decay(given, "train_decay", config)
+    # Flags that are not given take the checkpoint's values on a resume, else the defaults of script and recipe.
+    run = start_decay(parsed, "train_decay", config)
     args, recipe = run.args, Recipe.of(vars(run.args))
 
-    # Training images are shuffled and varied anew each epoch; validation is on the official validation set, or on
-    # training images that are held out.
+    # Training images are shuffled and augmented anew in every epoch. Validation uses the official validation set, or
+    # with --holdout, training images held out.
     data = TinyImageNet(config.files(args.data), args.limit, args.holdout)
     train = data.train_batches(
         args.batch_size, recipe.augmentation, recipe.mixing, seed=args.seed, workers=args.workers
@@ -52,20 +52,20 @@ def main() -> None:
         filters=args.filters,
         reg=args.reg,
     )
-    # In a warm-up, if the recipe has one, the rate rises from step to step, which WarmupSGD alone can do.
+    # SGD, plus a warm-up in which the rate rises step by step, if the recipe asks for one.
     warmup_steps = args.warmup_epochs * train.steps
     optimizer = WarmupSGD(args.lr, momentum=args.momentum, nesterov=args.nesterov, warmup_steps=warmup_steps)
     model.compile(optimizer=optimizer, loss="categorical_crossentropy", metrics=["accuracy"])
 
     callbacks = [
-        # From the optimizer's rate to 0: recipe.decay gives the share that is left after so many epochs.
+        # Scales the rate by recipe.decay(epoch), from 1 down to 0.
         LearningRate(decay=recipe.decay),
         WeightAverage(args.ema, val),
         TrainingMonitor(Path(args.output, "train_decay.png"), json_path=Path(args.output, "train_decay.json")),
         EpochCheckpoint(run.folder, every=args.every),
     ]
-    outcome = training.fit(run, model, data, train, val, callbacks)
-    training.report(run, model, val, outcome)
+    result = training.fit(run, model, data, train, val, callbacks)
+    training.report(run, model, val, result)
 
 
 if __name__ == "__main__":

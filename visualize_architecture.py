@@ -1,9 +1,9 @@
-"""Print a network's layers as a table, and draw its architecture.
+"""Print the layers of a network as a table, and draw its architecture.
 
     python visualize_architecture.py
     python visualize_architecture.py --dataset tiny_imagenet --output output/resnet_tinyimagenet_architecture.png
 
-The drawing needs pydot (in requirements-dev.txt) and graphviz (a system package); the table needs neither.
+The drawing needs pydot (in requirements-dev.txt) and graphviz (a system package). The table needs neither.
 """
 
 import math
@@ -12,7 +12,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # which python -P and PYTHONSAFEPATH leave out
+sys.path.insert(0, str(Path(__file__).parent))  # python -P and PYTHONSAFEPATH leave it out
 
 from pipeline.cli import arguments, command, console, flags
 from pipeline.cli.datasets import DATASETS, config_of
@@ -21,37 +21,37 @@ from pipeline.errors import InputError
 
 def parse_arguments():
     parser = arguments.Parser(__doc__)
-    parser.add("dataset", None, None, "whose network (default: cifar10)", choices=DATASETS, default="cifar10")
-    parser.add("stages", flags.counts, "N,N,...", "bottleneck modules in each stage (default: config's)")
-    parser.add("filters", flags.counts, "N,N,...", "channels out of the stem and of each stage (default: config's)")
-    parser.add("classes", flags.count, "N", "number of classes (default: config's)")
-    place = "the drawing, PNG, PDF or SVG (default: output/resnet_DATASET_architecture.png)"
-    parser.add("output", drawing, "FILE", place, short="o")
+    parser.add("dataset", None, None, "data set (default: cifar10)", choices=DATASETS, default="cifar10")
+    parser.add("stages", flags.counts, "N,N,...", "bottleneck modules in each stage (default: the data set's)")
+    parser.add("filters", flags.counts, "N,N,...", "output channels of stem and stages (default: the data set's)")
+    parser.add("classes", flags.count, "N", "number of classes (default: the data set's)")
+    output = "the drawing, PNG, PDF or SVG (default: output/resnet_DATASET_architecture.png)"
+    parser.add("output", drawing, "FILE", output, short="o")
     return parser.parse_args()
 
 
 def drawing(text: str) -> Path:
-    """The name of a file that graphviz can draw."""
+    """Parse the name of a file that graphviz can draw."""
     path = flags.file_path(text)
     if path.suffix not in (".png", ".pdf", ".svg"):
-        raise ArgumentTypeError(f"{text!r} is not a file name that ends in .png, .pdf or .svg")
+        raise ArgumentTypeError(f"{text!r} does not end in .png, .pdf or .svg")
     return path
 
 
 def size(layer) -> str:
-    """Height x width x channels of what a layer puts out."""
+    """Return the output size of a layer, height x width x channels."""
     return " x ".join(map(str, layer.output.shape[1:]))
 
 
 def window(layer) -> str:
-    """What a convolution or pooling layer looks at: 3 x 3, 64, stride 1."""
+    """Describe the kernel, filters and stride of a convolution or pooling layer, such as "3 x 3, 64, stride 1"."""
     shape = getattr(layer, "kernel_size", None) or layer.pool_size
     channels = f", {layer.filters}" if hasattr(layer, "filters") else ""
     return f"{shape[0]} x {shape[1]}{channels}, stride {layer.strides[0]}"
 
 
 def rows(model) -> Iterator[tuple[str, str, str]]:
-    """Name, output size and content of each part of a network that `ResNet.build` made, read off its layers."""
+    """Yield the name, output size and kernels of each part of a network of `ResNet.build`."""
     layers = {layer.name: layer for layer in model.layers}
     yield "conv1", size(layers["conv1"]), window(layers["conv1"])
     if "max_pool" in layers:
@@ -70,7 +70,7 @@ def rows(model) -> Iterator[tuple[str, str, str]]:
 
 
 def print_table(model) -> None:
-    """The parts of `model` as a Markdown table, and its parameters."""
+    """Print the parts of `model` as a Markdown table, and the number of parameters."""
     table = [("layer name", "output size", "kernels"), *rows(model)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     table.insert(1, tuple("-" * width for width in widths))
@@ -97,10 +97,10 @@ def main() -> None:
     path = args.output or Path(f"output/resnet_{args.dataset}_architecture.png")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A tall drawing: at more dots an inch, ResNet-56 outgrows what a PNG viewer opens.
+        # At a higher resolution the drawing of ResNet-56 is too tall for PNG viewers.
         keras.utils.plot_model(model, path, show_shapes=True, show_layer_names=True, dpi=60)
     except ImportError:
-        print("not drawn: that needs pydot (pip install pydot) and graphviz (apt install graphviz)")
+        print("not drawn: install pydot (pip install pydot) and graphviz (apt install graphviz)")
     except OSError as error:
         raise InputError(f"can't write {path}: {error.strerror}") from error
     else:

@@ -1,10 +1,10 @@
-"""The build of Tiny ImageNet's HDF5 files beside the least that such a build can do, in turn.
+"""Measure the build of Tiny ImageNet's HDF5 files, and compare it with a minimal loop.
 
     python benchmarks/build_dataset.py [--data DIR] [--per_class 2000] [--repeats 3]
 
-The peer is a bare loop of two threads that reads the same files with `cv2.imread` and writes the pixels to one file:
-no labels, no split, no mean, no digests, no checks. Both are whole processes. Without --data a data set of 20 classes
-of random JPEG images is made first; --data names one of the official layout, whose hdf5/ is replaced.
+The peer is a loop of two threads that reads the same files with `cv2.imread` and writes the pixels to one file: no
+labels, split, mean, digests or checks. Both are measured as whole processes. Without --data, random JPEG images of 20
+classes are created first; --data names a data set in the official layout, whose hdf5/ is replaced.
 """
 
 import subprocess
@@ -31,7 +31,7 @@ with ThreadPoolExecutor(2) as pool, open(sys.argv[2], "wb") as file:
 
 def parse_arguments():
     parser = arguments.Parser(__doc__)
-    parser.add_argument("--data", type=flags.file_path, metavar="DIR", help="a raw data set (default: random images)")
+    parser.add_argument("--data", type=flags.file_path, metavar="DIR", help="data set (default: random images)")
     parser.add_argument("--per_class", type=flags.count, default=2000, metavar="N", help="images (default: 2000)")
     parser.add_argument("--repeats", type=flags.count, default=3, metavar="N", help="repeats (default: 3)")
     return parser.parse_args()
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def make(root: Path, per_class: int) -> Path:
-    """A raw data set of 20 classes in the official layout."""
+    """Create a data set of 20 classes in the official layout."""
     import cv2
     import numpy as np
 
@@ -74,7 +74,7 @@ def make(root: Path, per_class: int) -> Path:
 
 
 def process(words: list) -> Callable[[], float]:
-    """A way to measure the seconds that a process takes."""
+    """Return a function that measures the seconds of a process."""
 
     def run() -> float:
         start = time.perf_counter()
@@ -85,7 +85,7 @@ def process(words: list) -> Callable[[], float]:
 
 
 def _random_image(rng):
-    """Smooth colours, which compress as photographs do."""
+    """Create an image of smooth colours, which compresses like a photograph."""
     import cv2
     import numpy as np
 

@@ -1,10 +1,10 @@
-"""Saving a checkpoint of ResNet-56 beside Keras' own `model.save` on the same disk, in turn.
+"""Measure saving a checkpoint of ResNet-56, and compare it with Keras' `model.save` on the same disk.
 
     python benchmarks/checkpoint.py [--folder DIR] [--repeats 9] [--minutes 5]
 
-Prints the median seconds and the spread over the repeats. Ours is digested, flushed to the disk, read back, renamed,
-and its folder flushed; Keras' truncates the old file and leaves the new one to the system. Then it trains with a
-checkpoint every 60 seconds, and prints what share of the time all that a checkpoint costs has taken.
+Prints median and spread of the seconds over the repeats. Our file is digested, flushed to disk, read back and renamed,
+and its folder is flushed; Keras truncates the old file and leaves the new one in the page cache. Then trains with a
+checkpoint every 60 seconds, and prints the fraction of the time that checkpoints took.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from pipeline.cli import arguments, command, console, flags
 def parse_arguments() -> argparse.Namespace:
     parser = arguments.Parser(__doc__)
     parser.add_argument(
-        "--folder", type=flags.path, metavar="DIR", help="where to write (default: the system's temporary folder)"
+        "--folder", type=flags.path, metavar="DIR", help="output folder (default: the system's temporary folder)"
     )
     parser.add_argument("--repeats", type=flags.count, default=9, metavar="N", help="repeats (default: 9)")
     parser.add_argument(
-        "--minutes", type=flags.positive, default=5, metavar="M", help="of the training after it (default: 5)"
+        "--minutes", type=flags.positive, default=5, metavar="M", help="minutes of training (default: 5)"
     )
     return parser.parse_args()
 
@@ -57,7 +57,7 @@ def main() -> None:
             "model.save, .h5": lambda: model.save(folder / "stock.h5"),
             "ours": lambda: checkpoints.save(model, 0, 1),
         }
-        with console.quiet_start():  # Keras warns at each .h5 file
+        with console.quiet_start():  # Keras warns about every .h5 file
             results = measure.interleave({way: seconds_of(save) for way, save in ways.items()}, args.repeats)
         size = (folder / "epoch_0_batch_1.hdf5").stat().st_size
 
@@ -66,7 +66,7 @@ def main() -> None:
         labels = np.eye(config.CLASSES, dtype=np.float32)[rng.integers(0, config.CLASSES, batch)]
         model.train_on_batch(images, labels)
         checkpoints = CheckpointFolder(folder)
-        callback = BatchCheckpoint(checkpoints, StopRequest(), 10**9, lambda *progress: "go on", 60.0)
+        callback = BatchCheckpoint(checkpoints, StopRequest(), 10**9, lambda *progress: "continue", 60.0)
         callback.set_model(model)
         callback.on_epoch_begin(0)
         steps, spent, start = 0, 0.0, time.perf_counter()

@@ -1,11 +1,11 @@
-"""What a training step needs at least, in operations and bytes, against what this machine can do.
+"""Compute lower bounds of a training step from its operations and bytes, at this machine's rates.
 
     python benchmarks/floor.py [--batch_size 128]
 
-Counts the network of `config/cifar10_config.py`: the multiplications and additions of each convolution, forward, for
-the gradient of its input and for that of its kernel; and the bytes of each convolution, batch normalisation (its ReLU
-within) and addition, each array read or written once in float32. The machine's pace is that of a large matrix product
-and of a large copy, by the same library on the same cores. A step can't be faster than the slower of the two alone.
+Counts, for CIFAR-10's network, the multiplications and additions of each convolution (forward, and both gradients), and
+the bytes of each convolution, batch normalization with its ReLU, and addition, with each float32 array read or written
+once. The machine's rates are those of a large matrix product and a large copy, in the same library on the same cores. A
+step takes at least the longer of both times.
 """
 
 import statistics
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def needs(model) -> tuple[int, int]:
-    """Operations, and values read or written, that training on one image takes."""
+    """Count the operations, and the values read or written, of training on one image."""
     operations = values = 0
     for layer in model.layers:
         if type(layer).__name__ not in ("Conv2D", "BatchNormalization", "Add"):
@@ -55,16 +55,16 @@ def needs(model) -> tuple[int, int]:
         if type(layer).__name__ == "Conv2D":
             height, width, channels, _ = layer.kernel.shape
             operations += 3 * 2 * out * height * width * channels
-            values += 2 * (into + out)  # the gradient of the input; that of the kernel
+            values += 2 * (into + out)  # gradients of input and kernel
         elif type(layer).__name__ == "BatchNormalization":
-            values += 3 * into + out  # reads input, output and the gradient, and writes one
+            values += 3 * into + out  # reads input, output and gradient, writes a gradient
         else:
-            values += out + into  # the gradients of the two ways, added
+            values += out + into  # sum of the gradients of both paths
     return operations, values
 
 
 def size(tensor) -> int:
-    """Values of one image in `tensor`."""
+    """Count the values of one image in `tensor`."""
     count = 1
     for length in tensor.shape[1:]:
         count *= length
@@ -72,7 +72,7 @@ def size(tensor) -> int:
 
 
 def seconds(call) -> float:
-    """The median time of `call`, waited for."""
+    """Measure the median seconds of `call`, including its result."""
     import numpy as np
 
     times = []

@@ -1,11 +1,11 @@
-"""Batches a second out of a data file and out of memory, beside the usual ways, in turn.
+"""Measure images per second from a data file and from memory, and compare them with common alternatives.
 
     python benchmarks/input_pipeline.py [--repeats 5] [--seconds 2] [--growth]
 
-The images are random, 64x64 in an HDF5 file as the build writes it, or 32x32 in memory. The peers vary the same images
-by the same ranges: Keras' `ImageDataGenerator` over slices of the file through h5py (needs TensorFlow, which ships it),
-Keras' preprocessing layers in `tf.data`, and albumentations; one that isn't installed is left out. --growth makes a
-second file of 1,000,000 images (12.3 GB in the system's temporary folder) and compares rate and peak memory.
+The images are random: 64x64 in an HDF5 file like the build's, or 32x32 in memory. Peers augment the same images by the
+same ranges: Keras' `ImageDataGenerator` over slices of the file through h5py (needs TensorFlow, which includes it),
+Keras' preprocessing layers in `tf.data`, and albumentations. Peers that aren't installed are left out. --growth creates
+a second file of 1,000,000 images (12.3 GB in the temporary folder), and compares rate and peak memory.
 """
 
 import os
@@ -27,7 +27,7 @@ MEAN = {"R": 122.0, "G": 114.0, "B": 101.0}
 CIFAR10_PUBLISHED, TINY_PUBLISHED = cifar10_config.PUBLISHED, tiny_imagenet_config.PUBLISHED
 CIFAR10_MODERN, TINY_MODERN = cifar10_config.MODERN, tiny_imagenet_config.MODERN
 PLAIN = {"schedule": "constant"}
-# Every piece of a recipe that acts on batches, one by one and all at once, beside the modern recipe.
+# Each piece of a recipe that acts on batches, added to the modern recipe, and all together.
 PIECES = {
     "modern": {},
     "modern, Cutout": {"cutout": 8},
@@ -40,11 +40,13 @@ PIECES = {
 def parse_arguments():
     parser = arguments.Parser(__doc__)
     parser.add_argument("--repeats", type=flags.count, default=5, metavar="N", help="repeats (default: 5)")
-    parser.add_argument("--seconds", type=flags.positive, default=2, metavar="S", help="of each (default: 2)")
+    parser.add_argument(
+        "--seconds", type=flags.positive, default=2, metavar="S", help="seconds per measurement (default: 2)"
+    )
     parser.add_argument("--images", type=flags.count, default=10_000, metavar="N", help="images (default: 10000)")
     parser.add_argument("--growth", action="store_true", help="compare with a file of 1,000,000 images (12.3 GB)")
     parser.add_argument(
-        "--peak_of", type=flags.file_path, metavar="FILE", help="print rate and peak memory over FILE, and end"
+        "--peak_of", type=flags.file_path, metavar="FILE", help="print rate and peak memory for FILE, and exit"
     )
     return parser.parse_args()
 
@@ -73,21 +75,21 @@ def main() -> None:
             for batches in running.values():
                 next(batches)
         compare(
-            "64x64 out of a file: rotation, zoom, shift, shear, flip",
+            "64x64 from a file: rotation, zoom, shift, shear, flip",
             {"ours": from_file(path).generator(), "ours, two workers": from_file(path, workers=2).generator()}
             | running,
         )
         compare(
-            "64x64 out of a file: shuffled, less the mean",
+            "64x64 from a file: shuffled, minus the mean",
             {"ours": from_file(path, recipe=PLAIN).generator(), "memory map": memory_map(path)},
         )
         small = in_memory(50_000, 128)
         flow = image_data_generator_in_memory(small.images.images, small.labels)
-        compare("32x32 out of memory: shift and flip", {"ours": small.generator(), "ImageDataGenerator": flow})
+        compare("32x32 from memory: shift and flip", {"ours": small.generator(), "ImageDataGenerator": flow})
         for title, make, recipe in (
-            ("64x64 out of a file: ours by the published recipe, and by others", partial(from_file, path), TINY_MODERN),
+            ("64x64 from a file: ours with the published recipe, and others", partial(from_file, path), TINY_MODERN),
             (
-                "32x32 out of memory: ours by the published recipe, and by others",
+                "32x32 from memory: ours with the published recipe, and others",
                 partial(in_memory, 50_000, 128),
                 CIFAR10_MODERN,
             ),
@@ -100,7 +102,7 @@ def main() -> None:
 
 
 def write(path: Path, count: int) -> Path:
-    """A data file of `count` random images, beside it a mean."""
+    """Write a data file of `count` random images, and a mean beside it."""
     import numpy as np
 
     from pipeline.data.tinyimagenetfiles import write_mean
@@ -119,7 +121,7 @@ def write(path: Path, count: int) -> Path:
 
 
 def from_file(path: Path, batch_size: int = BATCH_SIZE, recipe: dict = TINY_PUBLISHED, *, workers: int = 1):
-    """This project's batches out of a data file, as the scripts for Tiny ImageNet make them by `recipe`."""
+    """Return batches from a data file, as the scripts for Tiny ImageNet make them with `recipe`."""
     from pipeline.cli.recipe import Recipe
     from pipeline.data import TinyImageNet
 
@@ -128,7 +130,7 @@ def from_file(path: Path, batch_size: int = BATCH_SIZE, recipe: dict = TINY_PUBL
 
 
 def in_memory(count: int, batch_size: int, recipe: dict = CIFAR10_PUBLISHED, *, workers: int = 1):
-    """This project's batches out of memory, as the scripts for CIFAR-10 make them by `recipe`."""
+    """Return batches from memory, as the scripts for CIFAR-10 make them with `recipe`."""
     import numpy as np
 
     from pipeline.cli.recipe import Recipe
@@ -148,7 +150,7 @@ def in_memory(count: int, batch_size: int, recipe: dict = CIFAR10_PUBLISHED, *, 
 
 
 def slices(path: Path) -> Iterator:
-    """The usual way to read: slices of the file in order, less the mean, in float32."""
+    """Yield slices of the file in order, minus the mean, in float32: the common way to read."""
     import h5py
     import numpy as np
 
@@ -162,7 +164,7 @@ def slices(path: Path) -> Iterator:
 
 
 def memory_map(path: Path) -> Iterator:
-    """Shuffled rows of the mapped file, less the mean, in float32."""
+    """Yield shuffled rows of the memory-mapped file, minus the mean, in float32."""
     import h5py
     import numpy as np
 
@@ -177,7 +179,7 @@ def memory_map(path: Path) -> Iterator:
 
 
 def ranges(recipe: dict) -> dict:
-    """What `ImageDataGenerator` calls the variations of `recipe`."""
+    """Return the augmentation of `recipe` as arguments of `ImageDataGenerator`."""
     names = ("rotation_range", "zoom_range", "width_shift_range", "height_shift_range", "shear_range")
     return {name: recipe.get(name, 0.0) for name in names} | {"horizontal_flip": recipe["flip"] != "none"}
 
@@ -199,7 +201,7 @@ def image_data_generator(path: Path) -> Iterator:
 
 
 def keras_layers(path: Path) -> Iterator:
-    """Rotation, zoom, shift and flip by one layer each, on all cores."""
+    """Augment with one layer each for rotation, zoom, shift and flip, on all cores."""
     import keras
     import tensorflow as tf
 
@@ -251,10 +253,10 @@ def albumentations(path: Path) -> Iterator:
 
 
 def growth(folder: Path, args) -> dict:
-    """Rate and peak memory over files of 10,000 and of 1,000,000 images, each in a process of its own."""
+    """Compare rate and peak memory for files of 10,000 and 1,000,000 images, each in a process of its own."""
     files = {f"{count:,} images": write(folder / f"{count}.hdf5", count) for count in (10_000, 1_000_000)}
     rates, peaks = {name: [] for name in files}, {name: [] for name in files}
-    for path in files.values():  # into the cache
+    for path in files.values():  # fill the page cache
         with open(path, "rb") as file:
             while file.read(1 << 24):
                 pass

@@ -1,14 +1,13 @@
-"""Train the same network by several recipes, each from several seeds, and set what they reach side by side.
+"""Train the same network with several recipes and seeds, and compare the results.
 
     python benchmarks/recipes.py cifar10 --output output/recipes --seeds 1,2 --limit 10000 --holdout 5000 --epochs 30
     python benchmarks/recipes.py tiny_imagenet --output output/tiny --variants published,modern --holdout 5000
 
-The data set is named first. The variants add a piece at a time to the published recipe: a cosine with a warm-up and
-Nesterov's momentum, L2, and, in place of shifts and the random flip, crop and alternating flip, which is the modern
-one. Flags other than those below are handed to the script, resnet_cifar10_decay.py or train_decay.py. It goes on with a
-run that was stopped, doesn't train one again that is done, and refuses flags that contradict either: the same command
-tabulates what there is. Accuracy is that on what training validates on, with --holdout on training images, and then no
-test image is looked at. The table goes to OUTPUT/recipes.md too, anew each time.
+Each variant adds a piece to the published recipe: cosine decay with warm-up and Nesterov momentum; a larger L2; crop
+and alternating flip instead of shifts and random flip, which is the modern recipe. All other flags go to the script,
+resnet_cifar10_decay.py or train_decay.py. The same command resumes stopped runs, skips finished ones, and refuses flags
+that contradict them. Accuracy is measured on the validation images; with --holdout these are training images, and no
+test image is used. The table of results is also written to OUTPUT/recipes.md.
 """
 
 import shlex
@@ -25,14 +24,14 @@ from pipeline.errors import InputError
 
 SCRIPTS = {"cifar10": "resnet_cifar10_decay", "tiny_imagenet": "train_decay"}
 COSINE = ("--schedule=cosine", "--warmup_epochs=1", "--nesterov")
-# What each variant hands to the script.
+# The script's flags in each variant.
 VARIANTS = {
     "published": (),
     "cosine": COSINE,
     "cosine-l2": (*COSINE, "--reg=2.5e-4"),
     "modern": ("--recipe=modern",),
 }
-# What the variants set, and nobody else.
+# Flags that the variants set.
 OWN_FLAGS = (
     *("-m", "--model", "-o", "--resume", "--seed", "--stop_after", "--recipe", "--schedule", "--warmup_epochs"),
     *("--nesterov", "--no_nesterov", "--reg", "--pad_crop", "--flip", "--rotation_range", "--zoom_range"),
@@ -41,33 +40,31 @@ OWN_FLAGS = (
 
 
 def parse_arguments() -> tuple[Namespace, list[str]]:
-    """The arguments, and those that are the script's."""
+    """Parse the arguments; return them and those of the script."""
     parser = arguments.Parser(__doc__)
-    parser.add_argument("dataset", choices=SCRIPTS, help="whose network to train")
-    parser.add_argument(
-        "--output", type=flags.file_path, required=True, metavar="DIR", help="folder of all that the runs write"
-    )
+    parser.add_argument("dataset", choices=SCRIPTS, help="data set")
+    parser.add_argument("--output", type=flags.file_path, required=True, metavar="DIR", help="folder for all files")
     parser.add_argument("--seeds", type=seeds, default=(1,), metavar="N,...", help="seeds (default: 1)")
     parser.add_argument(
         "--variants",
         type=variants,
         default=tuple(VARIANTS),
         metavar="NAME,...",
-        help=f"of {', '.join(VARIANTS)} (default: all)",
+        help=f"names out of {', '.join(VARIANTS)}, separated by commas (default: all)",
     )
     return scripts.parse_with_others(parser, OWN_FLAGS, "this comparison's")
 
 
 def seeds(text: str) -> tuple[int, ...]:
-    """Seeds, separated by commas."""
+    """Parse seeds separated by commas."""
     return tuple(map(flags.seed, text.split(",")))
 
 
 def variants(text: str) -> tuple[str, ...]:
-    """Names of variants, separated by commas."""
+    """Parse names of variants separated by commas."""
     names = tuple(text.split(","))
     if unknown := set(names) - set(VARIANTS):
-        raise ArgumentTypeError(f"{', '.join(sorted(unknown))}: expected names out of {', '.join(VARIANTS)}")
+        raise ArgumentTypeError(f"{', '.join(sorted(unknown))}: expected one or more of {', '.join(VARIANTS)}")
     return names
 
 
@@ -85,7 +82,7 @@ def main() -> None:
                 scripts.leave(code)
             history = histories[variant, seed] = read_history(folder / f"{script}.json")
             if history["run"]["learning_rate_changes"]:
-                raise InputError(f"the learning rate of {folder} was changed on the way; remove it, to train it anew")
+                raise InputError(f"the learning rate of {folder} was changed by hand; remove it to train it again")
     table = report(args, histories)
     print(f"\n{table}")
     (args.output / "recipes.md").write_text(table)
@@ -93,10 +90,10 @@ def main() -> None:
 
 
 def report(args: Namespace, histories: dict[tuple[str, int], dict]) -> str:
-    """The table, in Markdown."""
+    """Return the table of results in Markdown."""
     seeds = " | ".join(f"seed {seed}" for seed in args.seeds)
     lines = [
-        f"| variant | {seeds} | mean | spread | training accuracy | minutes a run | flags |",
+        f"| variant | {seeds} | mean | spread | training accuracy | minutes per run | flags |",
         "| --- |" + " --- |" * (len(args.seeds) + 5),
     ]
     for variant in args.variants:
@@ -119,8 +116,8 @@ def report(args: Namespace, histories: dict[tuple[str, int], dict]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     notes = (
-        "Validation accuracy after the last epoch in percent, of the averaged weights where a run keeps them; the most "
-        "less the least of the seeds; training accuracy, their mean; minutes by each run's median epoch."
+        "Validation accuracy after the last epoch in percent, of the averaged weights if a run keeps them. Spread: "
+        "maximum minus minimum over the seeds. Training accuracy: mean over seeds. Minutes: epochs times median epoch."
     )
     return "\n".join(lines) + f"\n\n{notes}\n\n`{shlex.join(['python', *sys.argv])}`\n"
 

@@ -1,13 +1,13 @@
-"""Run a published experiment through the scripts themselves, and set what it reaches beside what was published.
+"""Reproduce a published experiment with the project's scripts, and compare the results.
 
     python benchmarks/reproduce.py cifar10-4 --data datasets/cifar-10-batches-py --output output/cifar10-4
     python benchmarks/reproduce.py tiny-1 --data datasets/tiny-imagenet-200 --output output/tiny-1 --max_minutes 8
 
-cifar10-1 and cifar10-2 set the learning rate by hand (0.1 to epoch 50, 0.01 to 75, 0.001 to 85), cifar10-3 and
-cifar10-4 let it decay over 120 and 150 epochs, tiny-1 sets it by hand (0.1 to epoch 30, 0.01 to 50, 0.001 to 70),
-tiny-2 lets it decay over 75. With --max_minutes the run stops cleanly then, and the same command goes on; so it does
-after Ctrl+C. Any other flag that follows EXPERIMENT is handed to the script, as --precision, --seed, --workers or
---checkpoint_seconds. The table at the end goes to OUTPUT/EXPERIMENT.md too.
+cifar10-1 and cifar10-2 set the learning rate by hand (0.1 up to epoch 50, 0.01 up to 75, 0.001 up to 85), cifar10-3 and
+cifar10-4 decay it over 120 and 150 epochs; tiny-1 sets it by hand (0.1 up to epoch 30, 0.01 up to 50, 0.001 up to 70),
+tiny-2 decays it over 75. After --max_minutes or Ctrl+C the run stops cleanly, and the same command resumes it. All
+other flags go to the script, such as --precision, --seed, --workers or --checkpoint_seconds. The table of results is
+also written to OUTPUT/EXPERIMENT.md.
 """
 
 import json
@@ -36,7 +36,7 @@ from pipeline.errors import InputError
 
 @dataclass(frozen=True)
 class Experiment:
-    """A script and its flags, what was published, and by hand each learning rate with its last epoch."""
+    """A script with its flags, the published results, and each learning rate by hand with its last epoch."""
 
     script: str
     epochs: int
@@ -46,11 +46,11 @@ class Experiment:
 
     @property
     def is_tiny(self) -> bool:
-        """Whether it is of Tiny ImageNet, and not of CIFAR-10."""
+        """True for Tiny ImageNet, False for CIFAR-10."""
         return "rank-1" in self.published
 
     def commands(self, data: str | None, output: Path, done: int) -> Iterator[list[str]]:
-        """What is to be run one after the other, `done` epochs being done."""
+        """Yield the commands to run one after the other, after `done` epochs."""
         words = [self.script + ".py", "--epochs", self.epochs, *self.flags, "--output", output]
         words += ["--data", data] if data else []
         if not self.rates:
@@ -61,10 +61,10 @@ class Experiment:
                 yield [*words, *by_hand, "--stop_after", last]
 
 
-# What the experiments set, and nobody else.
+# Flags that the experiments set.
 OWN_FLAGS = (
     "--epochs",
-    "--holdout",  # accuracy is told of the test set
+    "--holdout",  # accuracy is measured on the test set
     "--lr",
     "--stop_after",
     "--checkpoints",
@@ -93,15 +93,13 @@ MILESTONES = (1, 2, 5, 10, 20, 30, 50, 75, 100, 125)
 
 
 def parse_arguments() -> tuple[Namespace, list[str]]:
-    """The arguments, and those that are the script's."""
+    """Parse the arguments; return them and those of the script."""
     parser = arguments.Parser(__doc__)
-    parser.add_argument("experiment", choices=EXPERIMENTS, help="which to run")
-    parser.add_argument("--data", type=flags.path, metavar="PATH", help="the data set, as the script takes it")
-    parser.add_argument(
-        "--output", type=flags.file_path, required=True, metavar="DIR", help="folder of all that the run writes"
-    )
+    parser.add_argument("experiment", choices=EXPERIMENTS, help="experiment to run")
+    parser.add_argument("--data", type=flags.path, metavar="PATH", help="data set, as in the script")
+    parser.add_argument("--output", type=flags.file_path, required=True, metavar="DIR", help="folder for all files")
     parser.add_argument("--max_minutes", type=flags.positive, metavar="M", help="stop cleanly after M minutes")
-    return scripts.parse_with_others(parser, OWN_FLAGS, "the experiment's")
+    return scripts.parse_with_others(parser, OWN_FLAGS, "the experiment")
 
 
 def main() -> None:
@@ -132,11 +130,11 @@ def main() -> None:
         path.write_text(table)
         print(f"written: {path}")
     if not finished:
-        print("not done yet; go on with the same command")
+        print("not done yet; resume with the same command")
 
 
 def newest_checkpoint(output: Path):
-    """What the script will go on from: the newest sound checkpoint, or None."""
+    """Return the newest sound checkpoint, which the script will resume from, or None."""
     from pipeline.checkpoints.checkpoint import read_checkpoint
     from pipeline.checkpoints.folder import list_checkpoints
 
@@ -147,7 +145,7 @@ def newest_checkpoint(output: Path):
 
 
 def ranks(args: Namespace) -> dict[str, float]:
-    """Rank-1 and rank-5 accuracy on the test set."""
+    """Measure rank-1 and rank-5 accuracy on the test set."""
     from pipeline.checkpoints.folder import list_checkpoints
 
     model = list_checkpoints(args.output / "model")[-1]
@@ -162,9 +160,9 @@ def ranks(args: Namespace) -> dict[str, float]:
 
 
 def waiting(experiment: Experiment, checkpoint, output: Path) -> float:
-    """The share of a step that waits for data, on random images of the same size."""
+    """Measure the fraction of a step spent waiting for data, on random images of the same size."""
     settings, steps = checkpoint.history["run"]["arguments"], checkpoint.history["run"]["steps"]
-    # As many steps as take some ten seconds.
+    # Enough steps for about ten seconds.
     if seconds := scripts.epoch_seconds(output):
         steps = min(steps, max(3, round(10 * steps / statistics.median(seconds.values()))))
     with tempfile.TemporaryDirectory() as folder:
@@ -181,7 +179,7 @@ def waiting(experiment: Experiment, checkpoint, output: Path) -> float:
 
 
 def report(name: str, history: dict, output: Path, reached: dict[str, float], waits: float | None) -> str:
-    """The table, in Markdown."""
+    """Return the table of results in Markdown."""
     experiment, published = EXPERIMENTS[name], json.loads((Path(__file__).parent / "published.json").read_text())[name]
     run, done = history["run"], len(history["loss"])
     settings, sitting = run["arguments"], run["sittings"][-1]
@@ -201,13 +199,13 @@ def report(name: str, history: dict, output: Path, reached: dict[str, float], wa
     facts = {}
     if seconds := scripts.epoch_seconds(output).values():
         middle = statistics.median(seconds)
-        facts["seconds an epoch, validation included"] = f"{middle:.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
+        facts["seconds per epoch, validation included"] = f"{middle:.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
         facts["all epochs"] = f"{settings['epochs'] * middle / 60:.1f} minutes at this pace"
-        facts["training images a second, validation included"] = (
+        facts["training images per second, validation included"] = (
             f"{run['steps'] * settings['batch_size'] / middle:,.0f}"
         )
     if waits is not None:
-        facts["waiting for data, of a step"] = f"{100 * waits:.1f} %"
+        facts["share of a step spent waiting for data"] = f"{100 * waits:.1f} %"
     if pieces:
         facts["peak memory of the process"] = f"{max(piece['peak_memory'] for piece in pieces) / 1e9:.2f} GB"
         facts["machine"] = ", ".join(f"{name} {value}" for name, value in pieces[-1]["machine"].items())

@@ -1,4 +1,4 @@
-"""Running the project's scripts one after the other, and keeping what no history holds: how fast each epoch was."""
+"""Run the project's scripts one after the other, and record the duration of each epoch."""
 
 import json
 import math
@@ -23,20 +23,23 @@ from pipeline.errors import InputError
 from pipeline.utils.signals import handle_stops
 
 EPOCH_LINE = re.compile(r"epoch (\d+)/.* ([\d.]+) s$")
-INSIDE_LINE = re.compile(r"going on from .*, epoch (\d+), batch \d+$")
+MID_EPOCH_LINE = re.compile(r"resuming from .*: epoch (\d+), batch \d+$")
 
 
 def parse_with_others(parser: arguments.Parser, own: Collection[str], whose: str) -> tuple[Namespace, list[str]]:
-    """The arguments, and those that are the script's; an error if they have one that is `own`, which is `whose`."""
+    """Parse the arguments; return them and the remaining ones, which go to the script.
+
+    A remaining flag in `own` is an error: it is set by `whose`.
+    """
     args, others = parser.parse_known_args()
     for word in others:
         if word.partition("=")[0] in own:
-            parser.error(f"{word} is {whose} to set; leave it out")
+            parser.error(f"{word} is set by {whose}; omit it")
     return args, others
 
 
 def run(words: Sequence, deadline: float = math.inf) -> tuple[int, dict[int, float]]:
-    """Run a script until it ends, or is told to at `deadline`; its exit code, and the seconds of each whole epoch."""
+    """Run a script until it ends, or stop it at `deadline`; return its exit code and the seconds of each full epoch."""
     script, *others = map(str, words)
     print("$", shlex.join(["python", script, *others]), flush=True)
     children, asked, seconds, begun = [], [], {}, None
@@ -50,7 +53,7 @@ def run(words: Sequence, deadline: float = math.inf) -> tuple[int, dict[int, flo
     timer = threading.Timer(min(threading.TIMEOUT_MAX, deadline - time.monotonic()), hand_on, [signal.SIGTERM])
     timer.daemon = True
     try:
-        # In a session of its own: Ctrl+C at the terminal reaches this process alone, which hands it on, once.
+        # In its own session: Ctrl+C on the terminal reaches only this process, which forwards it once.
         child = subprocess.Popen(
             [sys.executable, measure.ROOT / script, *others],
             stdin=subprocess.DEVNULL,
@@ -59,12 +62,12 @@ def run(words: Sequence, deadline: float = math.inf) -> tuple[int, dict[int, flo
             start_new_session=True,
         )
         children.append(child)
-        for number in asked:  # meanwhile
+        for number in asked:  # before the child existed
             child.send_signal(number)
         timer.start()
         for line in child.stdout:
             print(line, end="", flush=True)
-            if found := INSIDE_LINE.match(line):
+            if found := MID_EPOCH_LINE.match(line):
                 begun = int(found[1]) + 1
             if (found := EPOCH_LINE.match(line)) and int(found[1]) != begun:
                 seconds[int(found[1])] = float(found[2])
@@ -72,25 +75,25 @@ def run(words: Sequence, deadline: float = math.inf) -> tuple[int, dict[int, flo
     finally:
         timer.cancel()
         for child in children:
-            child.terminate()  # nothing if it has ended
+            child.terminate()  # no effect if it has ended
             child.wait()
         for number, handler in before.items():
             signal.signal(number, handler)
-    if code < 0:  # a signal that the script could not answer, or not yet
+    if code < 0:  # a signal that the script couldn't handle
         code = 128 - code
-        print(f"{script} was ended by {signal.Signals(code - 128).name}", file=sys.stderr)
+        print(f"{script} was killed by {signal.Signals(code - 128).name}", file=sys.stderr)
     return code, seconds
 
 
 def leave(code: int) -> NoReturn:
-    """End as the script ended, which has said why."""
+    """Exit with the script's exit code; the script has reported why."""
     if code > 128:
-        print("not done yet; go on with the same command")
+        print("not done yet; resume with the same command")
     sys.exit(code)
 
 
 def note(output: Path, seconds: dict[int, float]) -> None:
-    """Keep for the table what no history holds: who trained which epochs, and how fast."""
+    """Record what no history holds: commit, machine, memory, and the seconds of epochs."""
     if seconds:
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
         line = {"commit": measure.commit(), "machine": measure.machine(), "peak_memory": peak, "seconds": seconds}
@@ -99,16 +102,16 @@ def note(output: Path, seconds: dict[int, float]) -> None:
 
 
 def epoch_seconds(output: Path) -> dict[int, float]:
-    """The seconds of each epoch that one process trained from its beginning to its end."""
+    """Return the seconds of each epoch that one process trained completely."""
     return {int(epoch): value for line in notes(output) for epoch, value in line["seconds"].items()}
 
 
 def notes(output: Path) -> list[dict]:
-    """What `note` has kept."""
+    """Read the records of `note`."""
     path = output / "reproduce.jsonl"
     if not path.exists():
         return []
     try:
         return [json.loads(line) for line in path.read_text().splitlines()]
     except ValueError as error:
-        raise InputError(f"{path} is damaged; remove it, and the table tells no times") from error
+        raise InputError(f"{path} is damaged; remove it to get a table without times") from error

@@ -1,4 +1,4 @@
-"""The CIFAR-10 network in PyTorch, layer for layer, as a peer to measure against; channels last, run eagerly."""
+"""CIFAR-10's network in PyTorch, layer by layer, as a peer in benchmarks: channels last, eager."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 class Bottleneck(nn.Module):
-    """BN, ReLU before each of 1x1, 3x3 and 1x1 convolution, plus shortcut; the stride lies on the 3x3."""
+    """Batch normalization and ReLU before each of a 1x1, a 3x3 (with the stride) and a 1x1 convolution; shortcut."""
 
     def __init__(self, channels: int, filters: int, stride: int, project: bool) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Bottleneck(nn.Module):
 
 
 def build(depth: int, classes: int, stages: Sequence[int], filters: Sequence[int]) -> nn.Module:
-    """The network of `ResNet.build` for CIFAR-10; logits out."""
+    """Build the network of `ResNet.build` for CIFAR-10, with logits as output."""
     layers, channels = [_norm(depth), _conv(depth, filters[0], 3)], filters[0]
     for number, (modules, width) in enumerate(zip(stages, filters[1:], strict=True)):
         for module in range(modules):
@@ -40,8 +40,8 @@ def build(depth: int, classes: int, stages: Sequence[int], filters: Sequence[int
 
 
 def train_step(model: nn.Module, images, labels, reg: float) -> Callable[[], float]:
-    """A step of SGD with momentum on `images`, NumPy (n, height, width, channels), and whole-number `labels`."""
-    # L2 of `reg` on kernels alone, as the Keras network has it: its gradient is 2 reg w, weight decay of twice that.
+    """Return a step of SGD with momentum on `images`, NumPy (n, height, width, channels), and integer `labels`."""
+    # L2 on kernels only, as in Keras: its gradient is 2 reg w, a weight decay of 2 reg.
     kernels = [weight for weight in model.parameters() if weight.ndim > 1]
     others = [weight for weight in model.parameters() if weight.ndim == 1]
     groups = [{"params": kernels, "weight_decay": 2 * reg}, {"params": others}]

@@ -1,1 +1,1 @@
-"""What is true of each data set and its published runs: plain values, standard library only."""
+"""Constants of each data set and its published runs. Standard library only."""

@@ -1,14 +1,14 @@
-"""Tiny ImageNet: where its parts lie, how it is split, the network, the recipes and two ways of training."""
+"""Tiny ImageNet: paths, split, network, recipes, and both ways of training."""
 
 from pathlib import Path
 from types import SimpleNamespace
 
-# Everything of the data set hangs on one folder: --data, for which the environment variable may stand, else this.
+# The folder of the data set, unless --data or the environment variable names another.
 DATA = "datasets/tiny-imagenet-200"
 DATA_VARIABLE = "TINY_IMAGENET_DIR"
-DATA_HELP = f"folder of Tiny ImageNet, or one that its build wrote to (default: that in {DATA_VARIABLE}, else {DATA})"
+DATA_HELP = f"folder of Tiny ImageNet, or the build's --output (default: ${DATA_VARIABLE} if set, else {DATA})"
 
-# As it is distributed.
+# Paths in the data set as distributed.
 PARTS = {
     "train_images": "train",
     "val_images": "val/images",
@@ -18,7 +18,7 @@ PARTS = {
     "word_labels": "words.txt",
 }
 
-# What the build makes of it, in the folder `BUILT` there, or in one of its own.
+# Files of the build, in the subfolder `BUILT` or in the build's --output.
 BUILT = "hdf5"
 BUILT_PARTS = {
     "train_hdf5": "train.hdf5",
@@ -33,22 +33,20 @@ ARCHIVE = {
     "size": 248_100_043,
 }
 
-# Of the training images of each class, so many become the test set, whose official labels were never published. The
-# official validation set stays what it is.
+# The labels of the official test images were never published: the test set is this many training images of each class.
 TEST_IMAGES_PER_CLASS = 50
 SPLIT_SEED = 42
 
-# What the network is given, and which stem that asks for.
+# The input of the network, and its stem.
 IMAGES = {"height": 64, "width": 64, "depth": 3, "dataset": "tiny_imagenet"}
 
-# In the full data set; the scripts count them in the data that they are given.
+# Classes of the full data set. The scripts count the classes in the data.
 CLASSES = 200
 
 NETWORK = {"stages": (3, 4, 6), "filters": (64, 128, 256, 512)}
 
-# What the 2018 runs did. Rotation and shear are in degrees, zoom z is for factors of 1 - z to 1 + z, shifts are
-# fractions of the image's width and height. Of a recipe's values, those that aren't named are off; `--help` says
-# what each is.
+# The 2018 runs. Rotation and shear are in degrees, zoom z means factors from 1 - z to 1 + z, shifts are fractions of
+# width and height. Values that a recipe doesn't name are off; see --help.
 PUBLISHED = {
     "schedule": "poly",
     "nesterov": True,
@@ -61,7 +59,7 @@ PUBLISHED = {
     "flip": "random",
 }
 
-# The same network by later means; docs/recipes.md says what each is, and what was measured.
+# The same network with later techniques; see docs/recipes.md.
 MODERN = {
     "schedule": "cosine",
     "warmup_epochs": 1,
@@ -73,28 +71,27 @@ MODERN = {
 
 RECIPES = {"published": PUBLISHED, "modern": MODERN}
 
-# Learning rate by hand: the published run took 0.1 to epoch 30, 0.01 to 50 and 0.001 to 70.
+# Learning rate by hand. Published: 0.1 up to epoch 30, 0.01 up to 50, 0.001 up to 70.
 BY_HAND = NETWORK | {"epochs": 70, "batch_size": 64, "lr": 0.1, "momentum": 0.9, "schedule": "constant"}
 
-# Decay from 0.1 to 0, linear in the published run.
+# Decay from 0.1 to 0. Published: linear.
 DECAY = NETWORK | {"epochs": 75, "batch_size": 64, "lr": 0.1, "momentum": 0.9}
 
-# Checkpoints, and the trained model. The plots and histories go to --output, named after the scripts.
 CHECKPOINTS = "output/train/checkpoints"
 MODEL = "output/resnet_tinyimagenet_decay.hdf5"
 
 
 def files(data: str | None = None) -> dict[str, Path]:
-    """The paths of the parts that are built: train, val, test and mean."""
-    return {name.removesuffix("_hdf5"): getattr(places(data), name) for name in BUILT_PARTS}
+    """Return the paths of the built files, by the names "train", "val", "test" and "mean"."""
+    return {name.removesuffix("_hdf5"): getattr(paths(data), name) for name in BUILT_PARTS}
 
 
-def places(data: str | None = None, output: str | None = None) -> SimpleNamespace:
-    """The paths of the data set's `root` folder, of its `PARTS` and of the `BUILT_PARTS`, by name.
+def paths(data: str | None = None, output: str | None = None) -> SimpleNamespace:
+    """Return the paths of the data set's `root` folder, its `PARTS` and the `BUILT_PARTS`, by name.
 
     Args:
-        data: the flag --data; a folder as the data set is distributed, or one that holds the built parts.
-        output: folder of the built parts, if it is none of these.
+        data: the flag --data: the data set as distributed, or a folder that holds the built files.
+        output: another folder for the built files.
     """
     root = Path(data or DATA)
     built = Path(output) if output else root if (root / BUILT_PARTS["mean"]).exists() else root / BUILT

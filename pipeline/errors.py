@@ -1,23 +1,22 @@
-"""The one exception that stands for bad input."""
+"""The exception for bad input."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class InputError(ValueError):
-    """A value or file from outside can't be used.
+    """An argument or a file can't be used.
 
-    The message is one line, complete by itself: what was received, what was expected, what to do. An argument that it
-    speaks of stands in backquotes, as `limit` here, which a command shows as its flag. A script prints the line
-    and exits with code 2; for a caller of the library it is a `ValueError`.
+    The message is one line: what was received, what was expected, what to do. Names of arguments are in backquotes,
+    such as `limit`; commands show them as flags. Scripts print the line and exit with code 2.
     """
 
 
 @contextmanager
-def refusing(kind: type[Exception], before: str, after: str = "") -> Iterator[None]:
-    """Raise an `InputError` in place of an error of `kind`: its reason between `before` and `after`."""
+def as_input_error(error_type: type[Exception], before: str, after: str = "") -> Iterator[None]:
+    """Convert an error of `error_type` to an `InputError` with the message `before`, the error's reason, `after`."""
     try:
         yield
-    except kind as error:
+    except error_type as error:
         reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or error
         raise InputError(f"{before}{reason}{after}") from error

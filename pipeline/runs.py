@@ -1,19 +1,22 @@
-"""A training run: its values, the checkpoint it goes on from, its folders and its record."""
+"""A training run: its settings, folders, locks, and record."""
 
 import logging
+import math
 import re
 from argparse import Namespace
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
+from typing import Self
 
 import keras
 
 from pipeline.callbacks.stopping import StopRequest
 from pipeline.checkpoints.checkpoint import Checkpoint, is_checkpoint_of, progress_in
-from pipeline.checkpoints.folder import NAMES, CheckpointFolder, list_checkpoints
-from pipeline.checkpoints.history import is_start_of, read_history
+from pipeline.checkpoints.folder import NAMES, CheckpointFolder, find_checkpoint, list_checkpoints
+from pipeline.checkpoints.history import is_ancestor_of, new_history, read_history
 from pipeline.data.source import DataSource
 from pipeline.errors import InputError
 from pipeline.files.atomic import make_folder, move_aside, remove_unfinished
@@ -28,16 +31,16 @@ class Run:
     """A training run.
 
     Args:
-        script: name of the script, without its ending.
-        args: the value of each flag, by its name.
-        checkpoints: the run's checkpoints, and with them its history.
-        resumed: the checkpoint to go on from; None for a fresh run.
+        script: name of the script, without its extension.
+        args: the value of each flag, by name.
+        checkpoints: the run's checkpoints and history.
+        resumed: the checkpoint to resume from; None for a fresh run.
         command: the command line that resumes the run.
-        model_path: file of the trained model; None to keep checkpoints alone.
-        found: the checkpoints of the folder, if `resumed` was chosen as the newest of them.
-        new_lr: the learning rate to resume with; None to keep the checkpoint's.
-        ask: asks the user how to go on (see `StopMenu`); None where there is no terminal.
-        draws_progress: draw a progress bar instead of printing a line an epoch.
+        model_path: file of the trained model; None to write checkpoints only.
+        found: all checkpoints in the folder, if `resumed` was chosen as the newest of them.
+        new_lr: the learning rate to resume with; None keeps the checkpoint's.
+        ask: asks the user whether to stop (see `StopMenu`); None without a terminal.
+        draws_progress: draw a progress bar instead of printing a line per epoch.
     """
 
     script: str
@@ -51,6 +54,64 @@ class Run:
     ask: Callable[[str, Callable[[], bool]], str | float] | None = None
     draws_progress: bool = False
 
+    @classmethod
+    def open(
+        cls,
+        folder: str | PathLike,
+        epochs: int,
+        *,
+        lr: float | None = None,
+        stop_after: int | None = None,
+        checkpoint_seconds: float | None = None,
+        keep: int | None = None,
+    ) -> Self:
+        """Open the run with its checkpoints in `folder`: resume the newest valid one, or start a fresh run.
+
+        Use it in your own programs; the scripts create their runs from the command line.
+
+        Args:
+            folder: folder of the checkpoints, created by `training.fit` if missing.
+            epochs: number of the last epoch.
+            lr: learning rate to resume with; None keeps the checkpoint's. A fresh run takes the optimizer's.
+            stop_after: number of an earlier epoch to stop after; None trains to the last.
+            checkpoint_seconds: seconds between checkpoints inside an epoch; None saves there only on a request to stop.
+            keep: number of newest epoch checkpoints to keep, besides the best; None keeps all.
+
+        Raises:
+            InputError: a value is out of range, `lr` is given but there is no checkpoint, or a script wrote the newest
+                checkpoint.
+        """
+        for name, value in {"epochs": epochs, "stop_after": stop_after, "keep": keep}.items():
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; expected at least 1")
+        for name, value in {"lr": lr, "checkpoint_seconds": checkpoint_seconds}.items():
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{name} is {value}; expected a number above 0")
+        folder, name = Path(folder), "run"
+        found = list_checkpoints(folder)
+        checkpoint = find_checkpoint("latest", folder)
+        if checkpoint is None:
+            if lr is not None:
+                raise InputError(
+                    f"lr is {lr:g}, but {folder} holds no checkpoint; omit it, and compile the optimizer with that rate"
+                )
+            history = new_history({"script": name, "arguments": {}, "learning_rate_changes": []})
+        else:
+            check_resumable(checkpoint, name)
+            history = checkpoint.history
+        history["run"]["arguments"]["epochs"] = epochs
+        args = Namespace(
+            epochs=epochs,
+            stop_after=stop_after,
+            checkpoint_seconds=checkpoint_seconds,
+            data=None,
+            holdout=None,
+            warmup_epochs=0,
+        )
+        checkpoints = CheckpointFolder(folder, history, keep=keep, changeable=("epochs",))
+        command = f"Run.open({str(folder)!r}, epochs={epochs})"
+        return cls(name, args, checkpoints, checkpoint, command, found=found, new_lr=lr, draws_progress=True)
+
     @property
     def folder(self) -> Path:
         """The folder of the run's checkpoints."""
@@ -58,43 +119,44 @@ class Run:
 
     @property
     def history(self) -> dict:
-        """The run so far (see `pipeline.checkpoints.history`)."""
+        """The run's history (see `pipeline.checkpoints.history`)."""
         return self.checkpoints.history
 
     @property
     def progress(self) -> tuple[int, int]:
-        """The completed epochs, and completed batches of the next one, at the start of this process."""
+        """Completed epochs, and completed batches of the next one, when this process started."""
         return self.resumed.progress if self.resumed else (0, 0)
 
     @property
     def last(self) -> int:
-        """The number of the last epoch of this process."""
+        """Number of the last epoch of this process."""
         return min(self.args.epochs, self.args.stop_after or self.args.epochs)
 
     def begin(self, data: DataSource, steps: int, precision: str) -> None:
         """Record the data set and this process in the history.
 
         Args:
-            steps: batches in an epoch.
-            precision: the dtype policy of the model.
+            steps: batches per epoch.
+            precision: dtype policy of the model.
 
         Raises:
-            InputError: the data set is not the one that the checkpoint was trained on, or the checkpoint is inside an
-                epoch that is beyond the last.
+            InputError: the checkpoint was trained on other data, or is inside an epoch after the last one.
         """
         record, digest, (epoch, batch) = self.history["run"], data.digest(), self.progress
         if self.resumed is not None:
             if record["data"] != digest:
-                raise InputError(self._other_images())
+                raise InputError(self._other_data())
             if batch > steps:
-                raise InputError(f"{self.resumed.path} is after batch {batch} of an epoch of {steps}")
+                raise InputError(f"{self.resumed.path} is after batch {batch} of an epoch of {steps} batches")
             if batch and epoch >= self.last:
                 raise InputError(
-                    f"checkpoint {self.resumed.path} is inside epoch {epoch + 1}, and the run is to end after epoch "
-                    f"{self.last}; name an earlier checkpoint, or a later epoch"
+                    f"checkpoint {self.resumed.path} is inside epoch {epoch + 1}, after the last epoch {self.last}; "
+                    "name an earlier checkpoint, or a later last epoch"
                 )
             if self.resumed.backend != keras.backend.backend():
-                _log.info(f"the checkpoint is from the {self.resumed.backend} backend: it goes on, but not bit for bit")
+                _log.info(
+                    f"the checkpoint is from the {self.resumed.backend} backend: the run resumes, but not bit for bit"
+                )
         record |= {
             "dataset": data.name,
             "data": digest,
@@ -107,50 +169,48 @@ class Run:
         record.setdefault("sittings", []).append(sitting)
         self.checkpoints.mean = data.normalization.mean
 
-    def _other_images(self) -> str:
-        before = self.resumed.history["run"]["arguments"].get("data")
-        trained_on = f", the checkpoint's `data` {before}" if before else ""
-        there = f"`data` {self.args.data}" if self.args.data else "the data set"
+    def _other_data(self) -> str:
+        recorded = self.resumed.history["run"]["arguments"].get("data")
+        expected = f" ({recorded})" if recorded else ""
+        found = f"`data` {self.args.data}" if self.args.data else "the data set"
         return (
-            f"{there} holds other images than the run was trained on{trained_on}; name those with `data`, or start a "
-            "fresh run without a checkpoint"
+            f"{found} is not the data that the checkpoint was trained on{expected}; name the original with `data`, or "
+            "start a fresh run"
         )
 
     @contextmanager
-    def held(self, outputs: Collection[Path]) -> Iterator[StopRequest]:
-        """Lock the run's folders, remove unfinished files of dead processes, and take requests to stop.
+    def locked(self, outputs: Collection[Path]) -> Iterator[StopRequest]:
+        """Lock the run's folders, remove unfinished files of killed processes, and record signals as stop requests.
 
         Args:
             outputs: files of plots and histories.
 
         Raises:
-            InputError: another process trains in one of the folders, or has done so since the checkpoint was chosen.
+            InputError: another process is training in one of the folders, or did since the checkpoint was chosen.
         """
         models = [] if self.model_path is None else [self.model_path]
         for folder in (self.folder, *(path.parent for path in models)):
             make_folder(folder)
-        # Another run may keep its checkpoints elsewhere and yet its curves in the same place.
-        places = dict.fromkeys((path.parent, f".{path.stem}.lock") for path in outputs)
+        # Runs with different checkpoint folders may share an output folder.
+        output_locks = dict.fromkeys((path.parent, f".{path.stem}.lock") for path in outputs)
         with ExitStack() as stack:
             self.checkpoints.lock = stack.enter_context(Lock(self.folder))
-            for place in places:
-                stack.enter_context(Lock(*place))
+            for folder, name in output_locks:
+                stack.enter_context(Lock(folder, name))
             stop = stack.enter_context(StopRequest())
             if self.found not in (None, list_checkpoints(self.folder)):
-                raise InputError(
-                    f"another process has gone on with the run in {self.folder} just now; start this one again"
-                )
+                raise InputError(f"another process has just trained in {self.folder}; run the same command again")
             remove_unfinished(self.folder, NAMES)
             for path in (*outputs, *models):
                 remove_unfinished(path.parent, re.compile(re.escape(path.name)))
             yield stop
 
-    def keep_earlier(self, models: Sequence[Path], outputs: Mapping[Path, Path | None]) -> None:
-        """Move aside what this run would overwrite, or what goes beyond the point where it goes on.
+    def move_earlier_aside(self, models: Sequence[Path], outputs: Mapping[Path, Path | None]) -> None:
+        """Move files of other runs, and of this run beyond the resumed checkpoint, to `earlier-1`, `earlier-2`, ...
 
         Args:
             models: checkpoints and trained models.
-            outputs: plots and histories, each with the JSON file of its history, if it has one.
+            outputs: plots and histories, each with the JSON file of its history, or None.
         """
         foreign = [
             path
@@ -160,29 +220,44 @@ class Run:
         foreign += [path for path, json_path in outputs.items() if path.exists() and not self.owns_output(json_path)]
         for target in move_aside(foreign):
             names = ", ".join(path.name for path in foreign if path.parent == target.parent)
-            _log.info(f"moved to {target}, to keep what was there: {names}")
+            _log.info(f"moved earlier files to {target}: {names}")
 
     def owns(self, path: Path) -> bool:
-        """Return whether the checkpoint or trained model `path` is of this run at an earlier point."""
+        """Return whether the checkpoint or trained model `path` is an earlier state of this run."""
         if self.resumed is not None and path.resolve() == self.resumed.path.resolve():
             return True
         return is_checkpoint_of(path, self.history, self.checkpoints.changeable, whole=path == self.model_path)
 
     def owns_output(self, json_path: Path | None) -> bool:
-        """Return whether the history in `json_path` is of this run at an earlier point.
+        """Return whether the history in `json_path` is an earlier state of this run.
 
-        A plot without one, None, is taken for the run's where that resumes.
+        A plot without a history (None) counts as this run's if the run is resumed.
         """
         if json_path is None:
             return self.resumed is not None
         try:
-            return is_start_of(read_history(json_path), self.history, changeable=self.checkpoints.changeable)
+            return is_ancestor_of(read_history(json_path), self.history, changeable=self.checkpoints.changeable)
         except InputError:
             return False
 
-    def tell_how_to_go_on(self) -> None:
-        """Report the newest checkpoint, and the command that resumes from it."""
+    def report_resume(self) -> None:
+        """Report the newest checkpoint and the command that resumes from it."""
         newest = list_checkpoints(self.folder)[-1:]
-        _log.info(f"the newest checkpoint is {newest[0] if newest else 'none'}")
+        _log.info(f"newest checkpoint: {newest[0] if newest else 'none'}")
         if newest:
-            _log.info(f"go on with: {self.command}")
+            _log.info(f"resume with: {self.command}")
+
+
+def check_resumable(checkpoint: Checkpoint, script: str) -> None:
+    """Raise `InputError` unless `script` wrote the checkpoint, and the record of its run is complete."""
+    record = checkpoint.history["run"]
+    if (name := record.get("script")) != script:
+        writer = {None: "another program", "run": "a program that uses Run.open"}.get(name, f"{name}.py")
+        raise InputError(f"checkpoint {checkpoint.path} was written by {writer}; resume it with that, or name another")
+    missing = {"arguments", "data", "learning_rate_changes", "steps"} - record.keys()
+    if "lr" not in record.get("arguments", ()):
+        missing.add("arguments.lr")
+    if missing:
+        raise InputError(
+            f"the record of checkpoint {checkpoint.path} lacks {', '.join(sorted(missing))}; name another checkpoint"
+        )

@@ -1,12 +1,11 @@
-"""Write a checkpoint anew in the present format, or its weights alone.
+"""Convert a checkpoint to the current format, or extract its weights.
 
     python -m pipeline.upgrade output/resnet_cifar10/checkpoints/epoch_40.hdf5 epoch_40.hdf5
     python -m pipeline.upgrade --weights_only output/resnet_cifar10.hdf5 resnet_cifar10_weights.hdf5
 
-A file of format 2 holds all that classifying an image takes. One of format 1 lacks the mean that is subtracted from an
-image, which is computed anew from the training images. Training goes on from either in the same way, to the bit. With
---weights_only the file is half as large or less, and training can't go on from it; where weights were averaged, it
-holds the averages.
+A file of format 2 holds everything needed to classify an image. Format 1 lacks the mean that is subtracted from images;
+it is recomputed from the training images. Training resumes exactly from both. --weights_only at least halves the size;
+training can't resume from such a file. If the run averaged weights, the file holds the averages.
 """
 
 from dataclasses import fields, replace
@@ -19,15 +18,15 @@ def parse_arguments():
     parser = arguments.Parser(__doc__, prog="python -m pipeline.upgrade")
     parser.add_argument("old", type=flags.file_path, metavar="OLD", help="a trained model or a checkpoint")
     parser.add_argument("new", type=flags.model_file, metavar="NEW", help="the file to write")
-    parser.add("data", flags.path, "PATH", "the images it was trained on (default: where they were); for format 1")
-    parser.add("weights_only", None, None, "leave out what only training needs", action="store_true")
+    parser.add("data", flags.path, "PATH", "training images, needed for format 1 (default: the checkpoint's path)")
+    parser.add("weights_only", None, None, "omit everything that only training needs", action="store_true")
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_arguments()
     if args.new.exists():
-        raise InputError(f"{args.new} is there already; name another file")
+        raise InputError(f"{args.new} already exists; name another file")
     with console.quiet_start():
         from pipeline.checkpoints import read_checkpoint, save_checkpoint
         from pipeline.checkpoints.history import lineage
@@ -37,7 +36,7 @@ def main() -> None:
 
     checkpoint = read_checkpoint(args.old)
     if checkpoint.format == FORMAT and not args.weights_only:
-        raise InputError(f"{args.old} is of format {FORMAT} already; give --weights_only to leave out the rest")
+        raise InputError(f"{args.old} already has format {FORMAT}; add --weights_only to extract its weights")
     check_folder(args.new.parent)
     mean = checkpoint.mean if checkpoint.mean is not None else mean_of_training(checkpoint, args.data)
     checkpoint.history["run"].setdefault("dataset", dataset_of(checkpoint))
@@ -46,7 +45,7 @@ def main() -> None:
     state = replace(state, normalization=mean.shape)
     if args.weights_only:
         if checkpoint.batch:
-            raise InputError(f"{args.old} is inside epoch {checkpoint.epoch + 1}; take the weights after an epoch")
+            raise InputError(f"{args.old} is inside epoch {checkpoint.epoch + 1}; name one from the end of an epoch")
         kept = ("model_weights/", "run/normalization")
         arrays = {name: values for name, values in arrays.items() if name.startswith(kept)}
         state = replace(state, averaged=False, optimizer=None, metrics=[], callbacks={})
@@ -55,25 +54,26 @@ def main() -> None:
     make_folder(args.new.parent)
     save_checkpoint(args.new, checkpoint.build_model(), state, arrays, mark)
     read_checkpoint(args.new)
-    print(f"written: {args.new}, format {FORMAT}{', weights alone' if args.weights_only else ''}")
+    print(f"written: {args.new}, format {FORMAT}{', weights only' if args.weights_only else ''}")
 
 
 def mean_of_training(checkpoint, data: str | None):
-    """Compute the mean of the images that `checkpoint` was trained on, which lie at `data`, or where they did.
+    """Return the float32 mean to subtract, from the training images of `checkpoint` at `data`, else at its own path.
 
     Raises:
-        InputError: the images can't be read, or are others.
+        InputError: the images can't be read, or are not the ones that it was trained on.
     """
-    from pipeline.cli.datasets import dataset_of, open_source, place_of
+    from pipeline.cli.datasets import dataset_of, open_source, path_of
 
     dataset, run = dataset_of(checkpoint), checkpoint.history["run"]
     trained = dict.fromkeys(("data", "limit", "holdout"))
     trained |= flags.saved_values(run.get("arguments", {}), trained)
-    place = place_of(dataset, data, trained["data"])
-    source = open_source(dataset, place, trained["limit"], trained["holdout"])
+    path = path_of(dataset, data, trained["data"])
+    source = open_source(dataset, path, trained["limit"], trained["holdout"])
     if source.digest() != run.get("data"):
-        whose = f"than {checkpoint.path} was trained on; name those with --data"
-        raise InputError(f"{place or dataset} holds other images {whose}")
+        raise InputError(
+            f"{path or dataset} is not the data that {checkpoint.path} was trained on; name it with --data"
+        )
     return source.normalization.mean
 
 

@@ -1,12 +1,11 @@
-"""Check files before they are used: that they are whole, and nothing else than this project writes or reads.
+"""Check that files are complete, undamaged, and in a format of this project, before you use them.
 
     python -m pipeline.verify output/resnet_cifar10/checkpoints datasets/tiny-imagenet-200
     python -m pipeline.verify --json output/resnet_cifar10.hdf5 output/resnet_cifar10.json
 
-Python finds this command in the folder of the project; elsewhere set PYTHONPATH to that folder.
-Takes checkpoints, data files (their images are read and checked against their digest), CIFAR-10's archives, histories
-and image files, and looks in folders for all of these. Nothing is loaded into a network. Exit code 0 if all are sound,
-1 if one is not, 2 if the call is wrong.
+Run it in the project's folder, or set PYTHONPATH to that folder. Takes checkpoints, data files, CIFAR-10 archives,
+histories and images, and folders of these. Reads all images of a data file and checks their digest, and decodes all
+image files; builds no network. Exit code 0 if every file is sound, 1 if one is not, 2 for a usage error.
 """
 
 import json
@@ -28,7 +27,7 @@ _ARCHIVE_SUFFIXES = {".gz", ".tgz", ".tar"}
 
 @dataclass(frozen=True)
 class Finding:
-    """What a file, or the images of a folder, turned out to be: `about` says more of it, or what is wrong with it."""
+    """The result for a file, or for the images of a folder; `about` describes it, or the problem."""
 
     path: str
     kind: str
@@ -38,8 +37,8 @@ class Finding:
 
 def parse_arguments():
     parser = arguments.Parser(__doc__, prog="python -m pipeline.verify")
-    parser.add_argument("paths", nargs="+", type=flags.file_path, metavar="PATH", help="a file, or a folder of files")
-    parser.add_argument("--json", action="store_true", help="print a line of JSON for each instead")
+    parser.add_argument("paths", nargs="+", type=flags.file_path, metavar="PATH", help="file or folder")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     return parser.parse_args()
 
 
@@ -47,7 +46,7 @@ def main() -> None:
     args = parse_arguments()
     for path in args.paths:
         if not path.exists():
-            raise InputError(f"there is no {path}; name a checkpoint, data file, history, image or a folder of them")
+            raise InputError(f"{path} doesn't exist; name a checkpoint, data file, history, image or folder")
     sound = True
     for path in args.paths:
         for finding in findings(path):
@@ -58,10 +57,10 @@ def main() -> None:
 
 
 def findings(path: Path) -> Iterator[Finding]:
-    """What there is to say of the file or folder `path`.
+    """Check the file or folder `path`; yield a finding for each file, and one for all images of a folder.
 
     Raises:
-        InputError: it is a folder with nothing in it to check.
+        InputError: the folder holds nothing to check.
     """
     from pipeline.io.images import list_files, list_folder
 
@@ -80,7 +79,7 @@ def findings(path: Path) -> Iterator[Finding]:
 
 
 def check_file(path: Path) -> Finding:
-    """What the file `path`, no image, turns out to be."""
+    """Check the file `path`, which is not an image."""
     from pipeline.checkpoints.checkpoint import CHECKPOINT
     from pipeline.files.regular import open_regular
     from pipeline.files.sealed import read_seal
@@ -98,7 +97,7 @@ def check_file(path: Path) -> Finding:
     try:
         os.close(open_regular(path))
         if kind is None:
-            raise InputError(f"{path} begins as no file of this project does: it is another file, or damaged")
+            raise InputError(f"{path} is not a file of this project, or its first bytes are damaged")
         return Finding(str(path), kind, True, checks[kind](path))
     except InputError as error:
         return Finding(str(path), kind or "unknown", False, arguments.with_flags(str(error)))
@@ -107,7 +106,7 @@ def check_file(path: Path) -> Finding:
 
 
 def check_folder_images(root: Path, paths: list[str]) -> Iterator[Finding]:
-    """Decode all images at `paths`: one that isn't sound is a finding, and so is their number."""
+    """Decode all images at `paths`; yield a finding for each broken one, and the totals."""
     from pipeline.io.imagereader import check_images
 
     shapes, broken = Counter(), 0
@@ -122,7 +121,7 @@ def check_folder_images(root: Path, paths: list[str]) -> Iterator[Finding]:
     sizes = ", ".join(f"{count:,} of {size}" for size, count in shapes.most_common(3))
     more = ", ..." if len(shapes) > 3 else ""
     if shapes:
-        yield Finding(str(root), "images", True, f"{shapes.total():,} images that decode and are whole: {sizes}{more}")
+        yield Finding(str(root), "images", True, f"{shapes.total():,} complete images: {sizes}{more}")
     if broken:
         yield Finding(str(root), "images", False, f"{broken:,} of {len(paths):,} images are not sound")
 
@@ -133,8 +132,8 @@ def _checkpoint(path: Path) -> str:
     checkpoint = read_checkpoint(path, arrays=False)
     script = checkpoint.history["run"].get("script", "no script")
     batch = f", batch {checkpoint.batch}" if checkpoint.batch else ""
-    alone = ", weights alone" if checkpoint.optimizer is None else ""
-    return f"epoch {checkpoint.epoch}{batch} of {script}, {checkpoint.network['classes']} classes{alone}"
+    weights_only = ", weights only" if checkpoint.optimizer is None else ""
+    return f"epoch {checkpoint.epoch}{batch} of {script}, {checkpoint.network['classes']} classes{weights_only}"
 
 
 def _data_file(path: Path) -> str:
@@ -170,7 +169,7 @@ def _mean(path: Path) -> str:
 
 
 def _is_to_check(path: Path) -> bool:
-    """Whether a file in a folder, no image, is one that this project reads; of JSON also what can't be read at all."""
+    """Return whether `path`, found in a folder, has a format of this project, or is JSON that can't be read."""
     from pipeline.checkpoints.history import CURVES
     from pipeline.files.strictjson import read_json
 

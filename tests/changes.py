@@ -1,4 +1,4 @@
-"""A good checkpoint, and changes that a stranger may make to it."""
+"""A good checkpoint, and changes that a stranger could make."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ KERNEL = "model_weights/conv1/conv1/kernel"
 
 @pytest.fixture(scope="session")
 def good_run(tmp_path_factory):
-    """The folder of a run of one epoch: output/resnet_cifar10/checkpoints/epoch_1.hdf5 is good."""
+    """Train one epoch; return the folder with output/resnet_cifar10/checkpoints/epoch_1.hdf5."""
     folder = tmp_path_factory.mktemp("good")
     words = [sys.executable, ROOT / "resnet_cifar10.py", *SMALL, *TWO_STAGES, "--epochs", "1"]
     subprocess.run(words, cwd=folder, check=True, capture_output=True)
@@ -25,7 +25,7 @@ def good_run(tmp_path_factory):
 
 @pytest.fixture
 def good(good_run, tmp_path):
-    """A copy of the good checkpoint, to change."""
+    """Copy the good checkpoint, to change it."""
     return shutil.copy(good_run / CHECKPOINTS / "epoch_1.hdf5", tmp_path / "epoch_1.hdf5")
 
 
@@ -100,19 +100,19 @@ def slot(**parts):
 
 
 def metrics(count, shape=()):
-    """Hold `count` metrics of one array of `shape` each."""
+    """Give the state `count` metrics, each with an array of `shape`."""
     entries = [{"name": f"m{number}", "shape": list(shape), "dtype": "float32"} for number in range(count)]
     return state(lambda content: content.update(metrics=entries))
 
 
 def averaged(change=lambda file: None):
-    """Make it a checkpoint of a run that keeps averaged weights, and change that."""
+    """Make it a checkpoint of a run that averages weights, and change it."""
 
     def apply(file):
         state(lambda content: content.update(averaged=True))(file)
         for layer in file["model_weights"].values():
             for name in layer:
-                file["run/raw/" + name] = 0  # makes the groups
+                file["run/raw/" + name] = 0  # creates the groups
                 del file["run/raw/" + name]
                 file.copy(layer[name], f"run/raw/{name}")
         change(file)

@@ -24,12 +24,16 @@ ROOT = Path(__file__).resolve().parent.parent
 # The default folder for checkpoints of the CIFAR-10 script with the rate by hand.
 CHECKPOINTS = Path("output", "resnet_cifar10", "checkpoints")
 
-# A network and a data set that train in seconds: four steps an epoch.
+# A network and a data set that train in seconds, with four steps per epoch.
 SMALL = ("--data", "digits", "--limit", "128", "--batch_size", "32", "--stages", "1", "--filters", "4,8")
 
 
 def pytest_configure(config):
-    """JAX compiles every network once for all the processes of a test session."""
+    """Let signals through, and have JAX compile every network once for all processes of a test session."""
+    # A shell's background jobs and `nohup` ignore some, and the scripts under test would inherit that.
+    for number in STOPS:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         config.jax_cache = tempfile.TemporaryDirectory()
         os.environ["JAX_COMPILATION_CACHE_DIR"] = config.jax_cache.name
@@ -84,7 +88,7 @@ def command(tmp_path, monkeypatch, capfd):
     def run(script: str, *arguments: str, code: int = 0) -> SimpleNamespace:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        for stream in ("stdout", "stderr"):  # which the script wraps
+        for stream in ("stdout", "stderr"):  # the script wraps them
             monkeypatch.setattr(sys, stream, getattr(sys, stream))
         handlers = {number: signal.getsignal(number) for number in STOPS}
         with pytest.raises(SystemExit) as end:
@@ -99,7 +103,7 @@ def command(tmp_path, monkeypatch, capfd):
 
 
 def load_cifar10(data=None, limit=None, holdout=None):
-    """The arrays that a run on CIFAR-10, or on the images in its place, trains and validates on."""
+    """Load the arrays that a run on CIFAR-10 or a substitute trains and validates on."""
     from pipeline.data import CIFAR10
 
     source = CIFAR10(data, limit, holdout)
@@ -115,7 +119,7 @@ def load_cifar10(data=None, limit=None, holdout=None):
 
 
 def write_checkpoint(path, model, **parts):
-    """Write the file `path` as a run does, the state of the compiled `model` with those `parts` of a state."""
+    """Write a checkpoint of the compiled `model` to `path`, with the given `parts` of its state."""
     from pipeline.checkpoints.compiled import arrays_of, metrics_manifest, optimizer_record
     from pipeline.checkpoints.history import epochs_of, new_history
     from pipeline.checkpoints.state import State
@@ -128,14 +132,14 @@ def write_checkpoint(path, model, **parts):
 
 
 def arrays(checkpoint):
-    """Every array of a checkpoint by its name, as `read_checkpoint` gives it."""
+    """Return every array of a checkpoint by name."""
     from pipeline.checkpoints.checkpoint import read_checkpoint
 
     return dict(read_checkpoint(Path(checkpoint)).arrays)
 
 
 def assert_identical(one, other):
-    """Both files hold the same arrays and the same curves, except for the seconds an epoch took."""
+    """Assert that two checkpoints hold the same arrays and curves, except for the duration of epochs."""
     from pipeline.checkpoints.checkpoint import read_checkpoint
 
     ours, theirs = (read_checkpoint(Path(path)) for path in (one, other))
@@ -147,19 +151,19 @@ def assert_identical(one, other):
 
 
 def names(folder):
-    """The names of the files in a folder, sorted."""
+    """Return the sorted names of the files in a folder."""
     return sorted(path.name for path in folder.iterdir())
 
 
 def timeless(history):
-    """A history without times, places and sittings, which differ between two processes that do the same."""
+    """Return a history without durations, paths and sittings, which differ between identical runs."""
     run = {name: value for name, value in history["run"].items() if name != "sittings"}
     run["arguments"] = {name: value for name, value in run["arguments"].items() if name != "data"}
     return {name: values for name, values in history.items() if name != "seconds"} | {"run": run}
 
 
 def assert_same_curves(one, other):
-    """Both folders hold the same plot and the same history, except for the seconds an epoch took."""
+    """Assert that two folders hold the same plot and history, except for the duration of epochs."""
     for path in Path(one).glob("*.json"):
         ours, theirs = (json.loads((Path(folder) / path.name).read_text()) for folder in (one, other))
         assert timeless(ours) == timeless(theirs)

@@ -73,7 +73,7 @@ def killed(tmp_path, monkeypatch):
 
 @pytest.fixture
 def check(command, killed, tmp_path):
-    """Compare a run of a script that never stops with one that is killed inside its second epoch and resumed."""
+    """Compare a run that never stops with one that is killed inside its second epoch and resumed."""
     from pipeline.checkpoints.folder import list_checkpoints
 
     def run(script, *flags):

@@ -1,10 +1,13 @@
-"""Runs a script and stops it at a chosen point, as a test asks: python faults.py KIND NUMBER SCRIPT [ARGUMENT...]
+"""Run a script and stop it at a chosen point: python faults.py KIND NUMBER SCRIPT [ARGUMENT...]
 
-KIND is SIGINT, SIGTERM or SIGKILL: that signal at the end of batch NUMBER, of training or validation; `save`: SIGKILL
-just before step NUMBER of all that is done to write files (open, write, flush, sync, rename, directory sync);
-`storm in fsync` or `storm in savefig`: ten times SIGINT at call NUMBER of that function, in a save or in a plot;
-`pause`: wait for ever just before data file NUMBER of a build is complete.
-Counted from 1 over the whole process; with fewer of them, or KIND `none`, it ends by itself.
+KIND is one of:
+    SIGINT, SIGTERM, SIGKILL              that signal at the end of batch NUMBER, of training or validation
+    save                                  SIGKILL just before step NUMBER of writing files (open, write, flush, fsync,
+                                          rename, fsync of the folder)
+    storm in fsync, storm in savefig      ten times SIGINT at call NUMBER of that function, in a save or in a plot
+    pause                                 wait forever just before data file NUMBER of a build is complete
+    none                                  nothing
+Points are counted from 1 over the whole process; if there are fewer than NUMBER, the script ends by itself.
 """
 
 import os
@@ -39,7 +42,7 @@ def stop_in_saves():
     import io
 
     class File(io.FileIO):
-        """Writes half of what it is given before the point at which it may be killed."""
+        """Write half of the data before the point where the process may be killed."""
 
         def writelines(self, parts):
             whole = b"".join(parts)

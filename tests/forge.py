@@ -1,4 +1,4 @@
-"""Files as a stranger may make them: changed at will, with a seal that is valid again."""
+"""Change files as a stranger could, and give them a valid seal."""
 
 import hashlib
 import struct
@@ -10,10 +10,10 @@ _SEAL = struct.Struct("<16sQ32sQQ")
 
 
 def forge(path, change, images=None):
-    """Change the HDF5 file `path` by `change`, given the open file, and seal it anew.
+    """Apply `change` to the open HDF5 file `path`, and seal it again.
 
     Args:
-        images: the name of the dataset that the digest leaves out, of a data file.
+        images: name of the dataset that a data file's digest omits.
     """
     with h5py.File(path, "r+") as file:
         change(file)
@@ -26,7 +26,7 @@ def forge(path, change, images=None):
 
 
 def reseal(path, numbers=None, spare=False):
-    """Give the file `path`, whatever it holds, a seal that fits it; `numbers` as they are if None."""
+    """Give the file `path` a valid seal with the given `numbers`; None keeps the file's own."""
     content = path.read_bytes()
     magic, _, _, *there = _SEAL.unpack_from(content)
     numbers = there if numbers is None else numbers

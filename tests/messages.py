@@ -1,6 +1,6 @@
-"""Match a message by what it names, in any wording: files, flags, values, and at most a term of the field.
+"""Match messages by the files, flags and values that they name, plus at most one technical term, whatever the wording.
 
-A part is a regular expression. The terms below are alternatives that one check may be worded with.
+Parts are regular expressions. The constants are alternative wordings of one check.
 """
 
 import re
@@ -14,20 +14,20 @@ NOT_REGULAR = "[Rr]egular"
 REPEATED = "twice|duplicate|repeat|more than once"
 TRUNCATED = "cut short|truncated|incomplete|unexpected end"
 UNEXPECTED = "unexpected|not expected|unknown"
-TO = "(->|to)"  # between a value and the one that it becomes
+TO = "(->|to)"  # between an old and a new value
 
 
 def naming(*parts):
-    """A regular expression for a text that holds all of `parts`, in any order."""
+    """Return a regular expression that matches a text with all `parts`, in any order."""
     return "".join(f"(?=(?s:.)*(?:{part}))" for part in parts)
 
 
 def assert_names(text, *parts):
-    """The text holds all of `parts`, in any order."""
+    """Assert that the text holds all `parts`, in any order."""
     assert re.search(naming(*parts), text), text
 
 
 def assert_refused(done, *parts):
-    """The stderr of a finished command is one line that holds all of `parts`."""
+    """Assert that a finished command printed one line to stderr, which holds all `parts`."""
     assert done.stderr.count("\n") == 1, done.stderr
     assert_names(done.stderr, *parts)

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, SMALL, assert_identical, assert_same_curves
 
 BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"
-# An epoch has four steps of training and four of validation.
+# Four training and four validation steps per epoch.
 RUN = (*SMALL, "--epochs", "2", "--every", "1")
 
 
@@ -31,7 +31,7 @@ def straight(tmp_path_factory):
 
 
 def assert_same_end(straight, folder, output):
-    """The checkpoints in `folder` and the curves in `output` end as the run in `straight`."""
+    """Assert that checkpoints in `folder` and curves in `output` end like the run in `straight`."""
     assert_identical(straight / "epoch_2.hdf5", folder / "epoch_2.hdf5")
     assert_same_curves(straight, output)
 
@@ -58,14 +58,14 @@ def stop_at(monkeypatch):
 
 @pytest.fixture
 def typed(monkeypatch):
-    """Make a run in this process believe that it is on a terminal; each menu gets the next of the answers."""
+    """Simulate a terminal for a run in this process; each menu gets the next of the given answers."""
     from pipeline.cli import command, console
 
     asked = []
 
     def answer(*answers):
         answers = iter(answers)
-        monkeypatch.setattr(command.Stream, "isatty", lambda self: True, raising=False)
+        monkeypatch.setattr(command.LossyStream, "isatty", lambda self: True, raising=False)
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
         monkeypatch.setattr(console, "ask", lambda message, given_up: asked.append(message) or next(answers))
         return asked
@@ -77,7 +77,7 @@ STOPPED = {"SIGINT": 130, "SIGTERM": 143, "SIGKILL": -9, "save": -9}
 
 
 def launch(folder, kind="none", number=0, backend="tensorflow", workers=2):
-    """Run in `folder`, from its newest checkpoint if there is one, up to point `number` of tests/faults.py."""
+    """Start or resume a run in `folder` and stop it at point `number` (see tests/faults.py)."""
     from pipeline.checkpoints.folder import list_checkpoints
 
     command = [sys.executable, ROOT / "tests" / "faults.py", kind, str(number), ROOT / BY_HAND]
@@ -90,14 +90,14 @@ def launch(folder, kind="none", number=0, backend="tensorflow", workers=2):
 
 
 def start(folder, kind="none", *options, **more):
-    """The exit code of `launch`: 0, or the one of a process stopped like this."""
+    """Return the exit code of `launch`, which must be 0 or that of a process stopped this way."""
     done = launch(folder, kind, *options, **more)
     assert done.returncode in (0, STOPPED.get(kind)), done.stderr
     return done.returncode
 
 
 def assert_nothing_lost(straight, folder):
-    """A run of `launch` in `folder` left no unfinished file, and ends as the run in `straight`."""
+    """Assert that a run in `folder` left no unfinished file, and ends like the run in `straight`."""
     assert not list((folder / "c").glob("*.tmp"))
     assert_same_end(straight, folder / "c", folder / "o")
 

@@ -54,7 +54,7 @@ def test_a_hostile_archive_is_refused_and_writes_nothing(tmp_path, name, zipped)
 
 
 def test_headers_that_tarfile_would_obey_cost_nothing(tmp_path):
-    """Global headers, which it copies to every member, maps of sparse files, and nested headers."""
+    """Headers that tarfile copies to every member; maps of sparse files; nested headers."""
 
     def header(kind, text):
         content = f"{len(text) + 4 + len(str(len(text) + 4))} {text}\n".encode()
@@ -91,7 +91,7 @@ def test_a_member_that_comes_twice_is_refused(tmp_path):
 
 
 def test_bombs_stop_early(tmp_path):
-    """Gigabytes of zeros, behind the members, in a header, and in place of an archive."""
+    """Gigabytes of zeros after the members, in a header, and as the archive."""
     zeros = gzip.compress(bytes(1 << 26), 1) * 20
     start = io.BytesIO()
     with tarfile.open(fileobj=start, mode="w") as archive:
@@ -117,7 +117,7 @@ def test_bombs_stop_early(tmp_path):
     words = [sys.executable, "-c", code, *(f"{tmp_path / name}.tar.gz" for name in bombs)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     messages, peaks = done.stdout.splitlines()[::2], done.stdout.splitlines()[1::2]
-    # The header claims a size; an endless archive claims none.
+    # The header names a size; an endless archive can't.
     for name, part, message in zip(
         bombs, ("unpack|decompress", "1,342,177,280", "unpack|decompress"), messages, strict=True
     ):

@@ -1,4 +1,4 @@
-"""Flags, and what they are worth on a resume."""
+"""Flags, and their values on a resume."""
 
 from argparse import Namespace
 from dataclasses import fields
@@ -102,7 +102,7 @@ def test_every_row_of_the_table_is_complete_and_every_value_of_a_recipe_has_one(
     assert {*stored, *options, "stop_after"} == {flag.name for flag in flags.ROWS} == set(flags.FLAGS)
     assert flags.saved_values(stored | options, flags.FLAGS) == stored | options
     values = {field.name: field.default for kind in (AffineAugmentation, Mixing) for field in fields(kind)}
-    assert values.items() <= flags.recipe_values({}).items()  # what is off there is off here
+    assert values.items() <= flags.recipe_values({}).items()  # off in the checkpoint, so off here
     for config in (cifar10_config, tiny_imagenet_config):
         for table in (*config.RECIPES.values(), config.BY_HAND, config.DECAY):
             assert flags.saved_values(table, flags.FLAGS) == table

@@ -41,7 +41,7 @@ def test_all_at_once_equals_keras_own_transform():
             channel_axis=2,
         )
         expected = expected[:, ::-1] if flip < 0.5 else expected
-        # OpenCV places a point to a fraction of a pixel, and rounds the colour.
+        # OpenCV rounds coordinates to fractions of a pixel, and colours to integers.
         assert np.abs(result - expected).max() <= 4.0
         assert np.abs(result - expected).mean() <= 0.5
 
@@ -135,7 +135,7 @@ def test_ranges_that_mean_nothing_are_refused(ranges):
 
 def test_pad_and_crop_equals_numpy_padding_and_a_slice_at_every_offset():
     images = np.random.default_rng(0).integers(0, 256, (81, 12, 20, 3), np.uint8)
-    # A draw in the middle of each ninth gives offset -4 to 4; the same images serve every pair of offsets.
+    # Draws in the middle of each ninth give the offsets -4 to 4; each pair of offsets uses the same images.
     draws = np.tile(MIDDLE, (81, 1))
     draws[:, 7:] = (np.stack(np.divmod(np.arange(81), 9), axis=1) + 0.5) / 9
     varied = AffineAugmentation(pad_crop=4)(images, draws)

@@ -1,4 +1,4 @@
-"""The moving average of the weights: the arithmetic, and what the model is left with."""
+"""The moving average of the weights: arithmetic, and swapping it into the model."""
 
 import keras
 import numpy as np
@@ -40,13 +40,13 @@ def test_the_averages_stand_in_for_a_while_and_the_raw_weights_come_back_to_the_
     average = MovingAverage(model, 0.9)
     raw = step(model, np.random.default_rng(0))
     average.update()
-    with average.in_place():
+    with average.swapped_in():
         for weight in model.weights:
             np.testing.assert_array_equal(weight, average.arrays()[weight.path])
             np.testing.assert_array_equal(average.raw_arrays()[weight.path], raw[weight.path])
     for weight in model.weights:
         np.testing.assert_array_equal(weight, raw[weight.path])
-    average.put_in()
+    average.swap_in()
     np.testing.assert_array_equal(model.weights[0], average.arrays()[model.weights[0].path])
 
 

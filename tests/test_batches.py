@@ -1,4 +1,4 @@
-"""Batches: which samples, in which order, under which epoch."""
+"""The samples of batches, their order, and the epoch."""
 
 import numpy as np
 import pytest
@@ -146,9 +146,9 @@ def test_a_share_whose_partners_are_its_own_reads_no_image_of_another(images):
     rows = []
 
     class Counted(ArrayImages):
-        def stored(self, which):
+        def load(self, which):
             rows.append(which)
-            return super().stored(which)
+            return super().load(which)
 
     for mix_group, reads in ((8, 8), (None, 9)):
         rows.clear()

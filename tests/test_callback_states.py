@@ -1,4 +1,4 @@
-"""Callbacks with a state of their own, and callbacks that end the training."""
+"""Stateful callbacks, and callbacks that stop the training."""
 
 import os
 import re
@@ -18,7 +18,7 @@ STOPPING = "EarlyStopping(monitor='learning_rate', mode='min', patience=2)"
 
 
 def test_a_callback_with_a_state_of_its_own_goes_on_where_it_was(edited, command, killed, tmp_path):
-    """The rate never improves: the first epoch is the best, and after two more the patience of 2 is used up."""
+    """The monitored rate never improves: the first epoch is the best, and after two more the run ends."""
     script = edited(CALLBACKS, f"{CALLBACKS}\n        {STOPPING},")
     script.write_text(script.read_text().replace("import EpochCheckpoint", "import EarlyStopping, EpochCheckpoint"))
     flags = ["9" if flag == "2" else flag for flag in RUN]
@@ -28,7 +28,7 @@ def test_a_callback_with_a_state_of_its_own_goes_on_where_it_was(edited, command
     inside = read_checkpoint(list_checkpoints(tmp_path / "killed")[-1])
     assert inside.progress == (2, 2)
     assert inside.callbacks["EarlyStopping"]["wait"] == 1
-    for _ in range(2):  # once it has ended, it stays so
+    for _ in range(2):  # an ended run stays ended
         command(script, "-c", "killed", "-m", "latest")
         assert list_checkpoints(tmp_path / "killed")[-1].name == "epoch_3.hdf5"
         assert_identical(tmp_path / "straight" / "epoch_3.hdf5", tmp_path / "killed" / "epoch_3.hdf5")
@@ -66,7 +66,7 @@ def test_weights_put_in_at_the_end_do_not_reach_a_checkpoint_of_a_stop(
 
     def stopping(self, *arguments):
         original(self, *arguments)
-        if next(batches) == 4:  # the last of the first epoch: the request is met at its end
+        if next(batches) == 4:  # the last batch of the first epoch: the run stops at its end
             monkeypatch.setattr(AsyncCallbackList, "on_epoch_end", ending)
 
     def ending(self, *arguments):
@@ -91,7 +91,7 @@ STATES = {
 
 @pytest.mark.parametrize("name", STATES)
 def test_a_state_that_no_checkpoint_can_hold(edited, command, tmp_path, name):
-    """It is refused before training; one that grows too large later is left out of the checkpoints."""
+    """An invalid state is refused before training; one that becomes invalid later doesn't stop the run."""
     returned, code, parts = STATES[name]
     kept = (
         "    epochs = []\n\n    class Kept(keras.callbacks.Callback):\n"

@@ -1,4 +1,4 @@
-"""The callbacks in a plain Keras `fit`."""
+"""The project's callbacks in a plain Keras `fit`."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def test_checkpoints_come_every_few_epochs_and_after_the_last(fit, tmp_path):
     assert [path.name for path in list_checkpoints(tmp_path / "new" / "folder")] == [
         "epoch_3.hdf5", "epoch_6.hdf5", "epoch_7.hdf5",
     ]  # fmt: skip
-    # Of no network of this project, but stock Keras opens it, and the project says what it is not.
+    # Not a network of this project: stock Keras opens it, and the project refuses it with a reason.
     path = tmp_path / "new" / "folder" / "epoch_6.hdf5"
     assert keras.models.load_model(path, compile=False).output_shape == (None, 3)
     with h5py.File(path) as file:
@@ -95,7 +95,7 @@ def test_the_curves_of_averaged_weights_are_drawn_beside():
 
 
 class Watcher(keras.callbacks.Callback):
-    """Keeps what it is told, as one of the project's own."""
+    """Record the logs, as a callback of the project."""
 
     __module__ = "pipeline.callbacks.watcher"
 
@@ -119,7 +119,7 @@ def trained(callbacks_of):
     return model.get_weights(), fitted.history
 
 
-def test_a_callback_is_told_a_batch_without_waiting_for_its_loss():
+def test_a_callback_gets_a_batch_without_waiting_for_its_loss():
     watcher = Watcher()
     weights, history = trained(lambda model: AsyncCallbackList([watcher], add_history=True, model=model))
     assert not any(isinstance(loss, (float, np.ndarray)) for loss in watcher.batches)

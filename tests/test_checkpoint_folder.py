@@ -1,4 +1,4 @@
-"""The checkpoints of a folder: which are kept, which is the newest, and how one is written."""
+"""The checkpoints of a folder: writing, keeping, finding the newest."""
 
 import os
 import resource
@@ -40,7 +40,7 @@ def test_the_newest_and_the_best_stay_over_a_restart(model, tmp_path):
     for epoch, accuracy in enumerate([0.3, 0.9, 0.5, 0.6, 0.4], start=1):
         logs = {"loss": 1.0, "accuracy": 0.5, "val_loss": 1.0, "val_accuracy": accuracy}
         append_epoch(history, logs, 0.1)
-        # A new object each time, as in a new process.
+        # Like a process that has just started.
         assert CheckpointFolder(tmp_path, history=history, keep=2).save(model, epoch)
     assert names(tmp_path) == ["epoch_2.hdf5", "epoch_4.hdf5", "epoch_5.hdf5"]
     assert CheckpointFolder(tmp_path, history=history, keep=2).save(model, 5, 3)
@@ -67,7 +67,7 @@ def test_seconds_between_checkpoints_count_through_validation_and_the_end_of_an_
     checkpoints = CheckpointFolder(tmp_path, history=history_of([]))
     callback = BatchCheckpoint(checkpoints, StopRequest(), 2, lambda *progress: "stop", 60.0)
     callback.set_model(model)
-    # 25 seconds a batch, two of training and one of validation an epoch; no checkpoint at an epoch's end.
+    # 25 seconds per batch; two training batches and one validation batch per epoch; no epoch checkpoints.
     for epoch in range(3):
         callback.on_epoch_begin(epoch)
         for end, batch in (("train", 0), ("train", 1), ("test", 0)):

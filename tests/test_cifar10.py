@@ -1,4 +1,4 @@
-"""CIFAR-10 in each form that it is distributed in, whole and broken."""
+"""CIFAR-10 in each official layout, complete and broken."""
 
 import io
 import pickle
@@ -16,12 +16,12 @@ FILES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
 
 @pytest.fixture(scope="module")
 def official():
-    """Rows and labels of each file: constant images, so that archives of them are small."""
+    """Return rows and labels of each file: constant images, which compress well."""
     rng = np.random.default_rng(0)
     parts = {}
     for name in FILES:
         labels = rng.integers(0, 10, 10_000)
-        # Red holds the label, green and blue the row's number.
+        # Red is the label; green and blue are the row number.
         planes = np.stack([labels, np.arange(10_000) % 256, np.arange(10_000) // 256], axis=1).astype(np.uint8)
         parts[name] = np.repeat(planes, 1024, axis=1), labels.tolist()
     return parts
@@ -65,7 +65,7 @@ def check(dataset, official):
     assert dataset.mirrors
     np.testing.assert_array_equal(dataset.train_labels, np.concatenate([official[name][1] for name in FILES[:5]]))
     np.testing.assert_array_equal(dataset.test_labels, official["test_batch"][1])
-    # Channel 0 is red, which holds the label; row 300 of a file is 44 + 1 * 256.
+    # Channel 0 is red, the label; row 300 is 44 + 1 * 256.
     np.testing.assert_array_equal(
         dataset.train_images[..., 0], dataset.train_labels[:, None, None].repeat(32, 1).repeat(32, 2)
     )
@@ -85,7 +85,7 @@ def test_a_limit_takes_the_same_samples_each_time(official, tmp_path):
     assert limited.train_images.shape == (100, 32, 32, 3)
     assert limited.test_images.shape == (100, 32, 32, 3)
     np.testing.assert_array_equal(limited.train_images, load_cifar10(folder, 100).train_images)
-    # Not the first ones, which all are in one file.
+    # Not just the first images, which are all from one file.
     assert not np.array_equal(limited.train_images, whole.train_images[:100])
     assert load_cifar10(folder, 10**6).test_labels.shape == (10_000,)
 

@@ -1,4 +1,4 @@
-"""The weight gradient of a strided 1x1 convolution, for which oneDNN's kernel writes beyond its memory, or is wrong."""
+"""The weight gradient of strided 1x1 convolutions, for which oneDNN's kernel is defective."""
 
 import subprocess
 import sys

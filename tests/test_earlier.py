@@ -1,4 +1,4 @@
-"""Files of other runs are moved aside, and those of the same run are known."""
+"""Files of other runs are moved aside, those of the same run are recognized."""
 
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def test_a_start_on_a_folder_of_checkpoints_reads_one_whole_and_the_seals_of_the
     command(BY_HAND, "-c", "c", "-m", "latest", "--epochs", "7", "--lr", "0.05")
     assert opened == ["epoch_6.hdf5"]
     assert len(list_checkpoints(tmp_path / "c")) == 7
-    # Resuming from an earlier checkpoint moves the later ones aside, and a fresh run moves all.
+    # Resuming an earlier checkpoint moves the later ones; a fresh run moves all.
     done = command(BY_HAND, "-c", "c", "-m", "c/epoch_3.hdf5", "--epochs", "4")
     assert opened == ["epoch_6.hdf5", "epoch_3.hdf5"]
     assert_names(done.stdout, "c/earlier-1.*: epoch_4.hdf5, epoch_5.hdf5, epoch_6.hdf5, epoch_7.hdf5\n")
@@ -77,13 +77,13 @@ def test_a_checkpoint_that_names_no_data_set_is_of_that_of_its_script(command, t
 
     forge(path, state(lambda content: content["history"]["run"].pop("dataset") and None))
     assert "images: 360\n" in command("rank_accuracy.py", "-m", path).stdout
-    # A file whose seal has no mark yet stays where it is.
+    # Files sealed before seals held a lineage stay in place.
     assert "earlier" not in command(BY_HAND, "-c", "c", "-m", "latest", "--epochs", "2").stdout
     assert [path.name for path in list_checkpoints(tmp_path / "c")] == ["epoch_1.hdf5", "epoch_2.hdf5"]
 
 
 def test_a_checkpoint_of_this_run_whose_seal_says_otherwise_is_read(command, tmp_path):
-    """Such as one from before a flag was added."""
+    """The checkpoint is from before a flag was added."""
     command(BY_HAND, *SMALL, "--epochs", "2", "--every", "1", "-c", "c")
     content = bytearray((tmp_path / "c" / "epoch_1.hdf5").read_bytes())
     content[80] ^= 1

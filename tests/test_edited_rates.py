@@ -1,4 +1,4 @@
-"""Learning rates that a script, a scheduler of Keras or a person sets."""
+"""Learning rates set by an edited script, a Keras scheduler, or by hand."""
 
 import json
 
@@ -35,7 +35,7 @@ def test_keras_own_scheduler_sets_the_rate_of_a_decay(edited, command, tmp_path)
 
 @pytest.mark.parametrize("warmup_epochs", ["0", "2"])
 def test_a_scheduler_that_goes_by_the_present_rate_changes_it_once_an_epoch(edited, check, tmp_path, warmup_epochs):
-    """Resuming inside an epoch begins it again, where the rate is halved already."""
+    """A resume inside an epoch calls on_epoch_begin again; the rate, halved before the stop, isn't halved twice."""
     halving = "keras.callbacks.LearningRateScheduler(lambda epoch, lr: lr * 0.5 if epoch else lr)"
     check(edited(CALLBACKS, f"{CALLBACKS}\n        {halving},"), "--warmup_epochs", warmup_epochs)
     history = json.loads((tmp_path / "killed" / f"{SCRIPT[:-3]}.json").read_text())
@@ -48,7 +48,7 @@ def test_a_rate_that_falls_on_a_plateau_is_not_set_back(edited, command, tmp_pat
     command(script, *SMALL, "--epochs", "4")
     path = tmp_path / "output" / f"{SCRIPT[:-3]}.json"
     assert json.loads(path.read_text())["learning_rate"][-1] < 0.05
-    # A given rate is compared with the current one, not with the first.
+    # The given rate is compared with the current one, not with the initial one.
     done = command(script, "-m", "latest", "--epochs", "5", "--lr", "0.1")
     assert_names(done.stdout, rf"\b0\.0\d+ {TO} 0\.1\b")
     assert json.loads(path.read_text())["learning_rate"][-1] == 0.1

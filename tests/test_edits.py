@@ -1,4 +1,4 @@
-"""Another optimizer, metric or callback in a script: stop, resume, plot and checkpoints go on working."""
+"""Stop, resume, plot and checkpoints with another optimizer, metric or callback in a script."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ FURTHER = {
     "Lion": "keras.optimizers.LossScaleOptimizer(keras.optimizers.Lion(1e-4))",
 }
 RECALL = 'metrics=[keras.metrics.Recall(name="recall"), keras.metrics.AUC(name="auc")]'
-# Callbacks that change no bit of a run. This one notes when training begins and ends.
+# Callbacks that don't change the run. This one records when training begins and ends.
 NOTES = (
     "keras.callbacks.LambdaCallback("
     "on_train_begin=lambda logs: open('notes', 'a').write('begin '), "
@@ -67,7 +67,7 @@ def test_another_callback(edited, command, killed, straight, tmp_path, name):
     if name == "CSVLogger":
         rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
         assert [row["epoch"] for row in rows] == ["0", "1"]
-    if name == "LambdaCallback":  # the process that was killed came to no end
+    if name == "LambdaCallback":  # the killed process didn't reach on_train_end
         assert (tmp_path / "notes").read_text() == "begin 0 begin 1 end "
 
 
@@ -89,7 +89,7 @@ def test_training_begins_and_ends_once_also_where_only_a_validation_is_left(edit
 
 def test_a_list_without_the_project_s_callbacks_trains_and_resumes(edited, command, straight, tmp_path):
     text = (ROOT / SCRIPT).read_text()
-    callbacks = text[text.index(CALLBACKS) : text.index("    outcome = ")]
+    callbacks = text[text.index(CALLBACKS) : text.index("    result = ")]
     script = edited(callbacks, "    callbacks = []\n")
     command(script, *RUN, "--stop_after", "1", "-c", "c")
     assert [path.name for path in list_checkpoints(tmp_path / "c")] == ["epoch_1.hdf5"]

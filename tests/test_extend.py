@@ -1,4 +1,4 @@
-"""docs/extend.md, followed to the letter in a copy of the project."""
+"""The examples of docs/extend.md, in a copy of the project."""
 
 import os
 import re
@@ -28,7 +28,7 @@ SMALL = ("--stages", "1,1", "--filters", "4,8,16", "--batch_size", "14", "--epoc
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """The project with the data set of the example, and images for it."""
+    """Copy the project, add the data set of the example, and create images."""
     project = tmp_path_factory.mktemp("project")
     for part in ("pipeline", "config"):
         shutil.copytree(ROOT / part, project / part, ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,4 +1,4 @@
-"""Disks that are full, broken or gone while a run reads, prints and saves."""
+"""Disks that are full, broken or gone while a run reads, prints or saves."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from pipeline.files import atomic
 from pipeline.io.batches import Batches
 
 
-def test_a_folder_removed_under_way_is_told_and_the_run_goes_on(command, monkeypatch, tmp_path):
+def test_a_folder_removed_under_way_is_reported_and_the_run_goes_on(command, monkeypatch, tmp_path):
     original = keras.callbacks.CallbackList.on_epoch_begin
 
     def removing(self, epoch, logs=None):
@@ -73,10 +73,8 @@ Batches._make = fail
 DISK_ERROR = ("^resnet_cifar10.py: error: ", "Input/output error", "'train.hdf5'")
 
 
-def test_a_batch_that_fails_is_told_as_itself_and_what_was_trained_before_is_saved(
-    command, monkeypatch, straight, tmp_path
-):
-    """Reading fails at the third batch of the second epoch."""
+def test_a_failing_batch_raises_its_own_error_and_the_state_before_is_saved(command, monkeypatch, straight, tmp_path):
+    """The third batch of the second epoch fails, as on a disk that is gone."""
     monkeypatch.setattr(Batches, "_make", Batches._make)
     third = "self.training and self.epoch == 1 and rows[0] == self._order[2 * self.batch_size]"
     exec(FAILING.format(root=str(ROOT), condition=third), {})  # noqa: S102
@@ -90,7 +88,7 @@ def test_a_batch_that_fails_is_told_as_itself_and_what_was_trained_before_is_sav
 
 
 def test_on_jax_too_and_while_averages_are_validated_the_raw_weights_are_kept(process, tmp_path):
-    """Reading fails at the second batch of the second validation of the first epoch; each has four."""
+    """The second batch of the second validation in the first epoch fails; each has four batches."""
     script = tmp_path / BY_HAND
     run = f"import runpy\nrunpy.run_path({str(ROOT / BY_HAND)!r}, run_name='__main__')"
     script.write_text(FAILING.format(root=str(ROOT), condition="reads.count(False) >= 6") + run)
@@ -104,7 +102,7 @@ def test_on_jax_too_and_while_averages_are_validated_the_raw_weights_are_kept(pr
 
 @pytest.fixture
 def failing_save(monkeypatch):
-    """Let the first save fail."""
+    """Make the first save fail."""
     original, saves = atomic.flush, count()
 
     def flush(path):
@@ -123,7 +121,7 @@ def test_a_stop_that_can_not_be_saved_asks_again_on_a_terminal(command, stop_at,
     assert_names(done.stdout, rf" {CHECKPOINTS}/epoch_0_batch_2\.hdf5\n")
 
 
-def test_a_stop_that_can_not_be_saved_is_told_elsewhere(command, stop_at, monkeypatch):
+def test_a_stop_that_can_not_be_saved_without_a_terminal_fails(command, stop_at, monkeypatch):
     stop_at("train", 2)
     monkeypatch.setattr(os, "replace", lambda *paths: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     done = command(BY_HAND, *RUN, code=1)

@@ -21,7 +21,7 @@ def test_two_runs_in_one_folder(process, started, tmp_path):
     first.kill()
     first.wait()
     assert_refused(second, str(CHECKPOINTS), rf"\b{first.pid}\b", r"\b\d{4}-\d\d-\d\d\b")
-    # The system has released the lock of the dead run.
+    # The system has released the dead run's lock.
     with lock.Lock(tmp_path / CHECKPOINTS):
         pass
 
@@ -67,22 +67,22 @@ def test_a_lock_is_taken_again_where_the_folder_was_removed(tmp_path):
         folder.mkdir()
         held = naming(str(folder), rf"\b{os.getpid()}\b")
         with lock.Lock(folder), pytest.raises(ValueError, match=held):
-            first.hold()
-        first.hold()
+            first.acquire()
+        first.acquire()
         with pytest.raises(ValueError, match=held):
-            lock.Lock(folder).hold()
+            lock.Lock(folder).acquire()
 
 
 def test_a_run_that_another_process_went_on_with_meanwhile_is_not_gone_on_with(command, monkeypatch, tmp_path):
     command(BY_HAND, *RUN, "--stop_after", "1")
     folder = tmp_path / CHECKPOINTS
-    original = lock.Lock.hold
+    original = lock.Lock.acquire
 
-    def hold(self):
+    def acquire(self):
         shutil.copy(folder / "epoch_1.hdf5", folder / "epoch_2.hdf5")
         original(self)
 
-    monkeypatch.setattr(lock.Lock, "hold", hold)
+    monkeypatch.setattr(lock.Lock, "acquire", acquire)
     done = command(BY_HAND, "-m", "latest", code=2)
     assert_refused(done, str(CHECKPOINTS), r"\bprocess\b")
     assert names(folder) == [".lock", "epoch_1.hdf5", "epoch_2.hdf5"]

@@ -1,4 +1,4 @@
-"""Checkpoints of a stranger: sound ones that no run resumes from, good ones, and costly ones."""
+"""A stranger's checkpoints: sound ones that can't be resumed, good ones, and costly ones."""
 
 import os
 import resource
@@ -13,7 +13,7 @@ from messages import MISSING, assert_names, assert_refused, naming
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
 
-# Sound files that can be evaluated but not resumed from.
+# Sound files that can be evaluated, but not resumed.
 NOT_RESUMED = {
     "an option that no flag can be": (options(workers=1 << 40), "--workers", "1099511627776"),
     "a rate as text": (arguments(lr="0.1"), "--lr", "'0.1'"),
@@ -97,7 +97,7 @@ def test_a_valid_digest_over_no_hdf5_is_refused(good):
         good.write_bytes(content[:512] + rest)
         reseal(good)
         if rest == content[512:] * 2:
-            continue  # what follows a whole file, HDF5 does not look at
+            continue  # HDF5 ignores bytes after the file
         with pytest.raises(ValueError, match=naming("epoch_1.hdf5", "signature|truncated")):
             read_checkpoint(good)
 
@@ -111,7 +111,7 @@ def test_a_script_refuses_one_in_a_line_and_goes_on_from_the_good_one_before_it(
     forge(bad, network(height=-1))
     done = command("resnet_cifar10.py", "--model", bad, "--epochs", "2", code=2)
     assert_refused(done, "epoch_2.hdf5", "height", r"\B-1\b")
-    # Its first bytes make it the newest, but it is no checkpoint of this project.
+    # The newest by its seal, but not a checkpoint of this project.
     content = bytearray(bad.read_bytes())
     content[56] = 2
     bad.write_bytes(content)
@@ -121,7 +121,7 @@ def test_a_script_refuses_one_in_a_line_and_goes_on_from_the_good_one_before_it(
 
 
 def test_it_takes_no_more_than_a_file_may_hold(good):
-    """A large sparse file with a valid digest takes no memory for its size."""
+    """Reading a huge sparse file with a valid digest takes no more memory."""
     with h5py.File(good, "r+") as file:
         file.attrs["model_config"] = "x"
     os.truncate(good, 600 << 20)

@@ -1,7 +1,7 @@
-"""Files of format 1, written by an earlier version: they open, evaluate and resume to the bits that it reached itself.
+"""Files of format 1, written by an earlier version, open, evaluate and resume exactly.
 
-tests/data/format_1.tar.xz holds, of each backend, four runs of three epochs on the digits: a state on the way, inside
-an epoch or after one, and in end.hdf5 what that version had in the end when it wasn't stopped.
+For each backend, tests/data/format_1.tar.xz holds four runs of three epochs on the digits: an intermediate state,
+inside an epoch or after one, and in end.hdf5 the final state of that version without a stop.
 """
 
 import json
@@ -22,7 +22,7 @@ from pipeline.checkpoints.history import read_history
 from pipeline.utils.environment import device, versions
 
 BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"
-# The script of each run, and its state on the way.
+# The script of each run, and its intermediate state.
 RUNS = {
     "by_hand": (BY_HAND, "epoch_1_batch_3.hdf5"),
     "validation": (BY_HAND, "epoch_1_batch_4.hdf5"),
@@ -41,12 +41,12 @@ def unpacked(tmp_path_factory):
 
 @pytest.fixture
 def files(unpacked, tmp_path):
-    """The checkpoints of TensorFlow, by run, in a folder to write to."""
+    """Unpack the TensorFlow checkpoints of each run to a writable folder."""
     return Path(shutil.copytree(unpacked / "tensorflow", tmp_path / "files", ignore=shutil.ignore_patterns("*.json")))
 
 
 def go_on(run, script, folder):
-    """Go on with the checkpoint in `folder`, and return the file of the last epoch."""
+    """Resume the checkpoint in `folder`, and return the file of the last epoch."""
     if script == BY_HAND:
         run(script, "-c", folder, "-m", "latest", "-o", folder)
     else:
@@ -55,7 +55,7 @@ def go_on(run, script, folder):
 
 
 def assert_ends_alike(end, ours):
-    """To the bit on a machine like the one that wrote `end`, elsewhere by the losses: there rounding differs."""
+    """Compare bit for bit on a machine like the one that wrote `end`; elsewhere rounding differs: compare losses."""
     end, ours = read_checkpoint(end), read_checkpoint(ours)
     (sitting,) = end.history["run"]["sittings"]
     for curve in ("loss", "val_loss"):
@@ -84,7 +84,7 @@ def test_every_file_is_read(unpacked, backend):
 def test_a_run_goes_on_as_the_version_did_that_began_it(command, files, name):
     script, state = RUNS[name]
     end = files / ("by_hand" if name == "validation" else name) / "end.hdf5"
-    end = end.rename(files / "end.hdf5")  # which else would be a later state
+    end = end.rename(files / "end.hdf5")  # or they would be a later state
     ours = go_on(command, script, files / name)
     assert_ends_alike(end, ours)
     assert not (files / name / "earlier-1").exists()

@@ -1,8 +1,8 @@
-"""Files mutated at random, with a seal that is valid again where they have one: each is read or refused in one line.
+"""Randomly mutated files, with a valid seal where the format has one: each is read, or refused in one line.
 
-Each input is read in a process of its own, with little memory and time, so that a crash, a hang or a greedy allocation
-is a finding like a traceback is. `make fuzz` tries for ten minutes; FUZZ_SECONDS sets another time, for each reader.
-What fails is in the report, shrunk, and as a file in FUZZ_FOUND (default: the temporary folder).
+Each input is read in a process of its own with limited memory and time, so that a crash, a hang or an excessive
+allocation is a finding, like a traceback. `make fuzz` takes ten minutes; FUZZ_SECONDS sets the time for each reader. A
+failing input is shrunk, reported, and saved in FUZZ_FOUND (default: the temporary folder).
 """
 
 import io
@@ -43,7 +43,7 @@ INTERESTING = [0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 1 << 31, (1 << 32) - 1
 
 @st.composite
 def mutations(draw, good, first=0):
-    """Bytes like `good`, changed from byte `first` on."""
+    """Generate bytes like `good`, mutated from byte `first` on."""
     content = bytearray(good)
     for _ in range(draw(st.integers(1, 6))):
         place = draw(st.integers(first, max(first, len(content) - 1)))
@@ -77,7 +77,7 @@ JSON = st.recursive(
 
 @st.composite
 def histories(draw):
-    """The text of something like a history."""
+    """Generate text that resembles a history."""
     numbers = st.lists(st.floats(0, 9), min_size=2, max_size=2)
     run = {
         "script": "train", "arguments": {"lr": 0.1, "stages": [1]}, "data": "0" * 64, "steps": 4, "classes": ["a"],
@@ -111,7 +111,7 @@ model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "categorical_crossentropy
 check_compiled(model)
 checkpoints = CheckpointFolder(Path(sys.argv[1]).parent)
 checkpoints.mean = np.zeros(3, np.float32)
-checkpoints.save(model, 0, 1, checkpoints.inside(model))
+checkpoints.save(model, 0, 1, checkpoints.mid_epoch(model))
 Path(sys.argv[1]).with_name("epoch_0_batch_1.hdf5").rename(sys.argv[1])
 """
 
@@ -119,7 +119,7 @@ Path(sys.argv[1]).with_name("epoch_0_batch_1.hdf5").rename(sys.argv[1])
 def checkpoint_bytes():
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "epoch_0.hdf5"
-        # Elsewhere, because this process forks a thousand times.
+        # In another process, because this one forks a thousand times.
         subprocess.run([sys.executable, "-c", MAKE_CHECKPOINT, path], cwd=ROOT, check=True, capture_output=True)
         return path.read_bytes()
 
@@ -153,7 +153,7 @@ def read_data(path):
 
 
 def plain(path):
-    """Leaves the file as it is."""
+    """Leave the file as it is."""
 
 
 def sealed_data(path):
@@ -162,7 +162,7 @@ def sealed_data(path):
     reseal(path, spare=BLOCK <= place <= place + size <= whole)
 
 
-# By what is read: how, what makes inputs of it, and what is done to each file before it is read.
+# For each format: its reader, a strategy for inputs, and the preparation of each file.
 PICKLE = pickle.dumps({b"data": np.zeros((4, 8), np.uint8), b"labels": [1, 2, 300]}, protocol=3)
 READERS = {
     "checkpoint": (read_checkpoint, lambda: mutations(checkpoint_bytes(), BLOCK), reseal),
@@ -179,7 +179,7 @@ READERS = {
 
 
 def outcome(read, path):
-    """How reading the file `path` ends, in a process of its own: READ, REFUSED, or what is a finding."""
+    """Read the file `path` in a process of its own; return READ, REFUSED, or a finding."""
     child = os.fork()
     if child == 0:
         code = 70
@@ -203,7 +203,7 @@ def outcome(read, path):
 
 
 def fuzz(name, examples, number=0):
-    """Tries `examples` inputs; returns how many were read and how many refused."""
+    """Try `examples` inputs; return how many were read and how many refused."""
     read, inputs, prepare = READERS[name]
     ends = {READ: 0, REFUSED: 0}
     folder = Path(tempfile.mkdtemp())

@@ -1,4 +1,4 @@
-"""Data files: written whole or not at all, read in any order."""
+"""Data files: written completely or not at all, read in any order."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ from pipeline import training
 from pipeline.callbacks import AsyncCallbackList
 from pipeline.errors import InputError
 from pipeline.io import Batches, HDF5DatasetGenerator, HDF5DatasetWriter, HDF5Images
-from pipeline.io.batches import own_failures
+from pipeline.io.batches import data_errors
 from pipeline.preprocessing import AffineAugmentation, MeanPreprocessor
 
 
@@ -139,22 +139,22 @@ def test_shuffling_reaches_over_the_whole_file(data):
     rows = np.array([row_of[image.tobytes()] for image in images])
     np.testing.assert_array_equal(np.sort(rows), np.arange(COUNT))
     np.testing.assert_array_equal(labels, LABELS[rows])
-    # In a random order, each of the first ten is below 25 with probability one half.
+    # In a random order, each of the first ten is below 25 with probability 1/2.
     assert 0 < (rows[:10] < 25).sum() < 10
 
 
 def test_a_choice_of_images_is_read_in_its_order(data):
     whole = HDF5Images(data)
     rows = np.array([40, 3, 17])
-    images, labels = everything(Batches(whole.choose(rows), 2))
+    images, labels = everything(Batches(whole.subset(rows), 2))
     np.testing.assert_array_equal(images, IMAGES[rows])
     np.testing.assert_array_equal(labels, np.eye(3)[LABELS[rows]])
-    np.testing.assert_array_equal(whole.choose(rows).choose(np.array([2, 0])).read(np.array([1])), IMAGES[[40]])
+    np.testing.assert_array_equal(whole.subset(rows).subset(np.array([2, 0])).read(np.array([1])), IMAGES[[40]])
 
 
 def test_batches_that_are_closed_leave_those_of_the_same_file(data):
     whole = HDF5Images(data)
-    first, second = (Batches(whole.choose(np.arange(5) + start), 2) for start in (0, 5))
+    first, second = (Batches(whole.subset(np.arange(5) + start), 2) for start in (0, 5))
     first.close()
     assert len(everything(second)[0]) == 5
     own = HDF5DatasetGenerator(data, 4)
@@ -195,5 +195,5 @@ def test_a_file_cut_short_under_a_training_is_named(tmp_path, data):
     with pytest.raises(InputError, match=naming(r"\A.*victim\.hdf5.*\Z", TRUNCATED)):
         training._fit(model, batches, batches, (0, 1), AsyncCallbackList(add_history=True, model=model))
     named = pytest.raises(InputError, match=naming(r"\A.*victim\.hdf5.*\Z", TRUNCATED))
-    with named, own_failures(batches):
+    with named, data_errors(batches):
         model.evaluate(batches.for_keras(), verbose=0)

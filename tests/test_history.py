@@ -1,4 +1,4 @@
-"""Whose a history is: the beginning of another, or of another run."""
+"""Histories: the beginning of another, or of another run."""
 
 import copy
 
@@ -21,10 +21,10 @@ def history_of(done, changes=(), script="train", data="0" * 64, **arguments):
     return history
 
 
-def is_start_of(earlier, later, batch=0):
-    """By the histories, and by what a seal holds of one that says everything of its run."""
+def is_ancestor_of(earlier, later, batch=0):
+    """Return the result of `history.is_ancestor_of`; if `earlier` is complete, check that its lineage says the same."""
     changeable = flags.changeable(later["run"].get("arguments", {}))
-    found = module.is_start_of(earlier, later, batch, changeable)
+    found = module.is_ancestor_of(earlier, later, batch, changeable)
     if later["run"].keys() <= earlier["run"].keys():
         assert found == (lineage(earlier, changeable) in lineages(later, len(earlier["loss"]), batch, changeable))
     return found
@@ -35,9 +35,9 @@ def test_a_run_begins_with_its_own_states_whatever_may_change_on_the_way(epochs)
     later = history_of(4, epochs=20)
     later["run"]["arguments"]["data"] = "elsewhere"
     earlier = copy.deepcopy(history_of(epochs))
-    earlier["run"]["arguments"]["stages"] = [1, 2]  # as JSON holds it
-    assert is_start_of(earlier, later, batch=3)
-    assert is_start_of(earlier, earlier, batch=3)
+    earlier["run"]["arguments"]["stages"] = [1, 2]  # as in JSON
+    assert is_ancestor_of(earlier, later, batch=3)
+    assert is_ancestor_of(earlier, earlier, batch=3)
 
 
 @pytest.mark.parametrize("epochs", [0, 2])
@@ -49,34 +49,34 @@ def test_a_run_begins_with_its_own_states_whatever_may_change_on_the_way(epochs)
     ],
 )  # fmt: skip
 def test_another_run_s_state_is_not_its_beginning(epochs, other):
-    assert not is_start_of(history_of(epochs, **other), history_of(4), batch=3)
+    assert not is_ancestor_of(history_of(epochs, **other), history_of(4), batch=3)
 
 
 def test_a_state_of_the_first_epoch_that_says_nothing_of_its_run_is_nobody_s_beginning():
-    assert not is_start_of(new_history(), history_of(4), batch=3)
+    assert not is_ancestor_of(new_history(), history_of(4), batch=3)
     for name in ("script", "data", "arguments"):
         earlier = history_of(0)
         del earlier["run"][name]
-        assert not is_start_of(earlier, history_of(4), batch=3)
-    assert is_start_of(new_history(), new_history())
+        assert not is_ancestor_of(earlier, history_of(4), batch=3)
+    assert is_ancestor_of(new_history(), new_history())
 
 
 def test_of_a_decay_the_number_of_epochs_is_part_of_the_run():
-    assert is_start_of(history_of(1, schedule="poly"), history_of(4, schedule="poly"))
-    assert not is_start_of(history_of(1, schedule="poly", epochs=8), history_of(4, schedule="poly"))
+    assert is_ancestor_of(history_of(1, schedule="poly"), history_of(4, schedule="poly"))
+    assert not is_ancestor_of(history_of(1, schedule="poly", epochs=8), history_of(4, schedule="poly"))
 
 
 def test_a_rate_that_was_changed_before_a_state_is_part_of_it():
     later = history_of(4, [[1, 0, 0.05], [2, 5, 0.01]], lr=0.01)
-    assert is_start_of(history_of(1), later)
-    assert is_start_of(history_of(2, [[1, 0, 0.05]], lr=0.05), later, batch=5)
-    # Changed at batch 5 of the third epoch, where this one went on at the same rate.
-    assert not is_start_of(history_of(2, [[1, 0, 0.05]], lr=0.05), later, batch=6)
-    assert not is_start_of(history_of(2), later)
+    assert is_ancestor_of(history_of(1), later)
+    assert is_ancestor_of(history_of(2, [[1, 0, 0.05]], lr=0.05), later, batch=5)
+    # Changed at batch 5 of the third epoch, where this run kept its rate.
+    assert not is_ancestor_of(history_of(2, [[1, 0, 0.05]], lr=0.05), later, batch=6)
+    assert not is_ancestor_of(history_of(2), later)
 
 
 def test_a_state_of_the_first_epoch_doesn_t_tell_which_rate_it_began_with():
-    assert not is_start_of(history_of(0, lr=0.2), history_of(4, [[0, 5, 0.05]], lr=0.05), batch=3)
+    assert not is_ancestor_of(history_of(0, lr=0.2), history_of(4, [[0, 5, 0.05]], lr=0.05), batch=3)
 
 
 def test_a_rate_chosen_in_validation_is_part_of_the_state_that_is_saved_there():
@@ -84,16 +84,16 @@ def test_a_rate_chosen_in_validation_is_part_of_the_state_that_is_saved_there():
     later["run"]["steps"] = 4
     during = history_of(2, [[3, 0, 0.05]], lr=0.05)
     during["run"]["steps"] = 4
-    assert is_start_of(during, later, batch=4)
-    assert not is_start_of(during, later, batch=3)
+    assert is_ancestor_of(during, later, batch=4)
+    assert not is_ancestor_of(during, later, batch=3)
 
 
 def test_a_history_without_averages_is_not_the_beginning_of_one_with():
     averaged = history_of(2, ema=0.9)
     averaged |= {"ema_val_loss": [1.0, 1.0], "ema_val_accuracy": [0.5, 0.5]}
-    assert not is_start_of(history_of(1), averaged)
-    assert not is_start_of(history_of(1, ema=0.9), averaged)
-    assert not is_start_of(averaged, history_of(2))
+    assert not is_ancestor_of(history_of(1), averaged)
+    assert not is_ancestor_of(history_of(1, ema=0.9), averaged)
+    assert not is_ancestor_of(averaged, history_of(2))
     bare = history_of(1)
     del bare["run"]["arguments"]
-    assert not is_start_of(bare, averaged)
+    assert not is_ancestor_of(bare, averaged)

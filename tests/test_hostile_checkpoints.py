@@ -1,4 +1,4 @@
-"""Checkpoints of a stranger, each with a valid digest and refused by the check that is meant for it."""
+"""A stranger's checkpoints with valid digests, each refused by the check meant for it."""
 
 import json
 import os
@@ -37,7 +37,7 @@ from messages import MISSING, NOT_CONTIGUOUS, REPEATED, UNEXPECTED, naming
 from pipeline.checkpoints.checkpoint import read_checkpoint
 
 SLOT = "conv1_kernel_momentum"
-# Each change, and the parts of the message that refuses it.
+# Each change, and what the error message names.
 HOSTILE = {
     "external storage": (external, "conv1/kernel", "external|another file"),
     "virtual": (virtual, "conv1/kernel", "virtual|other datasets"),
@@ -224,7 +224,7 @@ def test_a_stranger_s_checkpoint_is_refused_by_the_check_that_is_meant(good, nam
 
 
 def peak_memory(*words):
-    """Peak memory in MB and the output of a process."""
+    """Return the peak memory in MB and the output of a process."""
     code = (
         "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:], capture_output=True, text=True);"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3); print(done.stdout)"

@@ -1,4 +1,4 @@
-"""Data files of a stranger, and damaged ones."""
+"""A stranger's data files, and damaged ones."""
 
 import os
 
@@ -27,8 +27,8 @@ def replace(key, **options):
     return change
 
 
-def strange(key, dtype):
-    """Store `key` in an external file."""
+def strange(key, dtype, file_image=None):
+    """Store `key` in another layout."""
 
     def change(file):
         shape = file[key].shape

@@ -1,4 +1,4 @@
-"""Folders of images as people have them: hidden and foreign files, links, other formats, odd names, odd files."""
+"""Real-world folders of images: hidden and foreign files, links, other formats, unusual names and files."""
 
 import logging
 import os
@@ -148,7 +148,7 @@ def photo(rng):
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_a_colour_profile_of_another_kind_of_image_is_no_damage(tmp_path, mode):
-    """libpng warns of each of these profiles, and decodes the pixels all the same."""
+    """libpng warns about each of these profiles, but decodes the pixels."""
     image = photo(np.random.default_rng(0)).convert(mode)
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB" if mode == "L" else "LAB")).tobytes()
     image.save(tmp_path / "0.png", icc_profile=profile)
@@ -178,7 +178,7 @@ def test_damage_beside_the_pixels_stays_an_error(tmp_path):
     assert_names(next(check_images([str(tmp_path / "0.png")])), "0.png", "'iCCP'")
 
 
-def test_a_program_without_a_main_guard_is_told_so(folder):
+def test_a_program_without_a_main_guard_gets_a_reason(folder):
     program = folder / "program.py"
     program.write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"

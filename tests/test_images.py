@@ -1,4 +1,4 @@
-"""Folders of 32x32 images: read, trained on, and refused where an image is broken or hostile."""
+"""Folders of 32x32 images: training, and broken or hostile images."""
 
 import os
 import re
@@ -56,7 +56,7 @@ def test_images_held_out_are_scored_only_where_they_are_the_same(image_folder, c
     (image_folder / "train" / "ant" / "0.png").rename(image_folder / "train" / "ant" / "9.png")
     done = command(*words, code=2)
     assert_refused(done, "--holdout", "--data")
-    # Test images need only the mean, which is in the checkpoint, not the training images.
+    # The mean comes from the checkpoint, even if the training images have changed.
     shutil.rmtree(image_folder / "train")
     assert "split: test\nimages: 6\n" in command(*words[:-1], "test").stdout
 
@@ -80,7 +80,7 @@ def test_a_folder_with_other_classes_in_test_is_refused(image_folder):
 
 
 def claiming(width, height, kind):
-    """An image of 32x32 pixels whose header claims another size."""
+    """Return an image of 32x32 pixels whose header claims another size."""
     image = bytearray(cv2.imencode(f".{kind}", np.zeros((32, 32, 3), np.uint8))[1].tobytes())
     if kind == "png":
         image[16:24] = struct.pack(">II", width, height)
@@ -119,7 +119,7 @@ def chunk(kind, content):
 def test_an_image_that_would_cost_or_isn_t_what_it_seems_is_refused(image_folder, kind, added, part):
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     image = cv2.imencode(f".{kind}", pixels)[1].tobytes()
-    # The JPEG's coded data end early, but its end marker is there.
+    # The JPEG's coded data is truncated, but the end mark is present.
     image = image[:33] + added + image[33:] if kind == "png" else image[:700] + added + image[-2:]
     (image_folder / "test" / "bee" / "1.png").write_bytes(image)
     with pytest.raises(ValueError, match=naming("1.png", part)):

@@ -1,4 +1,4 @@
-"""Memory that batches share over time: never while anything can still see it."""
+"""Memory of batches is reused only when nothing refers to it."""
 
 import gc
 
@@ -62,7 +62,7 @@ def test_a_step_that_is_still_computing_keeps_its_batch():
     for value in range(200):
         array = memory.empty((64, 1024), np.float32)
         array[:] = value
-        sums.append(total(array))  # returns before it has read the batch
+        sums.append(total(array))  # returns before the batch is read
         del array
     np.testing.assert_array_equal(np.array(sums), 64 * 1024 * np.arange(200))
 
@@ -74,6 +74,6 @@ def test_an_epoch_needs_no_more_memory_than_what_is_on_the_way():
     memory._free(size).clear()
     for _ in batches:
         pass
-    # The one that the consumer holds and the one after it, two for each worker ahead, one in each worker's hands.
+    # Held by the consumer, the next one, two ahead per worker, and one in progress per worker.
     assert 0 < len(memory._free(size)) <= 2 + 4 + 2
     batches.close()

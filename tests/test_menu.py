@@ -1,4 +1,4 @@
-"""The menu that Ctrl+C opens on a terminal."""
+"""The menu after Ctrl+C on a terminal."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from pipeline.checkpoints.folder import CheckpointFolder, list_checkpoints
 
 @pytest.fixture
 def terminal(tmp_path):
-    """A run on a pseudo-terminal; `logfile_read` holds all of its output."""
+    """Start a run on a pseudo-terminal; `logfile_read` holds its output."""
     words = [str(ROOT / BY_HAND), *SMALL, "--epochs", "5000", "--every", "5000"]
     child = pexpect.spawn(sys.executable, words, cwd=tmp_path, encoding="utf-8", timeout=120)
     child.logfile_read = io.StringIO()
@@ -87,7 +87,7 @@ def test_a_chosen_rate_is_safe_at_once(command, stop_at, typed, tmp_path, monkey
     stop_at("train", 2)
     typed(0.02)
     kept = []
-    monkeypatch.setattr(CheckpointFolder, "_thin_out", lambda self, newest: kept.append(newest))
+    monkeypatch.setattr(CheckpointFolder, "_remove_superfluous", lambda self, newest: kept.append(newest))
     command(BY_HAND, *RUN)
     assert (0, 2) in kept
     run = read_checkpoint(tmp_path / CHECKPOINTS / "epoch_0_batch_2.hdf5").history["run"]

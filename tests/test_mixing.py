@@ -11,7 +11,7 @@ from pipeline.preprocessing import Mixing
 
 COUNT, CLASSES = 64, 10
 SAMPLES = np.arange(1000, 1000 + COUNT)
-# Every image has a colour of its own, so that what comes from where can be told.
+# Every image has its own colour, which shows where pixels come from.
 IMAGES = np.broadcast_to(np.arange(1, COUNT + 1, dtype=np.float32)[:, None, None, None], (COUNT, 32, 24, 3))
 LABELS = np.eye(CLASSES, dtype=np.float32)[np.arange(COUNT) % CLASSES]
 
@@ -53,8 +53,8 @@ def test_mixup_blends_images_and_labels_at_one_ratio_out_of_beta(alpha):
         np.testing.assert_array_equal(images, np.broadcast_to(colours[:, None, None, None], images.shape))
         np.testing.assert_allclose(labels.sum(axis=1), 1.0, rtol=1e-6)
         own = labels[np.arange(COUNT), np.arange(COUNT) % CLASSES]
-        share = own.min()  # of those whose partner is of another class
-        # The partners are a permutation: their colours, made out of the blend, are those of the batch.
+        share = own.min()  # for images whose partner has another class
+        # Partners are a permutation: their colours, recovered from the blend, are those of the batch.
         if share < 0.9:
             partners = (colours - share * IMAGES[:, 0, 0, 0]) / (1 - share)
             np.testing.assert_allclose(np.sort(partners), np.arange(1, COUNT + 1), atol=0.05)
@@ -85,7 +85,7 @@ def test_cutmix_pastes_one_box_and_shares_the_label_by_what_is_left():
 
 
 def test_with_both_each_batch_tosses_a_coin():
-    # Mixup changes every pixel of an image whose partner is another; CutMix leaves some.
+    # Mixup changes every pixel of an image with another partner; CutMix leaves some.
     blended = [(mix(batch, mixup=1.0, cutmix=1.0)[0] != IMAGES).all(axis=(1, 2, 3)).any() for batch in range(300)]
     assert 110 < sum(blended) < 190
 

@@ -31,7 +31,7 @@ def test_one_step_equals_stock_layers_in_loss_and_every_weight(batch):
     fused, stock = build(stock=False), build(stock=True)
     assert fused.train_on_batch(*batch) == pytest.approx(stock.train_on_batch(*batch), abs=1e-5)
     for ours, theirs in zip(fused.weights, stock.weights, strict=True):
-        # Moving variances of the input are in the hundreds, hence a relative part.
+        # The input's moving variances are in the hundreds, hence the relative tolerance.
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-5, err_msg=ours.path)
 
 

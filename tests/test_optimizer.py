@@ -1,4 +1,4 @@
-"""Learning rates: schedules by the epoch, warm-up by the step."""
+"""Learning rates: schedules per epoch, warm-up per step."""
 
 import os
 import subprocess
@@ -39,14 +39,14 @@ def test_a_decay_starts_where_the_warm_up_ends(name, decay):
 
 
 def model_of(optimizer):
-    """One weight whose gradient is always 1."""
+    """Create a single weight whose gradient is always 1."""
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
     model.compile(optimizer, loss=lambda labels, outputs: outputs)
     return model
 
 
 def decreases(model, steps):
-    """What the weight loses in each of `steps` compiled steps: the rate, without momentum."""
+    """Return the decrease of the weight in each of `steps` compiled steps: without momentum, the rate."""
     lost, ones = [], np.ones((1, 1), np.float32)
     for _ in range(steps):
         (before,) = model.get_weights()
@@ -67,10 +67,10 @@ def test_without_warm_up_it_is_stock_sgd():
     assert ours == stock
 
 
-def test_the_rate_of_the_last_step_is_told_and_the_one_that_is_set_may_change():
+def test_the_rate_of_the_last_step_is_reported_and_the_set_rate_may_change():
     optimizer = WarmupSGD(0.4, warmup_steps=4)
     model = model_of(optimizer)
-    assert last_learning_rate(optimizer) == 0.1  # none yet: that of the first
+    assert last_learning_rate(optimizer) == 0.1  # before the first step: its rate
     for expected in (0.1, 0.2, 0.3, 0.4, 0.4):
         decreases(model, 1)
         assert last_learning_rate(optimizer) == expected

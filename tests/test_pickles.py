@@ -18,7 +18,7 @@ def test_pickles_of_any_protocol_and_labels_as_an_array_are_read(protocol):
     rows = np.random.default_rng(0).integers(0, 256, (20, 8), np.uint8)
     for labels in ([1, 2, 300, 70_000], np.array([1, 2]), np.array([3, 4], np.int32)):
         content = pickle.dumps({"data": rows, "labels": labels, "more": (None, True, b"x" * 300)}, protocol=protocol)
-        if protocol == 2:  # where Python 3 writes bytes as the call of a function
+        if protocol == 2:  # Python 3 pickles bytes as a function call there
             content = python_2(rows, labels if isinstance(labels, list) else labels.tolist())
         batch = read_pickled(content)
         np.testing.assert_array_equal(batch[b"data"], rows)
@@ -26,7 +26,7 @@ def test_pickles_of_any_protocol_and_labels_as_an_array_are_read(protocol):
 
 
 def python_2(rows, labels):
-    """Return the pickle that Python 2 and its NumPy write, as in the official files."""
+    """Return the pickle that Python 2 and its NumPy write, like the official files."""
     state = (
         b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01"
         + b"".join(b"M" + struct.pack("<H", length) for length in rows.shape)

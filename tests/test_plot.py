@@ -1,4 +1,4 @@
-"""The plot of a run, as it is drawn."""
+"""The plot of a run."""
 
 import re
 
@@ -11,7 +11,7 @@ from pipeline.callbacks.plot import draw_history
 
 
 def history_of(epochs, scale=1.0, changes=(), **spikes):
-    """A run whose loss falls from 2.3 towards 0.4 times `scale`; `spikes` are {epoch: value} of a curve."""
+    """Return a history whose loss falls from 2.3 towards 0.4 times `scale`; `spikes` are {epoch: value} of a curve."""
     falling = scale * (0.4 + 1.9 * np.exp(-np.arange(epochs) / 10))
     curves = {
         "loss": falling,
@@ -29,7 +29,7 @@ def history_of(epochs, scale=1.0, changes=(), **spikes):
 
 @pytest.fixture
 def drawn():
-    """Draws a history; returns the figure and what is needed to measure its parts."""
+    """Draw a history; return the figure and its renderer."""
 
     def draw(history):
         figure = draw_history(history)
@@ -76,7 +76,7 @@ def test_numbers_and_labels_stay_within_the_panel_and_apart(drawn):
 
 
 def text_box(text, renderer):
-    """Where the letters are, without the arrow."""
+    """Return the extent of the text without the arrow."""
     return Text.get_window_extent(text, renderer)
 
 

@@ -1,4 +1,4 @@
-"""Preprocessors: one image at a time and many at once."""
+"""Preprocessors, on single images and on batches."""
 
 import cv2
 import keras
@@ -40,7 +40,7 @@ def test_many_images_at_once_give_the_numbers_of_one_at_a_time(preprocessor, ima
 
 def test_resizing_ignores_the_aspect_ratio_and_keeps_one_channel(images):
     resized = SimplePreprocessor(8, 6).preprocess(images[0])
-    # Half the size each way: the area interpolation is the mean of 2x2 pixels.
+    # At half the size, area interpolation is the mean of 2x2 pixels.
     expected = images[0].reshape(6, 2, 8, 2, 3).mean(axis=(1, 3))
     assert np.abs(resized - expected).max() <= 0.5
     assert SimplePreprocessor(8, 6).preprocess(images[0][..., :1]).shape == (6, 8, 1)

@@ -11,7 +11,7 @@ from pipeline.utils.ranked import rank5_accuracy
 @pytest.mark.parametrize("classes", [2, 5, 6, 200])
 def test_without_ties_it_is_keras_top_k(classes):
     rng = np.random.default_rng(classes)
-    # A permutation a row: no two scores are the same.
+    # A permutation per row: no two scores are equal.
     predictions = np.array([rng.permutation(classes) for _ in range(300)], np.float32)
     labels = rng.integers(0, classes, 300)
     one_hot = np.eye(classes)[labels]

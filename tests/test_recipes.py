@@ -1,4 +1,4 @@
-"""Recipes from the command line to the checkpoint: which values hold, and that a run with them resumes exactly."""
+"""Recipes: values from the command line to the checkpoint, and exact resume."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def test_a_flag_wins_over_the_recipe_and_the_values_are_printed_and_stored(comma
     assert stored == read_checkpoint(tmp_path / "output" / "resnet_cifar10.hdf5").history["run"]["arguments"]
     assert {name: stored[name] for name in NAMES} == MODERN | {"pad_crop": 2, "nesterov": False}
     assert stored["recipe"] == "modern"
-    # On a resume everything holds, given again or not; another recipe is another run.
+    # On a resume all values hold, given again or not; another recipe is refused.
     done = command(DECAY, "--resume", "--pad_crop", "2", "--recipe", "modern")
     assert_names(done.stdout, r"pad_crop 2\b")
     done = command(DECAY, "--resume", "--recipe", "published", code=2)
@@ -61,7 +61,7 @@ def test_published_is_the_default_and_by_hand_the_rate_stays(command, tmp_path):
     command(BY_HAND, *SMALL, "--epochs", "1", "-c", "c")
     stored = settings(tmp_path, "resnet_cifar10")
     assert {name: stored[name] for name in NAMES} == PUBLISHED | {"schedule": "constant"}
-    # By hand the last epoch may move, unless the rate falls towards it.
+    # The last epoch may change if the rate doesn't decay.
     command(BY_HAND, "-c", "c", "-m", "latest", "--epochs", "2")
     command(BY_HAND, *SMALL, "--epochs", "2", "--recipe", "modern", "--schedule", "cosine", "-c", "d")
     stored = settings(tmp_path, "resnet_cifar10")
@@ -109,7 +109,7 @@ def test_held_out_images_are_validated_on_and_the_test_images_are_not_touched(co
     assert (len(part.train_labels), len(part.test_labels)) == (len(whole.train_labels) - 300, 300)
     together = np.concatenate([part.train_images, part.test_images]).reshape(len(whole.train_labels), -1)
     assert sorted(map(bytes, together)) == sorted(map(bytes, whole.train_images.reshape(together.shape)))
-    # However few are trained on, the same ones are held out.
+    # The held-out images don't depend on the limit.
     few = load_cifar10("digits", limit=64, holdout=300)
     assert len(few.train_labels) == 64
     np.testing.assert_array_equal(few.test_images, part.test_images)
@@ -122,7 +122,7 @@ def test_held_out_images_are_validated_on_and_the_test_images_are_not_touched(co
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    """The run with every piece that never stopped, on each backend that is asked for."""
+    """Return the folder of a run with every piece that never stopped, on the given backend."""
     runs = {}
 
     def run(backend):
@@ -146,8 +146,8 @@ def train(folder, backend, *flags, stop=("none", 0), code=0):
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_with_every_piece_a_stop_anywhere_resumes_to_the_bit(straight, backend, tmp_path):
-    # An epoch has four batches of training, four of validation and four of validating the averages. Killed within the
-    # warm-up after a checkpoint there; on TensorFlow stopped before, while the averages are validated.
+    # An epoch has four batches of training, four of validation, and four to validate the averages. Killed inside the
+    # warm-up after a checkpoint there; on TensorFlow also stopped before, while the averages are validated.
     words, number = RUN, 15
     if backend == "tensorflow":
         train(tmp_path, backend, *RUN, stop=("SIGTERM", 10), code=143)
@@ -170,7 +170,7 @@ def assert_same_end(expected, folder):
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 @pytest.mark.parametrize(("kind", "code"), [("SIGKILL", -9), ("SIGTERM", 143)])
 def test_with_every_piece_a_run_stopped_at_each_batch_in_turn(straight, tmp_path, backend, kind, code):
-    """Of training, of validation, and of validating the averages, through all three epochs."""
+    """Stop at each batch of training, validation, and validation of the averages, in all three epochs."""
     for point in range(1, 37):
         found = list_checkpoints(tmp_path / "output" / "resnet_cifar10")
         done = [read_checkpoint(path) for path in found[-1:]]
@@ -189,7 +189,7 @@ def test_rank_accuracy_scores_the_averaged_weights_on_held_out_or_test_images(co
     done = command(*words, "--split", "val")
     assert_names(done.stdout, r"split: val\b", "weights: averaged\n", "images: 128\n")
     assert f"rank-1: {100 * history['ema_val_accuracy'][-1]:.2f}%\n" in done.stdout
-    # The test set is as large as it is, however few images the network was trained on.
+    # The limit doesn't apply to the test set.
     assert "images: 360\n" in command(*words, "--json", "rank.json").stdout
     model = keras.models.load_model(folder / "resnet_cifar10.hdf5", compile=False)
     scores = model.predict(
@@ -220,7 +220,7 @@ def test_stock_keras_opens_the_averaged_weights_and_their_accuracy_is_the_one_re
     accuracy = np.mean(model.predict(inputs, verbose=0).argmax(axis=1) == data.test_labels)
     assert accuracy == pytest.approx(history["val_accuracy"][-1], abs=1e-6)
     assert [len(history[curve]) for curve in ("ema_val_loss", "ema_val_accuracy", "loss")] == [3] * 3
-    # Two epochs of warm-up, and then one along the cosine.
+    # Two epochs of warm-up, then one of cosine decay.
     np.testing.assert_allclose(history["learning_rate"], [0.05, 0.1, 0.1], rtol=1e-6)
     with h5py.File(folder / "resnet_cifar10.hdf5") as file:
         assert set(file["run"]) == {"state", "normalization", "optimizer", "raw"}

@@ -1,4 +1,4 @@
-"""Edits of a script that no checkpoint can hold, or that a checkpoint contradicts."""
+"""Edits of a script that checkpoints can't hold, or that contradict a checkpoint."""
 
 import subprocess
 import sys
@@ -71,7 +71,7 @@ CHANGED = {
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
-    """The folder of a run of the unedited script, stopped after an epoch."""
+    """Return the folder of a run of the unedited script, stopped after an epoch."""
     folder = tmp_path_factory.mktemp("stopped")
     words = [sys.executable, ROOT / SCRIPT, *RUN, "--stop_after", "1", "-c", folder, "-o", folder]
     subprocess.run(words, check=True, capture_output=True)

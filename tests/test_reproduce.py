@@ -1,4 +1,4 @@
-"""The published experiments as one command each."""
+"""Published experiments, one command each."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from conftest import ROOT
 from messages import assert_names, assert_refused
 
 REPRODUCE = "benchmarks/reproduce.py"
-# In place of the experiment's own: epochs of a second.
+# Instead of the experiment's flags, so that an epoch takes a second.
 SMALL = ("--data", "digits", "--limit", "64", "--batch_size", "32", "--stages", "1,1", "--filters", "4,4,8")
 
 
@@ -19,7 +19,7 @@ def test_published_curves_are_complete():
     assert {name: {len(values) for values in of.values()} for name, of in curves.items()} == {
         name: {count} for name, count in epochs.items()
     }
-    # What the description states in words; of experiment 4 it rounds 93.77 up.
+    # The published text; it rounds experiment 4's 93.77 up.
     finals = [curves[f"cifar10-{number}"]["val_accuracy"][-1] for number in (1, 2, 3, 4)]
     assert finals == [0.8818, 0.9324, 0.9339, 0.9377]
 
@@ -39,7 +39,7 @@ def test_an_experiment_stops_goes_on_and_ends_in_a_table(process, started, tmp_p
     assert run.returncode == 130, errors
     assert_names(output, r"model/epoch_\w+\.hdf5\n")
 
-    # What can't be read is not what the script will go on from.
+    # The script doesn't resume an unreadable checkpoint.
     (tmp_path / "out" / "model" / "epoch_50.hdf5").write_bytes(b"x")
     done = process(*words)
     history = json.loads((tmp_path / "out" / "resnet_cifar10.json").read_text())

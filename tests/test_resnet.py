@@ -36,7 +36,9 @@ def test_the_layout_that_files_are_checked_against_is_that_of_the_network(datase
         (layer.name, type(layer).__name__.removeprefix("Fused"), {w.name: tuple(w.shape) for w in layer.weights})
         for layer in model.layers
     ]
-    assert built == [(layer.name, layer.kind, dict(layer.weights)) for layer in layers(**network, dataset=dataset)]
+    assert built == [
+        (layer.name, layer.class_name, dict(layer.weights)) for layer in layers(**network, dataset=dataset)
+    ]
     trainable = {name for layer in layers(**network, dataset=dataset) for name in layer.trainable}
     assert trainable == {weight.name for weight in model.trainable_weights}
 

@@ -16,7 +16,7 @@ BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"
 
 
 def check_resume(run, folder, stops, **options):
-    """Compare a run of four epochs to the bit with runs resumed after each of `stops`, (epoch, workers)."""
+    """Compare a run of four epochs with one resumed after each of `stops`, (epoch, workers)."""
     run(
         BY_HAND,
         *SMALL,
@@ -85,11 +85,11 @@ def test_learning_rate_changes_by_hand(command, tmp_path):
     history = json.loads((tmp_path / "output" / "resnet_cifar10.json").read_text())
     assert history["learning_rate"] == [0.1, 0.01, 0.01]
     assert history["run"]["learning_rate_changes"] == [[1, 0, 0.01]]
-    # The second epoch of the first run and its history are kept, not overwritten.
+    # The earlier run's second epoch and history are kept, not overwritten.
     earlier = tmp_path / "output" / "earlier-1"
     assert len(json.loads((earlier / "resnet_cifar10.json").read_text())["loss"]) == 2
     assert [path.name for path in (tmp_path / "checkpoints" / "earlier-1").iterdir()] == ["epoch_2.hdf5"]
-    # Resuming again keeps the rate; after the last epoch there is only the report.
+    # Another resume keeps the rate; after the last epoch, the run only reports.
     done = command(BY_HAND, "-c", "checkpoints", "--model", "latest", "--epochs", "3")
     assert not re.search(rf"\d {TO} \d", done.stdout)
     assert_names(done.stdout, r"epoch 3\b.*(reached|already|done|complete)", "accuracy: ")
@@ -103,7 +103,7 @@ def test_a_decay_goes_on_from_another_rate(command, tmp_path):
     np.testing.assert_allclose(history["learning_rate"], [0.1, 0.075, 0.02, 0.01])
     (change,) = history["run"]["learning_rate_changes"]
     np.testing.assert_allclose(change, [2, 0, 0.02])
-    # From here on the run keeps the new start of the decay.
+    # The new initial rate of the decay holds from here on.
     assert not re.search(rf"\d {TO} \d", command(DECAY, "--resume").stdout)
     done = command(DECAY, "--resume", "--lr", "0.01", code=2)
     assert_refused(done, "--lr 0.01", r"\b0\b", r"epoch 4\b")

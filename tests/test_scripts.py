@@ -19,7 +19,7 @@ BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A checkpoint of one epoch."""
+    """Train one epoch, for errors on a resume."""
     folder = tmp_path_factory.mktemp("run")
     command = [sys.executable, ROOT / BY_HAND, *SMALL, "--epochs", "1", "-c", folder, "-o", folder]
     subprocess.run(command, check=True, capture_output=True)
@@ -88,7 +88,7 @@ def test_signals_end_without_a_traceback(started, number, code):
 
 
 def test_no_step_is_compiled_again_under_way_but_for_the_last_batch_of_an_evaluation(process):
-    # 120 images: three steps and a tail that training drops, three steps and a smaller one of evaluation.
+    # 120 images: three training steps, whose tail is dropped; three evaluation steps and a smaller one.
     flags = ("--limit", "120", "--epochs", "3", "--checkpoint_seconds", "0.001")
     done = process(BY_HAND, *SMALL, *flags, backend="jax", JAX_LOG_COMPILES="1")
     compiled = re.findall(r"Compiling jit\((\w+_step)\)", done.stderr)
@@ -99,7 +99,7 @@ def test_a_terminal_less_run_prints_one_plain_line_an_epoch(process):
     done = process(BY_HAND, *SMALL, "--epochs", "2")
     lines = [line for line in done.stdout.splitlines() if line.startswith("epoch ")]
     assert len(lines) == 2
-    # The command that resumes is printed first, in case the reader of the output dies with the run.
+    # The command to resume comes first, in case the reader of the output dies with the run.
     start = done.stdout.partition("\nepoch 1/")[0]
     assert f"{BY_HAND} --checkpoints {CHECKPOINTS} --model latest\n" in start
     assert "\b" not in done.stdout
@@ -117,10 +117,10 @@ def test_architecture_is_printed_as_in_the_published_tables(process):
 
 
 def test_a_network_is_scored_as_it_was_trained(command, tmp_path):
-    """In mixed_bfloat16 many scores are equal, and other images are right than in float32."""
+    """mixed_bfloat16 gives many equal scores, and other images are right than in float32."""
     command(DECAY, *SMALL, "--epochs", "2", "--precision", "mixed_bfloat16", "--limit", "360")
     reported = json.loads((tmp_path / "output" / "resnet_cifar10_decay.json").read_text())["val_accuracy"][-1]
-    keras.config.set_dtype_policy("float32")  # as in a process of its own
+    keras.config.set_dtype_policy("float32")  # as in a fresh process
     command("rank_accuracy.py", "--model", "output/resnet_cifar10.hdf5", "--json", "rank.json")
     ranks = json.loads((tmp_path / "rank.json").read_text())
     assert ranks["rank-1"] == pytest.approx(reported)

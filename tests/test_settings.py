@@ -1,4 +1,4 @@
-"""Settings of other work: environment variables, files in the home folder, file systems, whoever starts a run."""
+"""A user's environment: variables, files in the home folder, file systems, ignored signals."""
 
 import errno
 import fcntl
@@ -98,15 +98,15 @@ def raising(code):
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
 def test_where_nothing_can_be_locked_it_is_said_once(monkeypatch, caplog, tmp_path, code):
     monkeypatch.setattr(fcntl, "flock", raising(code))
-    monkeypatch.setattr(Lock, "_is_told", False)
+    monkeypatch.setattr(Lock, "_has_warned", False)
     with caplog.at_level(logging.WARNING), Lock(tmp_path) as first, Lock(tmp_path, ".other"):
-        first.hold()
+        first.acquire()
     (record,) = caplog.records
     assert_names(record.getMessage(), str(tmp_path), re.escape(os.strerror(code)))
 
 
 def test_a_data_file_is_written_without_a_lock_of_the_hdf5_library_s_own(tmp_path):
-    """Which fails with any error but ENOSYS where there are no locks."""
+    """File systems without locks fail with various errors."""
     with HDF5DatasetWriter((1, 2, 2, 3), tmp_path / "a.hdf5") as writer:
         (unfinished,) = tmp_path.iterdir()
         with open(unfinished, "rb") as file:
@@ -136,7 +136,7 @@ def test_another_user_s_lock_that_one_may_only_read_still_locks(monkeypatch, tmp
     (tmp_path / ".lock").touch()
     monkeypatch.setattr(os, "open", refuse_to_write)
     with Lock(tmp_path), pytest.raises(InputError, match=naming(str(tmp_path), r"\bprocess\b")):
-        Lock(tmp_path).hold()
+        Lock(tmp_path).acquire()
     with Lock(tmp_path):
         pass
 
@@ -156,7 +156,7 @@ def test_a_folder_that_can_not_be_flushed_is_taken_as_it_is(monkeypatch, tmp_pat
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
-def test_a_folder_whose_disk_fails_is_told(monkeypatch, tmp_path, code):
+def test_a_folder_on_a_failing_disk_is_reported(monkeypatch, tmp_path, code):
     monkeypatch.setattr(os, "fsync", raising(code))
     monkeypatch.setattr(os, "statvfs", raising(errno.EIO))
     with pytest.raises(atomic.WriteError, match=os.strerror(code)):
@@ -176,12 +176,12 @@ def test_a_leading_tilde_is_the_home_folder(monkeypatch):
 
 def test_keras_home_is_found_without_a_home(monkeypatch):
     monkeypatch.delenv("KERAS_HOME", raising=False)
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as it does where nothing says where it is
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as if the home folder is unknown
     assert backend.keras_home().is_absolute()
 
 
 def wait_and_end(ignored, sent):
-    """The exit code of a process that starts with `ignored` signals and then sends itself `sent`."""
+    """Return the exit code of a process that starts with `ignored` signals and sends itself `sent`."""
     code = (
         "import os; from pipeline.cli import command\n"
         f"command.run(lambda: [os.kill(os.getpid(), number) for number in {list(map(int, sent))}])"
@@ -198,7 +198,7 @@ def wait_and_end(ignored, sent):
 def test_a_signal_ends_a_command_unless_it_was_started_to_ignore_it(number):
     assert wait_and_end([], [number]) == 128 + number
     assert wait_and_end([number], [number]) == 0
-    # The others still do.
+    # All other signals still end it.
     assert wait_and_end(set(STOPS) - {number}, STOPS) == 128 + number
 
 

@@ -1,4 +1,4 @@
-"""The shape of the code: which parts import which, and when."""
+"""The structure of the code: layers, imports, start-up time."""
 
 import ast
 import re
@@ -13,17 +13,17 @@ from conftest import ROOT
 from pipeline.cli.flags import FLAGS
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
-# From the top floor to the ground; a part imports from lower floors, or from its own without a circle.
-FLOORS = (
+# Layers from top to bottom. A part imports from lower layers, or from its own without a cycle.
+LAYERS = (
     ("verify", "upgrade"), ("cli",), ("training",), ("runs",), ("callbacks",), ("checkpoints",), ("data",), ("io",),
     ("files",), ("nn",), ("preprocessing",), ("utils",), ("errors", "MAX_IMAGE_PIXELS"),
 )  # fmt: skip
-# What knows no command line: all that is below it.
-LIBRARY = [part for parts in FLOORS[2:] for part in parts]
+# Everything below the command line.
+LIBRARY = [part for parts in LAYERS[2:] for part in parts]
 
 
 def imports(path):
-    """The modules that a file imports, `from a import b` as a.b."""
+    """Yield the modules that a file imports, `from a import b` as a.b."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -32,8 +32,8 @@ def imports(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def floor(part):
-    return next(number for number, parts in enumerate(FLOORS) if part in parts)
+def layer(part):
+    return next(number for number, parts in enumerate(LAYERS) if part in parts)
 
 
 def test_imports_run_downwards():
@@ -44,7 +44,7 @@ def test_imports_run_downwards():
             assert top != "config" or part == "cli", f"{path} imports config"
             assert f"{top}.py" not in SCRIPTS, f"{path} imports a script"
             if top == "pipeline" and part != "__init__" and rest[0] != part:
-                assert floor(rest[0]) >= floor(part), f"{path} imports {name} from a higher floor"
+                assert layer(rest[0]) >= layer(part), f"{path} imports {name} from a higher layer"
 
 
 def test_the_library_neither_prints_nor_asks_the_environment_nor_names_a_flag():
@@ -63,8 +63,8 @@ def test_the_library_neither_prints_nor_asks_the_environment_nor_names_a_flag():
                 assert not flag.search(node.value), f"{path}:{node.lineno}"
 
 
-def test_no_room_is_crowded():
-    """At most a dozen files each, and three tenths of all lines."""
+def test_no_folder_is_crowded():
+    """Each folder holds at most 12 files, and each part of the package at most 30 % of all lines."""
     lines, files = Counter(), Counter()
     for path in (ROOT / "pipeline").rglob("*.py"):
         lines[path.relative_to(ROOT / "pipeline").parts[0]] += len(path.read_text().splitlines())
@@ -73,7 +73,7 @@ def test_no_room_is_crowded():
     assert max(lines.values()) <= 0.3 * lines.total()
 
 
-def test_modules_import_each_other_without_a_circle():
+def test_modules_import_each_other_without_a_cycle():
     modules = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
         for path in (ROOT / "pipeline").rglob("*.py")
@@ -89,7 +89,7 @@ def test_modules_import_each_other_without_a_circle():
     done = set()
 
     def visit(name, trail):
-        assert name not in trail, f"circle: {' -> '.join((*trail, name))}"
+        assert name not in trail, f"cycle: {' -> '.join((*trail, name))}"
         if name not in done:
             for other in used(name):
                 visit(other, (*trail, name))

@@ -37,7 +37,7 @@ def test_training_stops_resumes_and_is_ranked(command, built, tmp_path):
 
     command("train_decay.py", *options, "--epochs", "2", "-m", "decay.hdf5")
     for model in ("decay.hdf5", "parts/epoch_3.hdf5"):
-        # 150 test images in batches of 12: the short last batch counts too.
+        # 150 test images in batches of 64: every one counts, including the short last batch.
         done = command("rank_accuracy.py", "--data", built, "-m", model, "--json", "rank.json")
         assert "images: 150\n" in done.stdout
         result = json.loads((tmp_path / "rank.json").read_text())
@@ -63,7 +63,7 @@ def test_the_accuracy_is_that_of_the_predictions(command, built, tmp_path):
         labels = file["labels"][()]
     result = json.loads((tmp_path / "out" / "rank.json").read_text())
     assert result["rank-1"] == pytest.approx(np.mean(scores.argmax(axis=1) == labels))
-    # The mirrored images are scored on a line of their own.
+    # The result with mirrored images has its own line.
     with_flip = np.mean((scores + mirrored).argmax(axis=1) == labels)
     assert result["tta flip"]["rank-1"] == pytest.approx(with_flip)
     assert f"\nrank-1: {100 * result['rank-1']:.2f}%\n" in done.stdout
@@ -86,7 +86,7 @@ def test_images_held_out_of_training_are_validated_on_and_no_others(built):
     few = source_of(built, holdout=7, limit=10)
     assert (len(few.train), len(few.val)) == (10, 7)
     np.testing.assert_array_equal(few.val._rows, part.val._rows)
-    # A limit alone applies to each split.
+    # A limit alone selects the same images of each split.
     assert (len(source_of(built, limit=10).train), len(source_of(built, limit=10).val)) == (10, 10)
     with pytest.raises(ValueError, match=naming(f"`holdout` {count}", rf"{count}\D+{count}")):
         source_of(built, holdout=count).train_batches(5)
@@ -155,7 +155,7 @@ def test_what_the_mean_doesn_t_depend_on_is_not_needed_to_score_the_test_set(com
     for name in ("test.hdf5", "mean.json"):
         shutil.copy(built / "hdf5" / name, tmp_path / "home" / "hdf5")
     shutil.copytree(built / "test", tmp_path / "home" / "test")
-    # The environment names the folder, with a leading tilde.
+    # From the environment, with ~ in it.
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("TINY_IMAGENET_DIR", "~/home")
     command("rank_accuracy.py", "--submission", "submission.txt")

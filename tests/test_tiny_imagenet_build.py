@@ -48,7 +48,7 @@ def test_the_build_splits_by_class_and_keeps_every_image_once(built):
     assert Counter(train_ids) == dict.fromkeys(IDS, TRAIN_PER_CLASS - config.TEST_IMAGES_PER_CLASS)
     assert Counter(splits["test"][1]) == dict.fromkeys(IDS, config.TEST_IMAGES_PER_CLASS)
     assert Counter(splits["val"][1]) == dict.fromkeys(IDS, VAL_PER_CLASS)
-    # Blue, green, red, as OpenCV reads them.
+    # BGR, as OpenCV reads them.
     expected = train_images.mean(axis=(0, 1, 2))
     np.testing.assert_allclose([mean[channel] for channel in "BGR"], expected)
 
@@ -143,7 +143,7 @@ def wait_until(condition, seconds=60):
 
 
 def processes_of(session):
-    """Return the processes that are still in a session."""
+    """Return the processes that are left in a session."""
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -181,7 +181,7 @@ def test_images_come_in_order_from_any_number_of_processes(layout):
                     np.testing.assert_array_equal(image, cv2.imread(path))
 
 
-def test_a_decoder_that_died_is_told(layout):
+def test_a_decoder_that_died_is_reported(layout):
     paths = [str(path) for path in layout.glob("train/*/images/*.JPEG")]
     with ImageReader((64, 64), 1) as reader:
         list(reader.read(paths[:3]))

@@ -1,4 +1,4 @@
-"""Raw images and data files of Tiny ImageNet that are broken, or are others than expected."""
+"""Broken and unexpected images and data files of Tiny ImageNet."""
 
 import shutil
 
@@ -25,12 +25,12 @@ def image_of(root, *parts):
 
 
 def spoil(place, change):
-    """Return a function that changes the content of the file at `place`."""
+    """Return a function that applies a change to the file at `place`."""
     return lambda root: place(root).write_bytes(change(place(root).read_bytes()))
 
 
 def resized(jpeg, size):
-    """Return the JPEG with a header that claims `size` pixels each way."""
+    """Return a JPEG whose header claims `size` x `size` pixels."""
     frame = jpeg.index(b"\xff\xc0")
     return jpeg[: frame + 5] + size.to_bytes(2, "big") * 2 + jpeg[frame + 9 :]
 

@@ -1,4 +1,4 @@
-"""Runs stopped at every batch and at every step of every save."""
+"""Stop runs at every batch, and at every step of every save."""
 
 import shutil
 from itertools import count
@@ -15,7 +15,7 @@ from pipeline.checkpoints.folder import list_checkpoints
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 @pytest.mark.parametrize("kind", ["SIGKILL", "SIGINT", "SIGTERM"])
 def test_a_run_stopped_at_each_batch_in_turn(straight, tmp_path, kind, backend, workers):
-    """One run is stopped at batch 1, resumed, stopped at batch 2, and so on, through training and validation."""
+    """Stop one run at batch 1, resume it, stop it at batch 2, and so on through training and validation."""
     for point in range(1, 17):
         done = [read_checkpoint(path) for path in list_checkpoints(tmp_path / "c")[-1:]]
         passed = sum(8 * checkpoint.epoch + checkpoint.batch for checkpoint in done)
@@ -28,7 +28,7 @@ def test_a_run_stopped_at_each_batch_in_turn(straight, tmp_path, kind, backend, 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 @pytest.mark.parametrize("part", range(8))
 def test_a_run_killed_at_each_step_of_its_saves(straight, tmp_path, part, backend, record_property):
-    """Kill at every eighth step from `part` on, so that the parts can run in parallel."""
+    """Stop at every eighth step, starting with `part`, so that parts can run in parallel."""
     stops = 0
     for number in count(part + 1, 8):
         folder = tmp_path / str(number)

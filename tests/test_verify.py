@@ -1,4 +1,4 @@
-"""`python -m pipeline.verify`: what is sound, what is not, and what a wrong call is."""
+"""`python -m pipeline.verify` on sound and broken files, and wrong calls."""
 
 import io
 import json
@@ -20,7 +20,7 @@ from pipeline.io import HDF5DatasetWriter
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
-    """What a run of two epochs leaves."""
+    """Return the folder of a run of two epochs."""
     folder = tmp_path_factory.mktemp("run")
     words = [sys.executable, ROOT / "resnet_cifar10.py", *SMALL, "--epochs", "2", "--every", "1"]
     subprocess.run(words, cwd=folder, check=True, capture_output=True)
@@ -83,7 +83,7 @@ def flip(path, place):
 
 def test_each_broken_file_is_named_and_the_others_are_still_checked(output, data, photos):
     flip(output / "resnet_cifar10" / "checkpoints" / "epoch_1.hdf5", 9000)
-    # In an image, which opening the file does not read.
+    # Inside an image, which opening the file doesn't read.
     flip(data / "train.hdf5", (data / "train.hdf5").stat().st_size // 2)
     (output / "resnet_cifar10.json").write_text("{")
     photo = photos / "ant" / "0.JPEG"

@@ -15,7 +15,7 @@ SMALL = ("--batch_size", "12", "--stages", "1,1", "--filters", "4,8,16")
 
 @pytest.fixture(scope="session")
 def layout(tmp_path_factory):
-    """The raw images: three classes, each of a colour of its own, with noise."""
+    """Create images of three classes, each with its own colour and noise."""
     import cv2
 
     root = tmp_path_factory.mktemp("tiny")
@@ -45,13 +45,13 @@ def layout(tmp_path_factory):
 
 @pytest.fixture
 def raw(layout, tmp_path):
-    """A copy that a test may break."""
+    """Copy the data set, so that a test may break it."""
     return shutil.copytree(layout, tmp_path / "tiny")
 
 
 @pytest.fixture(scope="session")
 def built(layout, tmp_path_factory):
-    """A copy with the data files built from it."""
+    """Copy the data set, with data files built from it."""
     root = shutil.copytree(layout, tmp_path_factory.mktemp("built") / "tiny")
     subprocess.run([sys.executable, ROOT / "build_tiny_imagenet.py", "--data", root], check=True, capture_output=True)
     return root

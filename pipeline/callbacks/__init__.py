@@ -1,4 +1,4 @@
-"""Callbacks for Keras, and the parts of a run that are built on them. Names load on first use."""
+"""Keras callbacks, including those that every run adds. Modules load on first use."""
 
 from pipeline.utils.lazy import names
 

@@ -1,4 +1,4 @@
-"""Callbacks that don't keep the device waiting, and those of a run that is resumed."""
+"""Callback lists: one that doesn't block the device, and one that resumes a run."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -13,18 +13,18 @@ from pipeline.checkpoints.checkpoint import Checkpoint
 
 
 class AsyncCallbackList(keras.callbacks.CallbackList):
-    """Run callbacks after a batch while the device still computes it; arguments as in the class it extends.
+    """A callback list that doesn't wait for the device after a batch. Arguments as in `keras.callbacks.CallbackList`.
 
-    Keras first turns a batch's logs into numbers, for which it waits until the device has done the step, and only then
-    prepares the next one. Here the logs of a batch are the backend's scalars for this project's callbacks and Keras'
-    own; whoever uses one waits for it, as the progress bar does each time it draws itself. Callbacks of others get
-    numbers, as from Keras, if they ask for batches at all. The logs of an epoch are numbers.
+    Keras converts a batch's logs to numbers first, which waits for the device, and only then prepares the next batch.
+    Here the callbacks of this project and of Keras, except `LambdaCallback`, get the backend's scalars; reading one
+    waits for the device, as the progress bar does when it redraws. Other callbacks with a batch hook get numbers. The
+    logs of an epoch are always numbers.
 
-    On JAX, Keras also hands its tracker the state after each step, 680 arrays of ResNet-56, to look for variables among
-    them. There are none, and looking takes as long as starting a step: the tracker rests while a batch is computed.
-    Steps may be started well before they are done then; whoever needs the state (`jax_state_sync`) waits for them.
+    On JAX, Keras' tracker also searches the state after each step (680 arrays for ResNet-56) for variables. It never
+    finds one, and the search takes as long as launching a step, so the tracker is off while a batch is computed. Steps
+    are then launched well before they finish; `jax_state_sync` waits for them.
 
-    A context manager: `fit` runs inside, so that the tracker works again whatever happens to a batch.
+    A context manager: call `fit` inside it, so that the tracker is on again after an error.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -63,16 +63,16 @@ class AsyncCallbackList(keras.callbacks.CallbackList):
 
 
 class RunCallbacks(AsyncCallbackList):
-    """The callbacks of a run, which takes a `fit` of its own for what is left of an epoch, and one for the rest.
+    """The callbacks of a run, which may take two calls of `fit`: the rest of a resumed epoch, and the epochs after it.
 
-    `on_train_begin` comes once, at `begin`, and `on_train_end` at `end`, however many times `fit` or `evaluate` is
-    called between. Batches are numbered within their epoch, also where that is resumed inside.
+    `begin` calls `on_train_begin` and `end` calls `on_train_end`, once each, however often `fit` or `evaluate` is
+    called in between. In a resumed epoch, batches keep their numbers.
 
     Args:
-        callbacks: in the order in which they are called.
+        callbacks: in the order in which to call them.
         rate: the one of them that owns the learning rate.
-        resumed: the checkpoint that the run goes on from. The model, its optimizer, and callbacks with a state in it
-            get that back after `on_train_begin`, and inside an epoch once more after the epoch's `on_epoch_begin`.
+        resumed: the checkpoint to resume from, if any. Model, optimizer and stateful callbacks are restored from it
+            after `on_train_begin` and, if it is inside an epoch, again after that epoch's `on_epoch_begin`.
         options: those of `keras.callbacks.CallbackList`.
     """
 
@@ -91,7 +91,7 @@ class RunCallbacks(AsyncCallbackList):
         self._logs: dict | None = None
 
     def begin(self) -> None:
-        """Begin training, once a process."""
+        """Begin training; call it once per process."""
         self.model.stop_training = False
         super().on_train_begin()
         if self._resumed is not None:
@@ -99,21 +99,21 @@ class RunCallbacks(AsyncCallbackList):
         self._set_states()
 
     def end(self) -> None:
-        """End training, once a process."""
+        """End training; call it once per process."""
         super().on_train_end(self._logs)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Keras begins a `fit`, one of the run's."""
+        """Do nothing at the start of `fit`: `begin` has already called the callbacks."""
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Keras ends a `fit`, one of the run's."""
+        """Do nothing at the end of `fit`: `end` will call the callbacks."""
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         is_inside = self._resumed is not None and epoch == self._resumed.epoch
         self._first_batch = self._resumed.batch if is_inside else 0
         super().on_epoch_begin(epoch, logs)
         if self._first_batch:
-            # What callbacks do as an epoch begins they did before the checkpoint: it isn't done twice.
+            # The checkpoint includes what callbacks did at the start of the epoch; undo what they have just repeated.
             self._resumed.restore(self.model)
             self._rate.resume(epoch, self._first_batch)
             self._set_states()
@@ -136,20 +136,20 @@ class RunCallbacks(AsyncCallbackList):
 
 
 def stateful(callbacks: Sequence[keras.callbacks.Callback]) -> Mapping[str, keras.callbacks.Callback]:
-    """Those of `callbacks` with `get_state` and `set_state`, by their class, of several of one class with a number."""
+    """Return the `callbacks` with `get_state` and `set_state` by class name; repeated names end in `_2`, `_3`, ..."""
     found: dict[str, keras.callbacks.Callback] = {}
     for callback in callbacks:
         if hasattr(callback, "get_state") and hasattr(callback, "set_state"):
-            kind = type(callback).__name__
-            same = sum(type(other).__name__ == kind for other in found.values())
-            found[f"{kind}_{same + 1}" if same else kind] = callback
+            name = type(callback).__name__
+            same = sum(type(other).__name__ == name for other in found.values())
+            found[f"{name}_{same + 1}" if same else name] = callback
     return found
 
 
 def _logs_for(callback: keras.callbacks.Callback, hook: str, logs: dict | None) -> dict | None:
-    """A batch's `logs` as `callback` takes them in its `hook`."""
-    kind = type(callback)
-    is_own = kind.__module__.startswith(("pipeline.", "keras.")) and kind is not keras.callbacks.LambdaCallback
-    if is_own or (is_default(getattr(callback, hook)) and is_default(callback.on_batch_end)):
+    """Return a batch's `logs` in the form that the `hook` of `callback` takes."""
+    cls = type(callback)
+    takes_scalars = cls.__module__.startswith(("pipeline.", "keras.")) and cls is not keras.callbacks.LambdaCallback
+    if takes_scalars or (is_default(getattr(callback, hook)) and is_default(callback.on_batch_end)):
         return logs
     return pythonify_logs(logs)

@@ -1,4 +1,4 @@
-"""Stopping inside an epoch, and checkpoints there."""
+"""Stop, and save checkpoints, inside an epoch."""
 
 import time
 from collections.abc import Callable
@@ -9,28 +9,28 @@ import numpy as np
 from pipeline.callbacks.stopping import Stopped, StopRequest
 from pipeline.callbacks.trainingmonitor import EpochRecorder
 from pipeline.checkpoints.checkpoint import Checkpoint
-from pipeline.checkpoints.folder import CheckpointFolder, Inside
+from pipeline.checkpoints.folder import CheckpointFolder, MidEpoch
 from pipeline.checkpoints.history import diverged
 
 
 class BatchCheckpoint(EpochRecorder):
-    """Meet a request to stop at the end of a batch, of training or of validation, and save every so many seconds.
+    """Handle a request to stop after the current batch, of training or validation, and save every `seconds`.
 
-    Comes last of the callbacks, so that an epoch's end is complete when it is met.
+    Must be the last callback, so that all others have finished an epoch before it saves.
 
     Args:
-        checkpoints: where the state goes.
+        checkpoints: the run's checkpoints.
         stop: the request.
-        steps: batches in an epoch.
-        on_stop: called when the request is met, with (epoch, batch) completed, and whether saving has just failed;
-            returns "go on", "save" to do so first, "stop", which saves too, or "give up".
-        seconds: between two checkpoints inside an epoch; None saves only on request.
-        resumed: the checkpoint that the run goes on from.
+        steps: batches per epoch.
+        on_stop: decides on a request, given the completed epochs and batches and whether a save has just failed.
+            Returns "continue", "save" (and go on), "stop" (after a save), or "abort" (without one).
+        seconds: time between two checkpoints inside an epoch; None saves only on request.
+        resumed: the checkpoint to resume from.
 
     Raises:
-        Stopped: with the signal's exit code, after the state is safe; with 1 if it couldn't be saved, with 0 if another
-            callback ended the training inside an epoch.
-        InputError: there is something to save, but the loss is not finite.
+        Stopped: with the signal's exit code once the state is saved; with 1 if it can't be saved; with 0 if another
+            callback stopped the training inside an epoch.
+        InputError: the loss is not finite when a checkpoint is due.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class BatchCheckpoint(EpochRecorder):
         self.on_stop = on_stop
         self.seconds = seconds
         self._first = self._epoch, self._batch = resumed.progress if resumed else (0, 0)
-        self._inside = Inside(resumed.metric_state, resumed.callbacks) if resumed else None
+        self._mid_epoch = MidEpoch(resumed.metric_state, resumed.callbacks) if resumed else None
 
     @property
     def history(self) -> dict:
-        """The run so far, which a checkpoint holds."""
+        """The run's history, which checkpoints hold."""
         return self.checkpoints.history
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -63,68 +63,68 @@ class BatchCheckpoint(EpochRecorder):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self._batch = batch + 1
-        # Keras' `self.model` brings JAX's variables up to date, for which the device has to be done.
+        # `self.model` would synchronize JAX's variables, and so wait for the device.
         is_ended = self._model.stop_training and self._batch < self.steps
-        if self._batch == self.steps or is_ended or self._is_called_for():
+        if self._batch == self.steps or is_ended or self._is_requested():
             self._sync()
-            # Validation uses the same variables, so they are taken down at the last batch at any rate.
-            self._inside = self.checkpoints.inside(self.model)
+            # Validation reuses the metrics' variables, so copy them after the last batch in any case.
+            self._mid_epoch = self.checkpoints.mid_epoch(self.model)
             if is_ended:
                 code = self.stop.exit_code if self.stop else 0
-                raise Stopped(code if self._save(outlook="the state is not saved") else 1)
-            self._meet_or_save()
+                raise Stopped(code if self._save(consequence="the state is not saved") else 1)
+            self._stop_or_save()
 
     def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        if self._is_called_for():
+        if self._is_requested():
             self._sync()
-            self._meet_or_save()
+            self._stop_or_save()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         super().on_epoch_end(epoch, logs)
-        self._epoch, self._batch, self._inside = epoch + 1, 0, None
+        self._epoch, self._batch, self._mid_epoch = epoch + 1, 0, None
         if self.stop:
-            self._meet()
+            self._handle_stop()
 
     def save_after_failure(self) -> None:
-        """Save what was trained before a batch that could not be made."""
+        """Save what was trained before a batch that couldn't be read."""
         if (self._epoch, self._batch) == self._first:
             return
         if 0 < self._batch < self.steps:
             self._sync()
-            self._inside = self.checkpoints.inside(self.model)
-        self._save(outlook="the state is not saved")
+            self._mid_epoch = self.checkpoints.mid_epoch(self.model)
+        self._save(consequence="the state is not saved")
 
-    def _is_called_for(self) -> bool:
+    def _is_requested(self) -> bool:
         return bool(self.stop) or self._is_due()
 
     def _is_due(self) -> bool:
         return self.seconds is not None and time.monotonic() - self.checkpoints.saved_at >= self.seconds
 
-    def _meet_or_save(self) -> None:
+    def _stop_or_save(self) -> None:
         if self.stop:
-            self._meet()
+            self._handle_stop()
         elif self._is_due():
             self._save()
 
-    def _meet(self) -> None:
+    def _handle_stop(self) -> None:
         answer = self.on_stop(self._epoch, self._batch, False)
         while answer == "stop":
-            if self._save(outlook="the state is not saved"):
+            if self._save(consequence="the state is not saved"):
                 raise Stopped(self.stop.exit_code)
             answer = self.on_stop(self._epoch, self._batch, True)
-        if answer == "give up":
+        if answer == "abort":
             raise Stopped(1)
         self.stop.interrupted = False
         if answer == "save":
             self._save()
 
-    def _save(self, **outlook: str) -> bool:
-        # Those of the loss come first; another metric may begin with infinity.
-        if self._inside and not all(np.isfinite(values).all() for values in self._inside.metrics[:2]):
+    def _save(self, **consequence: str) -> bool:
+        # The first two arrays are the loss's; other metrics may start at infinity.
+        if self._mid_epoch and not all(np.isfinite(values).all() for values in self._mid_epoch.metrics[:2]):
             raise diverged(f"the loss is not finite in epoch {self._epoch + 1} after batch {self._batch}")
-        return self.checkpoints.save(self.model, self._epoch, self._batch, self._inside, **outlook)
+        return self.checkpoints.save(self.model, self._epoch, self._batch, self._mid_epoch, **consequence)
 
     def _sync(self) -> None:
         if keras.backend.backend() == "jax":
-            # Within an epoch the state lives outside of the model's variables there.
+            # Inside an epoch JAX's state lives outside the model's variables.
             self.model.jax_state_sync()

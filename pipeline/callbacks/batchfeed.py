@@ -1,4 +1,4 @@
-"""Which batches an epoch is trained on, and how long it takes."""
+"""The batches of an epoch, and its duration."""
 
 import time
 
@@ -9,13 +9,13 @@ from pipeline.io.batches import Batches
 
 
 class BatchFeed(keras.callbacks.Callback):
-    """Tell the training batches their epoch, of one that is resumed inside from which batch on, and wait for each.
+    """Set the epoch and first batch of the training data, and wait until each batch is ready.
 
-    Comes first, so that the loss and the metrics of the resumed epoch are back before anyone looks.
+    Must be the first callback: if a run resumes inside an epoch, it restores loss and metrics before others read them.
 
     Args:
-        train: the batches.
-        resumed: the checkpoint that the run goes on from.
+        train: the training batches.
+        resumed: the checkpoint to resume from.
     """
 
     def __init__(self, train: Batches, resumed: Checkpoint | None = None) -> None:
@@ -34,10 +34,10 @@ class BatchFeed(keras.callbacks.Callback):
 
 
 class EpochClock(keras.callbacks.Callback):
-    """Add to the logs how many `seconds` an epoch has taken, validation included.
+    """Add the duration of an epoch to its logs, as `seconds`, validation included.
 
     Args:
-        seconds: what the epoch that is resumed had taken before.
+        seconds: time in seconds that the resumed epoch took before the stop.
     """
 
     def __init__(self, seconds: float = 0.0) -> None:
@@ -53,5 +53,5 @@ class EpochClock(keras.callbacks.Callback):
             logs["seconds"] = round(self.seconds(), 3)
 
     def seconds(self) -> float:
-        """How long the epoch under way has taken so far."""
+        """Return the duration of the current epoch so far."""
         return time.monotonic() - self._start

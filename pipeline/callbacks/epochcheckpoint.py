@@ -1,4 +1,4 @@
-"""Checkpoints every few epochs."""
+"""Save checkpoints every few epochs."""
 
 from os import PathLike
 from pathlib import Path
@@ -10,19 +10,19 @@ from pipeline.files.atomic import make_folder
 
 
 class EpochCheckpoint(EpochRecorder):
-    """Write `epoch_N.hdf5` after every epoch whose number N is a multiple of `every`, and after the last.
+    """Save `epoch_N.hdf5` after every epoch N that is a multiple of `every`, and after the last.
 
-    One that can't be written is tried again after the next epoch.
+    A failed save is retried after the next epoch.
 
     Args:
-        output_path: folder of the checkpoints, made where it is missing.
+        output_path: folder for the checkpoints, created if missing.
         every: epochs between two checkpoints, at least 1.
 
     Attributes:
-        checkpoints: the checkpoints in that folder; `fit` of a run sets those of the run.
+        checkpoints: the checkpoints in that folder; `training.fit` replaces them with the run's.
 
     Raises:
-        InputError: (a `ValueError`) `every` is below 1, or the folder can't be made or written to.
+        InputError: (a `ValueError`) `every` is below 1, or the folder can't be created or written to.
     """
 
     def __init__(self, output_path: str | PathLike, every: int = 5) -> None:
@@ -37,7 +37,7 @@ class EpochCheckpoint(EpochRecorder):
 
     @property
     def history(self) -> dict:
-        """The run so far, which a checkpoint holds."""
+        """The run's history, which checkpoints hold."""
         return self.checkpoints.history
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -52,10 +52,11 @@ class EpochCheckpoint(EpochRecorder):
             self._save()
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        # Where a callback after this one has ended training.
+        # A callback after this one may have stopped the training.
         if self.model.stop_training and self._completed not in (0, self._tried):
             self._save()
 
     def _save(self) -> None:
         self._tried = self._completed
-        self._is_overdue = not self.checkpoints.save(self.model, self._completed, outlook="the next epoch tries again")
+        retry = "the next epoch tries again"
+        self._is_overdue = not self.checkpoints.save(self.model, self._completed, consequence=retry)

@@ -1,4 +1,4 @@
-"""Progress where no terminal shows a bar."""
+"""Progress without a terminal."""
 
 import logging
 
@@ -9,7 +9,7 @@ from pipeline.nn.optimizer import last_learning_rate
 
 
 class EpochLine(keras.callbacks.Callback):
-    """Report one plain line an epoch."""
+    """Log one line per epoch."""
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         numbers = {name: value for name, value in (logs or {}).items() if is_curve(name, value)}

@@ -1,4 +1,4 @@
-"""The learning rate of a run, from epoch to epoch and by hand."""
+"""The learning rate of a run: decay, and changes by hand."""
 
 import logging
 from collections.abc import Callable
@@ -12,17 +12,17 @@ from pipeline.nn.optimizer import base_learning_rate, last_learning_rate
 
 
 class LearningRate(keras.callbacks.LearningRateScheduler):
-    """Set the learning rate of each epoch, and record changes made by hand: the only owner of a run's rate.
+    """Set the learning rate of each epoch, and record changes by hand.
 
-    It starts from the rate that the optimizer is compiled with. In the history, `run.arguments.lr` is the present rate,
-    or that at the start of a decay, and `run.learning_rate_changes` lists the changes by hand.
+    The rate starts at the optimizer's. In the history, `run.arguments.lr` is the current rate, or the initial rate of a
+    decay, and `run.learning_rate_changes` lists the changes by hand.
 
     Args:
-        decay: function from completed epochs to the share of the rate that is left, 0 to 1. None leaves the
-            optimizer's rate alone but for changes by hand.
+        decay: maps completed epochs to a factor of the rate, 0 to 1. None leaves the optimizer's rate as it is between
+            changes by hand, so that other callbacks may set it.
 
     Attributes:
-        history: the run so far (see `pipeline.checkpoints.history`); `fit` of a run sets it.
+        history: the run's history (see `pipeline.checkpoints.history`), set by `training.fit`.
     """
 
     def __init__(self, decay: Callable[[int], float] | None = None) -> None:
@@ -35,25 +35,25 @@ class LearningRate(keras.callbacks.LearningRateScheduler):
         return self.history["run"]
 
     def start(self) -> None:
-        """Start a fresh run from the rate that the optimizer is compiled with."""
+        """Start a fresh run at the optimizer's rate."""
         arguments = self._run.setdefault("arguments", {})
         compiled = np.float32(base_learning_rate(self.model.optimizer))
         if np.float32(arguments.get("lr", np.nan)) != compiled:
-            arguments["lr"] = float(str(compiled))  # the shortest decimals that name it
-            logging.getLogger(__name__).info("learning rate %g, which the optimizer is compiled with", arguments["lr"])
+            arguments["lr"] = float(str(compiled))  # the shortest decimal for this float32
+            logging.getLogger(__name__).info("learning rate %g, from the compiled optimizer", arguments["lr"])
 
     def differs(self, lr: float) -> bool:
-        """Return whether `lr` is another rate, or start of a decay, than the present one."""
-        if self.decay is None:  # where other callbacks may have set the optimizer's
+        """Return whether `lr` differs from the current rate, or from the initial rate of a decay."""
+        if self.decay is None:  # other callbacks may have set the optimizer's rate
             return np.float32(lr) != np.float32(base_learning_rate(self.model.optimizer))
         return lr != self._run["arguments"]["lr"]
 
     def rate_of(self, epoch: int, now: float | None = None) -> float:
-        """The learning rate after `epoch` completed epochs."""
-        return self._run["arguments"]["lr"] * self.share(epoch)
+        """Return the learning rate after `epoch` completed epochs."""
+        return self._run["arguments"]["lr"] * self.factor(epoch)
 
-    def share(self, epoch: int) -> float:
-        """The share of the rate that is left after `epoch` completed epochs, 0 to 1."""
+    def factor(self, epoch: int) -> float:
+        """Return the factor of the rate after `epoch` completed epochs, 0 to 1."""
         return 1.0 if self.decay is None else self.decay(epoch)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -62,7 +62,7 @@ class LearningRate(keras.callbacks.LearningRateScheduler):
             self.model.optimizer.learning_rate = self.rate_of(epoch)
 
     def resume(self, epoch: int, batch: int) -> None:
-        """Set the rate inside `epoch` if it was changed just after `batch` batches."""
+        """Set the rate inside `epoch` if it was changed right after `batch` batches."""
         changes = self._run.get("learning_rate_changes")
         if changes and changes[-1][:2] == [epoch, batch]:
             self.model.optimizer.learning_rate = self.rate_of(epoch)
@@ -72,7 +72,7 @@ class LearningRate(keras.callbacks.LearningRateScheduler):
             logs["learning_rate"] = last_learning_rate(self.model.optimizer)
 
     def change(self, lr: float, epoch: int, batch: int = 0) -> float:
-        """Change the rate, or the start of a decay, to `lr` after `epoch` epochs and `batch` batches.
+        """Change the rate, or the initial rate of a decay, to `lr` after `epoch` epochs and `batch` batches.
 
         The optimizer gets it at the next `on_epoch_begin`.
 
@@ -80,10 +80,10 @@ class LearningRate(keras.callbacks.LearningRateScheduler):
             The learning rate at that point.
 
         Raises:
-            InputError: the decay has reached 0 there.
+            InputError: the decay has reached 0.
         """
-        if not self.share(epoch):
-            raise InputError(f"`lr` {lr:g}: the rate has decayed to 0 after epoch {epoch}; leave it out")
+        if not self.factor(epoch):
+            raise InputError(f"`lr` {lr:g}: the rate has decayed to 0 after epoch {epoch}; omit it")
         before = self.rate_of(epoch) if self.decay else base_learning_rate(self.model.optimizer)
         self._run["arguments"]["lr"] = lr
         rate = self.rate_of(epoch)

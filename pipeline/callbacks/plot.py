@@ -1,4 +1,4 @@
-"""The curves of a run as a picture."""
+"""Plot the curves of a run."""
 
 import io
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ from matplotlib.ticker import MaxNLocator
 from pipeline.checkpoints.history import RESERVED, epochs_of
 
 _MOST_PANELS, _MOST_CHANGES = 16, 200
-# Of all values of a panel the least nine tenths are its bulk; the axis goes up to so many times the largest of those.
+# Outliers are values above _ROOM times the quantile _BULK of a panel's values; the axis ends just above the others.
 _BULK, _ROOM = 0.9, 3.0
-# Shares of the axis of epochs that the numbers of points beyond it, and labels of rates, take.
+# Width of an outlier's number and of a rate's label, as fractions of the epoch axis.
 _NUMBER_WIDTH, _LABEL_WIDTH = 0.06, 0.03
 _BACKGROUND = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
 
 
 def plot_png(history: dict) -> bytes:
-    """The PNG file of `draw_history`, drawn with Matplotlib's own defaults, whatever a user's settings say."""
+    """Return `draw_history` as a PNG file, drawn with Matplotlib's defaults, not the user's settings."""
     image = io.BytesIO()
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -29,11 +29,11 @@ def plot_png(history: dict) -> bytes:
 
 
 def draw_history(history: dict) -> Figure:
-    """A figure of a history: a panel for each metric, loss first, from epoch 1; learning rates set by hand marked."""
+    """Draw a history: a panel per metric, loss first, over epochs from 1; mark learning rates set by hand."""
     names = _metrics(history)
     height = 4.0 * len(names)  # inches
     figure = Figure(figsize=(8, height))
-    # Fixed margins: a layout that is fitted draws everything twice, at the end of each epoch.
+    # Fixed margins: an automatic layout would draw everything twice.
     margins = {"left": 0.135, "right": 0.98, "bottom": 0.48 / height, "top": 1.0 - 0.24 / height, "hspace": 0.07}
     panels = figure.subplots(len(names), sharex=True, squeeze=False, gridspec_kw=margins)[:, 0]
     epochs = np.arange(1, epochs_of(history) + 1)
@@ -47,20 +47,20 @@ def draw_history(history: dict) -> Figure:
         panel.ticklabel_format(axis="y", scilimits=(-3, 4))
         panel.grid(alpha=0.3)
         for epoch, batch, _ in changes:
-            panel.axvline(_place(epoch, batch, history), color="grey", linestyle="--", linewidth=1)
+            panel.axvline(_position(epoch, batch, history), color="grey", linestyle="--", linewidth=1)
         if curves:
             panel.legend(loc="best")
     panels[-1].set_xlabel("epoch")
     panels[-1].set_xlim(0.5, max(len(epochs), 1) + 0.5)
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     is_limited = _limit_to_bulk(panels[0], len(epochs))
-    # Below the numbers of what lies beyond the axis.
+    # Below the numbers of outliers.
     _label_changes(panels[0], changes, history, height=0.8 if is_limited else 0.97)
     return figure
 
 
 def _metrics(history: dict) -> list[str]:
-    """List the metrics to draw: loss, accuracy unless it was never measured, then others, `_MOST_PANELS` at most."""
+    """List the metrics to draw: loss, accuracy unless never measured, then others; at most `_MOST_PANELS`."""
     bases = {curve.removeprefix("ema_").removeprefix("val_"): None for curve, values in history.items() if values}
     further = [name for name in bases if name not in (*RESERVED, "loss", "accuracy")]
     has_accuracy = "accuracy" in bases or not epochs_of(history)
@@ -68,8 +68,8 @@ def _metrics(history: dict) -> list[str]:
 
 
 def _limit_to_bulk(panel: Axes, epochs: int) -> bool:
-    """End the axis of values where a few far above the others would flatten them; mark those, and say what they are."""
-    lines = [line for line in panel.lines if len(line.get_xdata()) == epochs]  # of those of changed rates none
+    """End the y axis below outliers that would flatten the curves, and label them; return True if there are any."""
+    lines = [line for line in panel.lines if len(line.get_xdata()) == epochs]  # not those of learning rate changes
     curves = [line.get_ydata() for line in lines]
     if epochs < 3 or not curves:
         return False
@@ -93,7 +93,7 @@ def _limit_to_bulk(panel: Axes, epochs: int) -> bool:
                 (epoch, top),
                 xytext=(0, -12 * (number + 1)),
                 textcoords="offset points",
-                ha=_towards_the_middle(epoch, epochs),
+                ha=_alignment(epoch, epochs),
                 va="top",
                 fontsize="small",
                 color=line.get_color(),
@@ -104,43 +104,43 @@ def _limit_to_bulk(panel: Axes, epochs: int) -> bool:
 
 
 def _label_changes(panel: Axes, changes: Sequence[tuple[int, int, float]], history: dict, height: float) -> None:
-    """Name the rates beside their lines, those of lines close together on one label."""
+    """Label the vertical lines of learning rate changes; lines that are close together share a label."""
     start, end = panel.get_xlim()
-    places = [_place(epoch, batch, history) for epoch, batch, _ in changes]
-    for group in _grouped(places, _LABEL_WIDTH * (end - start)):
+    positions = [_position(epoch, batch, history) for epoch, batch, _ in changes]
+    for group in _grouped(positions, _LABEL_WIDTH * (end - start)):
         rates = [f"{changes[index][2]:g}" for index in group]
         shown = rates if len(rates) <= 3 else [rates[0], "...", rates[-1]]
         panel.annotate(
             f"learning rate {', '.join(shown)}",
-            (places[group[0]], height),
+            (positions[group[0]], height),
             xycoords=("data", "axes fraction"),
             rotation=90,
             va="top",
-            ha="left" if places[group[0]] - start < _LABEL_WIDTH * (end - start) else "right",
+            ha="left" if positions[group[0]] - start < _LABEL_WIDTH * (end - start) else "right",
             color="grey",
             fontsize="small",
             bbox=_BACKGROUND,
         )
 
 
-def _towards_the_middle(epoch: int, epochs: int) -> str:
-    """How to align a text at an epoch so that it stays within the panel."""
-    place = (epoch - 0.5) / epochs
-    return "left" if place < _NUMBER_WIDTH else "right" if place > 1 - _NUMBER_WIDTH else "center"
+def _alignment(epoch: int, epochs: int) -> str:
+    """Return the horizontal alignment that keeps a text at `epoch` inside the panel."""
+    position = (epoch - 0.5) / epochs
+    return "left" if position < _NUMBER_WIDTH else "right" if position > 1 - _NUMBER_WIDTH else "center"
 
 
-def _grouped(places: Sequence[float], width: float) -> list[list[int]]:
-    """The indices of ascending `places`, in groups that each lie within `width` of their first."""
+def _grouped(positions: Sequence[float], width: float) -> list[list[int]]:
+    """Group the indices of ascending `positions` that lie within `width` of the first of their group."""
     groups: list[list[int]] = []
-    for index, place in enumerate(places):
-        if groups and place - places[groups[-1][0]] < width:
+    for index, position in enumerate(positions):
+        if groups and position - positions[groups[-1][0]] < width:
             groups[-1].append(index)
         else:
             groups.append([index])
     return groups
 
 
-def _place(epoch: int, batch: int, history: dict) -> float:
-    """Where on the axis of epochs a moment stands, on which epoch N goes from N - 0.5 to N + 0.5."""
+def _position(epoch: int, batch: int, history: dict) -> float:
+    """Return the x position after `epoch` epochs and `batch` batches; epoch N spans N - 0.5 to N + 0.5."""
     steps = history["run"].get("steps")
     return epoch + 0.5 + (batch / steps if steps else 0.0)

@@ -1,4 +1,4 @@
-"""Ctrl+C, SIGTERM and the like while there is something to save."""
+"""Handle Ctrl+C, SIGTERM and similar signals during training."""
 
 import logging
 import os
@@ -13,8 +13,8 @@ from pipeline.nn.optimizer import WarmupSGD, last_learning_rate
 from pipeline.utils.signals import handle_stops, write_from_handler
 
 
-class Stopped(Exception):  # noqa: N818  (as KeyboardInterrupt, no error)
-    """A request to stop was met; `exit_code` is what the process returns."""
+class Stopped(Exception):  # noqa: N818  (not an error, like KeyboardInterrupt)
+    """The run has stopped, on request or by a callback inside an epoch; the process exits with `exit_code`."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__(exit_code)
@@ -22,15 +22,15 @@ class Stopped(Exception):  # noqa: N818  (as KeyboardInterrupt, no error)
 
 
 class StopRequest:
-    """Turns the first Ctrl+C, and every other signal that asks to end, into a request, met at the end of the batch.
+    """Record Ctrl+C, or another signal to stop, as a request that is handled after the batch.
 
-    A second Ctrl+C ends the process at once: whatever is being written is written under another name until it is whole.
-    A context manager; the handlers that were there come back at its end.
+    A second Ctrl+C exits at once. It damages no file: each has a temporary name until it is complete. A context
+    manager, which restores the previous signal handlers on exit.
 
     Attributes:
-        interrupted: whether Ctrl+C asked.
-        terminated: the number of the signal that asked and can't be taken back, as SIGTERM, or 0.
-        is_answered: whether Ctrl+C came within `asking`.
+        interrupted: True after Ctrl+C.
+        terminated: number of another signal, such as SIGTERM, which can't be revoked; 0 for none.
+        is_answered: True after Ctrl+C inside `asking`.
     """
 
     def __init__(self) -> None:
@@ -52,12 +52,12 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """The exit code of a process that stops on request."""
+        """Exit code of a process that stops on request."""
         return 128 + (self.terminated or signal.SIGINT)
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """Take Ctrl+C for an answer to a question: nothing is being done meanwhile that it could end at once."""
+        """Treat Ctrl+C as the answer to a question inside this context."""
         self.is_answered, self._is_asking = False, True
         try:
             yield
@@ -73,22 +73,22 @@ class StopRequest:
             self.is_answered = True
         elif not self.interrupted:
             self.interrupted = True
-            write_from_handler("\nCtrl+C: finishing the batch; Ctrl+C again stops at once\n")
+            write_from_handler("\nCtrl+C: finishing the batch; press it again to stop at once\n")
         else:
-            write_from_handler("\nstopped at once; what came after the newest checkpoint is lost\n")
+            write_from_handler("\nstopped at once; training after the newest checkpoint is lost\n")
             os._exit(128 + number)
 
 
 class StopMenu:
-    """Decide whether a run that is asked to stop does so: on a terminal the user chooses, or changes the rate.
+    """Decide how to handle a request to stop; on a terminal, ask whether to stop, continue or change the learning rate.
 
     Args:
         stop: the request.
-        ask: called with a text, and with what becomes true when nobody waits for an answer any more; returns "go on",
-            "stop", or another learning rate. None where nobody can be asked.
-        rate: the owner of the learning rate.
-        steps: batches in an epoch.
-        last: the number of the last epoch.
+        ask: asks the user, given a text and a function that returns true once an answer is no longer needed. Returns
+            "continue", "stop", or a learning rate. None without a terminal.
+        rate: the callback that owns the learning rate.
+        steps: batches per epoch.
+        last: number of the last epoch.
     """
 
     def __init__(
@@ -106,24 +106,27 @@ class StopMenu:
         self.last = last
 
     def __call__(self, epoch: int, batch: int, has_failed: bool) -> str:
-        """Answer a request that is met after so many epochs and batches (see `BatchCheckpoint`)."""
-        is_trained = batch == self.steps  # and is being validated: another rate is that of the epoch after
+        """Return the decision after `epoch` epochs and `batch` batches (see `on_stop` of `BatchCheckpoint`).
+
+        `has_failed` is True if a save has just failed.
+        """
+        is_trained = batch == self.steps  # during validation, a new rate takes effect in the next epoch
         if self.stop.terminated or self.ask is None or epoch + is_trained == self.last:
-            return "give up" if has_failed else "stop"
+            return "abort" if has_failed else "stop"
         with self.stop.asking():
             answer = self.ask(self._message(epoch, batch), lambda: self.stop.is_answered or self.stop.terminated)
-        if has_failed and self.stop.is_answered:  # saving has failed, and is not wanted any more
-            return "give up"
-        if answer in ("stop", "go on"):
+        if has_failed and self.stop.is_answered:  # a second Ctrl+C, after a failed save
+            return "abort"
+        if answer in ("stop", "continue"):
             return answer
         start = (epoch + 1, 0) if is_trained else (epoch, batch)
-        if not self.rate.share(start[0]):
-            logging.getLogger(__name__).info("the rate has decayed to 0 after epoch %d and stays so", start[0])
-            return "go on"
-        rate = self.rate.change(answer / self.rate.share(start[0]), *start)
+        if not self.rate.factor(start[0]):
+            logging.getLogger(__name__).info("the rate has decayed to 0 after epoch %d; it stays 0", start[0])
+            return "continue"
+        rate = self.rate.change(answer / self.rate.factor(start[0]), *start)
         if not is_trained:
             self.rate.model.optimizer.learning_rate = rate
-        return "save"  # before anything can lose the choice
+        return "save"  # so that the change can't be lost
 
     def _message(self, epoch: int, batch: int) -> str:
         optimizer = self.rate.model.optimizer

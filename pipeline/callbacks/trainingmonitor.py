@@ -1,4 +1,4 @@
-"""The curves of a run, as a plot and as JSON."""
+"""Record the curves of a run, as a plot and as JSON."""
 
 import logging
 from os import PathLike
@@ -13,7 +13,7 @@ from pipeline.nn.optimizer import last_learning_rate
 
 
 class EpochRecorder(keras.callbacks.Callback):
-    """Record each epoch in `history`, which callbacks may share: the first of them to see its end adds it."""
+    """Add each epoch to `history`. Recorders that share a history add an epoch only once."""
 
     history: dict
 
@@ -26,23 +26,24 @@ class EpochRecorder(keras.callbacks.Callback):
 
 
 class TrainingMonitor(EpochRecorder):
-    """After every epoch, add it to the history, and write a plot and, if asked, the history, atomically.
+    """Add each epoch to the history, and write the history as a plot and, if `json_path` is given, as JSON.
+
+    Files are written atomically. If a write fails, or the plot can't be drawn, training continues: the error is logged
+    and counted, and the next epoch tries again.
 
     Args:
-        fig_path: the plot, a PNG file.
-        json_path: the history, or None.
-        history: the run so far, which is brought up to date in place (see `pipeline.checkpoints.history`); None for a
-            new one. `fit` of a run sets that of the run.
-
-    A disk that fails is reported and counted in `failures`; the next epoch tries again, or `write`.
-    So is a plot that can't be drawn, which costs no more than itself.
+        fig_path: PNG file of the plot.
+        json_path: JSON file of the history; None writes none.
+        history: the history to update in place (see `pipeline.checkpoints.history`); None starts a new one.
+            `training.fit` replaces it with the run's.
 
     Attributes:
-        failures: how often a file could not be written.
-        is_written: whether the files hold the history as it stands.
+        failures: number of failed writes.
+        is_written: True if the files hold the current history.
 
     Raises:
-        InputError: (a `ValueError`) a folder can't be made or written to; in an epoch's end, the loss is not finite.
+        InputError: (a `ValueError`) a folder can't be created or written to, or both paths are the same; after an
+            epoch: the loss is not finite.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class TrainingMonitor(EpochRecorder):
         self.failures = 0
         self.is_written = False
         if self.fig_path == self.json_path:
-            raise InputError(f"the plot and the history can't both be {self.fig_path}")
+            raise InputError(f"plot and history are both {self.fig_path}; expected two files")
         for path in filter(None, (self.fig_path, self.json_path)):
             make_folder(path.parent)
 
@@ -64,7 +65,7 @@ class TrainingMonitor(EpochRecorder):
         self.write()
 
     def write(self) -> None:
-        """Write the files as the history stands."""
+        """Write plot and history."""
         self.is_written = False
         try:
             if self.json_path is not None:
@@ -73,13 +74,13 @@ class TrainingMonitor(EpochRecorder):
             self.is_written = True
         except OSError as error:
             self.failures += 1
-            logging.getLogger(__name__).error("%s; it is tried again", error)
+            logging.getLogger(__name__).error("%s; the next epoch tries again", error)
 
     def _draw(self) -> bytes:
         try:
             from pipeline.callbacks.plot import plot_png
 
             return plot_png(self.history)
-        except Exception as error:  # of settings, which Matplotlib reads as it loads, fonts or numbers
+        except Exception as error:  # from Matplotlib's settings, which it reads on import, fonts or numbers
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise OSError(f"can't draw {self.fig_path}: {reason}") from error

@@ -1,4 +1,4 @@
-"""Keeping and validating averaged weights."""
+"""Average the weights during training, and validate the averages."""
 
 import keras
 
@@ -7,18 +7,18 @@ from pipeline.nn.average import MovingAverage
 
 
 class WeightAverage(keras.callbacks.Callback):
-    """Keep a moving average of all weights, brought up to date after each step and validated after each epoch.
+    """Update a moving average of all weights after each step, and validate it after each epoch.
 
-    Adds `ema_val_loss`, `ema_val_accuracy`, ... to the logs of the epoch, so it comes before whoever keeps those. In a
-    run, checkpoints hold the averages too, and the trained model has them.
+    Adds `ema_val_loss`, `ema_val_accuracy`, ... to the epoch's logs, so list it before callbacks that read them. The
+    run's checkpoints also hold the averages, and the trained model has them.
 
     Args:
-        decay: of the average, above 0, below 1 (see `pipeline.nn.average`); 0 keeps none.
-        val: what the averages are validated on.
+        decay: decay of the average, above 0 and below 1 (see `pipeline.nn.average`); 0 turns it off.
+        val: batches to validate the averages on.
 
     Attributes:
-        average: the average; None before training begins, and where none is kept.
-        callbacks: what is called at each batch of the validation of averages.
+        average: the average; None before training, or if turned off.
+        callbacks: called at each batch while the averages are validated.
     """
 
     def __init__(self, decay: float, val: Batches) -> None:
@@ -33,7 +33,7 @@ class WeightAverage(keras.callbacks.Callback):
             self.start(0)
 
     def start(self, steps: int) -> MovingAverage | None:
-        """Begin an average, if one is kept, after as many `steps`; of what the model's weights are now."""
+        """Start an average from the model's current weights, as if after `steps` steps; None if turned off."""
         self.average = MovingAverage(self.model, self.decay, steps) if self.decay else None
         return self.average
 
@@ -44,7 +44,7 @@ class WeightAverage(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if self.average is None:
             return
-        with self.average.in_place():
+        with self.average.swapped_in():
             results = self.model.evaluate(self.val.for_keras(), verbose=0, return_dict=True, callbacks=self.callbacks)
         if logs is not None:
             logs |= {f"ema_val_{name}": value for name, value in results.items()}

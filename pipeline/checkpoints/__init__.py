@@ -1,4 +1,4 @@
-"""Checkpoints and histories. Names load on first use: checking a file needs no Keras."""
+"""Checkpoints and histories. Modules load on first use: reading a file needs no Keras."""
 
 from pipeline.utils.lazy import names
 

@@ -1,19 +1,19 @@
-"""Checkpoints: one HDF5 file that stock Keras opens and that an exact resume needs nothing beside.
+"""Read checkpoints: HDF5 files that hold everything for an exact resume, and that stock Keras opens.
 
-    bytes 0-511         the seal (see `pipeline.files.sealed`), so that damage shows before any HDF5 code touches the
-                        file; its two numbers are epoch and batch, its mark says whose it is (see `lineage`), so that
-                        of many files the newest, and those of a run, are found without reading all
-    /                   attributes backend, keras_version, model_config as Keras writes them, stock layers only
-    /model_weights      as Keras lays them out; the averaged weights if the run keeps them, which are those to evaluate
+    bytes 0-511         the seal (see `pipeline.files.sealed`), which reveals damage before HDF5 code reads the file; it
+                        holds epoch, batch and `lineage`, so that the newest file of a folder, and the files of a run,
+                        are found without reading each
+    /                   attributes backend, keras_version and model_config as Keras writes them, with stock layers only
+    /model_weights      in Keras' layout; the averaged weights, if the run averages them
     /run/state          JSON (see `pipeline.checkpoints.state`)
-    /run/normalization  what is subtracted from an image, (height, width, channels) or (channels,)
-    /run/raw            only with averages: the weights that training goes on with, by their paths, as conv1/kernel
-    /run/optimizer      the optimizer's arrays, by their numbers in the manifest of the state
-    /run/metrics        the same of the loss and the metrics, inside an epoch
+    /run/normalization  the mean subtracted from images, (height, width, channels) or (channels,)
+    /run/raw            with averages only: the raw weights, which training continues with, such as conv1/kernel
+    /run/optimizer      arrays of the optimizer, numbered as in the state's manifest
+    /run/metrics        arrays of loss and metrics, likewise; inside an epoch only
 
-`keras.models.load_model(path, compile=False)` reads the first two groups. `read_checkpoint` deserialises no code and
-no Keras configuration: which arrays there must be, of which shape, follows from the arguments of `ResNet.build` and
-the manifests. Format 1 has no normalization, and SGD's arrays in /run/optimizer/sgd by their names.
+`keras.models.load_model(path, compile=False)` reads the first two groups. `read_checkpoint` deserializes neither code
+nor a Keras config: the arguments of `ResNet.build` and the manifests determine name, shape and dtype of every array.
+Format 1 has no normalization, and SGD's arrays by name in /run/optimizer/sgd.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from pipeline.checkpoints.history import PRECISIONS, is_start_of, lineages
+from pipeline.checkpoints.history import PRECISIONS, is_ancestor_of, lineages
 from pipeline.checkpoints.state import State, parse_state
-from pipeline.errors import InputError, refusing
+from pipeline.errors import InputError, as_input_error
 from pipeline.files.hdf5 import (
     check_attributes,
     check_disjoint,
@@ -35,20 +35,20 @@ from pipeline.files.hdf5 import (
     group_of,
     variable_text_attribute,
 )
-from pipeline.files.sealed import BLOCK, Kind, blocks, open_sealed, read_seal
+from pipeline.files.sealed import BLOCK, FileFormat, blocks, open_sealed, read_seal
 from pipeline.files.strictjson import MAX_BYTES, parse_json
 from pipeline.nn.conv.layout import Layer, layers
 
-if TYPE_CHECKING:  # Checking a file needs no Keras.
+if TYPE_CHECKING:  # Reading a file needs no Keras.
     import keras
 
-# The digit is that of the seal; the state has a format of its own.
-CHECKPOINT = Kind(b"ResNet run 1\n", "checkpoint", "take an earlier one")
+# The digit is the version of the seal; the state has its own format number.
+CHECKPOINT = FileFormat(b"ResNet run 1\n", "checkpoint", "use an earlier one")
 
-# State, configuration, and what HDF5 needs of its own for each array.
-_MAX_BESIDE = 3 * MAX_BYTES
+# Maximum size in bytes of everything but the arrays: state, config, and HDF5's metadata.
+_MAX_OVERHEAD = 3 * MAX_BYTES
 _INTEGERS = ("int32", "int64", "uint32", "uint64")
-# What a network's Keras configuration is made of, beside its layers: classes and where Keras would import them from.
+# Classes in a network's Keras config, besides its layers, and the modules that Keras would import them from.
 _CLASSES = {"DTypePolicy", "Functional", "GlorotUniform", "L2", "Ones", "Zeros", "__keras_tensor__"}
 _MODULES = {
     "keras", "keras.initializers", "keras.layers", "keras.regularizers", "keras.src.models.functional", None,
@@ -57,11 +57,11 @@ _MODULES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(State):
-    """A state and its arrays; `restore` brings them back.
+    """The content of a checkpoint file: a state and its arrays.
 
     Args:
-        path: its file.
-        arrays: the file's arrays by their names, if they were asked for.
+        path: the file.
+        arrays: the arrays by their names in the file; empty if they were not read.
     """
 
     path: Path
@@ -69,42 +69,42 @@ class Checkpoint(State):
 
     @property
     def progress(self) -> tuple[int, int]:
-        """The completed epochs, and batches of the one under way."""
+        """Completed epochs, and completed batches of the next one."""
         return self.epoch, self.batch
 
     @property
     def metric_state(self) -> list[np.ndarray]:
-        """The running loss and metrics inside an epoch."""
+        """The running loss and metrics inside an epoch; empty at the end of one."""
         return [values for name, values in self.arrays.items() if name.startswith("run/metrics/")]
 
     @property
     def averages(self) -> dict[str, np.ndarray]:
-        """The averaged weights by the paths of their variables; empty if the run keeps none."""
+        """The averaged weights by the paths of their variables; empty if the run averages none."""
         if not self.averaged:
             return {}
-        of_model = {name: values for name, values in self.arrays.items() if name.startswith("model_weights/")}
-        return {name.split("/", 2)[2]: values for name, values in of_model.items()}
+        weights = {name: values for name, values in self.arrays.items() if name.startswith("model_weights/")}
+        return {name.split("/", 2)[2]: values for name, values in weights.items()}
 
     @property
     def mean(self) -> np.ndarray | None:
-        """The mean to subtract from an image, float32; None in files of format 1, which lack it."""
+        """The mean to subtract from images, float32; None in files of format 1."""
         return self.arrays.get("run/normalization")
 
     @property
     def backend(self) -> str:
-        """The Keras backend that the run ran on last."""
+        """The Keras backend that the run used last."""
         sittings = self.history["run"].get("sittings")
         return sittings[-1]["backend"] if sittings else "tensorflow"
 
     @property
     def precision(self) -> str:
-        """The Keras dtype policy that the run computes in."""
+        """The run's Keras dtype policy."""
         return self.history["run"].get("precision", PRECISIONS[0])
 
     def build_model(self) -> "keras.Model":
-        """The network with its weights, averaged if the run averages them, uncompiled, for evaluation.
+        """Build the uncompiled network with its weights, averaged if the run averages them, for evaluation.
 
-        It computes in the precision that it was trained in, whatever Keras' dtype policy is.
+        It computes in the run's precision, whatever Keras' dtype policy is.
         """
         import keras
 
@@ -121,11 +121,10 @@ class Checkpoint(State):
         return model
 
     def restore(self, model: "keras.Model") -> None:
-        """Give the compiled `model` and its optimizer the values to go on training with, to the bit.
+        """Restore weights and optimizer of the compiled `model`, so that training resumes exactly.
 
         Raises:
-            InputError: the file holds weights alone, or another optimizer, other metrics or another network than the
-                model has.
+            InputError: the file holds only weights, or its network, optimizer or metrics differ from the model's.
         """
         from pipeline.checkpoints.compiled import (
             check_same_arrays,
@@ -138,17 +137,15 @@ class Checkpoint(State):
         )
 
         if self.optimizer is None:
-            raise InputError(
-                f"checkpoint {self.path} holds weights alone: it lacks the optimizer's state to go on with"
-            )
-        with refusing(InputError, f"checkpoint {self.path} is of another run: "):
+            raise InputError(f"checkpoint {self.path} holds weights only; to resume, name one with an optimizer")
+        with as_input_error(InputError, f"checkpoint {self.path} doesn't match the compiled model: "):
             check_same_optimizer(self.optimizer, optimizer_record(model.optimizer))
             check_same_arrays(self.metrics, metrics_manifest(model), "metrics")
         weights = raw_by_name(model) if self.averaged else weights_by_name(model)
         self._assign(weights | optimizer_by_name(model.optimizer))
 
     def restore_metrics(self, model: "keras.Model") -> None:
-        """Put the running loss and metrics of a checkpoint inside an epoch back into those of `model`."""
+        """Restore the running loss and metrics of `model` from a checkpoint inside an epoch."""
         from pipeline.checkpoints.compiled import metrics_by_name
 
         self._assign(metrics_by_name(model))
@@ -162,8 +159,8 @@ class Checkpoint(State):
         shape, dtype = tuple(variable.shape), np.dtype(variable.dtype)
         stored = self.arrays.get(name)
         if stored is None:
-            raise InputError(f"checkpoint {self.path} lacks {name}; it belongs to another network")
-        # The width of the step counter is the backend's own choice.
+            raise InputError(f"checkpoint {self.path} lacks {name}; it holds another network")
+        # Backends choose different widths for the step counter.
         same_dtype = stored.dtype == dtype or (shape == () and {stored.dtype.kind, dtype.kind} <= {"i", "u"})
         if stored.shape != shape or not same_dtype:
             raise InputError(f"{self.path}: {name} is {stored.dtype} {stored.shape}; expected {dtype} {shape}")
@@ -171,38 +168,41 @@ class Checkpoint(State):
 
 
 def read_checkpoint(path: Path, *, arrays: bool = True) -> Checkpoint:
-    """The checkpoint in the file `path`, its digest checked first. A name that ends in `.hdf` finds `.hdf5`.
+    """Read the checkpoint `path` after checking its digest. If `x.hdf` is missing, read `x.hdf5` instead.
 
     Args:
-        arrays: take the arrays into memory; without them the checkpoint can't be restored.
+        arrays: read the arrays, which `Checkpoint.restore` and `Checkpoint.build_model` need.
 
     Raises:
-        InputError: the file is missing, is no checkpoint of this project, is damaged, or holds anything that a
-            checkpoint of its network does not.
+        InputError: the file is missing, damaged, not a checkpoint of this project, or holds anything unexpected.
+        OSError: the disk fails during the read.
     """
     if path.suffix == ".hdf" and not path.exists():
         path = path.with_suffix(".hdf5")
     with open_sealed(path, CHECKPOINT) as (file, source, seal):
-        with refusing(ValueError, f"{path} is not a checkpoint of this project: "):
+        with as_input_error(ValueError, f"{path} is not a checkpoint of this project: "):
             state = _read_state(file)
             network = list(layers(**state.network))
             stored = dict(_check_arrays(file, network, state))
-            if seal.length > sum(array.nbytes for array in stored.values()) + _MAX_BESIDE:
-                raise InputError(f"it has {seal.length:,} bytes, far more than its arrays")
+            expected = sum(array.nbytes for array in stored.values()) + _MAX_OVERHEAD
+            if seal.length > expected:
+                raise InputError(f"it has {seal.length:,} bytes; expected at most {expected:,} for its arrays")
             check_disjoint(stored.values())
             _check_attributes(file, network)
             _check_config(file, blocks(source.fileno(), 0, BLOCK + seal.length), network)
         if seal.numbers != (state.epoch, state.batch):
-            raise CHECKPOINT.damaged(path, "its first bytes tell of another epoch")
+            raise CHECKPOINT.damaged(
+                path, f"its seal has epoch and batch {seal.numbers}, its state {(state.epoch, state.batch)}"
+            )
         values = {name: stored[name][()] for name in stored} if arrays else {}
         return Checkpoint(path=path, arrays=values, **vars(state))
 
 
 def is_checkpoint_of(path: Path, history: dict, changeable: Collection[str] = (), *, whole: bool = False) -> bool:
-    """Return whether the file `path` is a checkpoint on the way to `history` (see `is_start_of`).
+    """Return whether the file `path` is an earlier checkpoint of the run of `history` (see `is_ancestor_of`).
 
-    A seal that says so is believed, unless the file is to be sound as a `whole`. One that doesn't may be from before
-    seals said so, or from other arguments: then the file is read.
+    A matching lineage in the seal is enough, unless `whole` asks to check the entire file. If it doesn't match, the
+    file is read: it may be from before seals held a lineage, or have other arguments.
     """
     seal = read_seal(path, CHECKPOINT)
     if seal and not whole and seal.mark in lineages(history, *seal.numbers, changeable):
@@ -211,17 +211,17 @@ def is_checkpoint_of(path: Path, history: dict, changeable: Collection[str] = ()
         checkpoint = read_checkpoint(path, arrays=False)
     except InputError:
         return False
-    return is_start_of(checkpoint.history, history, checkpoint.batch, changeable)
+    return is_ancestor_of(checkpoint.history, history, checkpoint.batch, changeable)
 
 
 def progress_in(path: Path) -> tuple[int, int] | None:
-    """The completed epochs and batches that the first bytes of a checkpoint tell of; None if it is none."""
+    """Return the completed epochs and batches recorded in a checkpoint's seal; None if it isn't a checkpoint."""
     seal = read_seal(path, CHECKPOINT)
     return seal and seal.numbers
 
 
 def _read_state(file: h5py.File) -> State:
-    """The state in /run/state, each part checked."""
+    """Read and check /run/state."""
     run = group_of(file, "run")
     stored = dataset_of(run, "state", ["u1"], (None,))
     if stored.size > MAX_BYTES:
@@ -233,21 +233,21 @@ def _read_state(file: h5py.File) -> State:
 
 
 def _check_arrays(file: h5py.File, network: Sequence[Layer], state: State) -> Iterator[tuple[str, h5py.Dataset]]:
-    """The datasets of weights, normalization, optimizer and, inside an epoch, metrics by their names.
+    """Yield the datasets of weights, normalization, optimizer and, inside an epoch, metrics, by name.
 
     Raises:
-        InputError: one of them is missing or anything else, or there is more in `file`.
+        InputError: a dataset is missing or unexpected, or has another shape or type.
     """
     slots = state.optimizer["arrays"] if state.optimizer else ()
     metrics = state.metrics if state.batch else ()
-    # The names of the optimizer's arrays, and the group that they are in.
-    places, prefix = list(map(str, range(len(slots)))), "run/optimizer"
+    # Names of the optimizer's datasets, and their group.
+    slot_names, prefix = list(map(str, range(len(slots)))), "run/optimizer"
     members = {"state": None}
     if state.format == 1:
-        places, prefix = [entry["name"] for entry in slots], "run/optimizer/sgd"
-        members["optimizer"] = {"sgd": dict.fromkeys(places)}
+        slot_names, prefix = [entry["name"] for entry in slots], "run/optimizer/sgd"
+        members["optimizer"] = {"sgd": dict.fromkeys(slot_names)}
     elif slots:
-        members["optimizer"] = dict.fromkeys(places)
+        members["optimizer"] = dict.fromkeys(slot_names)
     if metrics:
         members["metrics"] = dict.fromkeys(map(str, range(len(metrics))))
     if state.normalization is not None:
@@ -264,26 +264,26 @@ def _check_arrays(file: h5py.File, network: Sequence[Layer], state: State) -> It
                 yield _dataset(file, f"run/raw/{name}", ["f4"], shape)
     if state.normalization is not None:
         yield _dataset(file, "run/normalization", ["f4"], tuple(state.normalization))
-    for number, (entry, place) in enumerate(zip(slots, places, strict=True)):
-        _, stored = _dataset(file, f"{prefix}/{place}", _dtypes(entry), tuple(entry["shape"]))
+    for number, (entry, name) in enumerate(zip(slots, slot_names, strict=True)):
+        _, stored = _dataset(file, f"{prefix}/{name}", _dtypes(entry), tuple(entry["shape"]))
         yield f"run/optimizer/{number}", stored
     for number, entry in enumerate(metrics):
         yield _dataset(file, f"run/metrics/{number}", _dtypes(entry), tuple(entry["shape"]))
 
 
 def _dataset(file: h5py.File, name: str, dtypes: Sequence[str], shape: tuple[int, ...]) -> tuple[str, h5py.Dataset]:
-    """The dataset at `name`, all of whose groups are there, and that name before it."""
+    """Return `name` and the dataset there; its groups exist."""
     group, _, last = name.rpartition("/")
     return name, dataset_of(file[group], last, dtypes, shape)
 
 
 def _dtypes(entry: Mapping) -> Sequence[str]:
-    """The types that the array of a manifest's `entry` may have; the width of a counter is the backend's choice."""
+    """Return the types allowed for a manifest's `entry`. Backends choose different widths for counters."""
     return _INTEGERS if not entry["shape"] and entry["dtype"] in _INTEGERS else [entry["dtype"]]
 
 
 def _check_attributes(file: h5py.File, network: Sequence[Layer]) -> None:
-    """Check that no attribute is there that Keras could take for more than what a network needs."""
+    """Check that the file has exactly the attributes that Keras needs for a network."""
     versions = ("backend", "keras_version")
     check_attributes(file, (*versions, "model_config"))
     check_attributes(file["model_weights"], (*versions, "layer_names"))
@@ -295,20 +295,20 @@ def _check_attributes(file: h5py.File, network: Sequence[Layer]) -> None:
 
 
 def _check_config(file: h5py.File, content: Iterable[bytes], network: Sequence[Layer]) -> None:
-    """Check that the configuration that stock Keras would build from is the network's, and names nothing else."""
+    """Check that the Keras config describes the network, and names no other classes or modules."""
     config = parse_json(variable_text_attribute(file, content, "model_config", MAX_BYTES).encode())
     try:
         found = [(layer["name"], layer["class_name"]) for layer in config["config"]["layers"]]
     except (KeyError, TypeError) as error:
-        raise InputError("its model_config is not that of a network") from error
-    if found != [(layer.name, layer.kind) for layer in network]:
+        raise InputError("its model_config is not a Keras config of a network") from error
+    if found != [(layer.name, layer.class_name) for layer in network]:
         raise InputError("its model_config has other layers than its network")
-    classes, parts = _CLASSES | {layer.kind for layer in network}, [config]
+    classes, parts = _CLASSES | {layer.class_name for layer in network}, [config]
     while parts:
         part = parts.pop()
         if isinstance(part, dict):
             if "class_name" in part and (part["class_name"] not in classes or part.get("module") not in _MODULES):
-                raise InputError(f"its model_config names {part['class_name']!a:.100}, which its network does not have")
+                raise InputError(f"its model_config names {part['class_name']!a:.100}, which is not in its network")
             parts += part.values()
         elif isinstance(part, list):
             parts += part

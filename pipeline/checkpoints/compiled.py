@@ -1,4 +1,4 @@
-"""A compiled model as a checkpoint holds it: its arrays by name, and their description."""
+"""The arrays and descriptions of a compiled model in a checkpoint."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.checkpoints.history import MAX_METRIC_NAME, PRECISIONS, RESERVED
 from pipeline.checkpoints.state import check_manifest, check_metrics, check_optimizer, manifest_entry
-from pipeline.errors import InputError, refusing
+from pipeline.errors import InputError, as_input_error
 from pipeline.nn.average import MovingAverage
 from pipeline.nn.conv.layout import layers
 from pipeline.nn.optimizer import base_learning_rate
@@ -20,11 +20,12 @@ def check_compiled(model: keras.Model) -> None:
     """Build the optimizer and the metrics of the compiled `model`, and check that a checkpoint can hold them.
 
     Raises:
-        InputError: the model is none of `ResNet.build`, the learning rate is a schedule, the optimizer has arrays of
-            another shape than a weight's, or a metric is more than one number, or too large.
+        InputError: `ResNet.build` didn't create the model; its precision is not in `PRECISIONS`; its learning rate is 0
+            or a schedule; `steps_per_execution` is not 1; its optimizer uses EMA, or has an array that matches no
+            weight's shape; or a metric is not a single number, is too large, or has a reserved name.
     """
     if not getattr(model, "network", None):
-        raise InputError("the model is not one of ResNet.build, which alone a checkpoint can hold")
+        raise InputError("the model was not built by ResNet.build; checkpoints hold only models that were")
     optimizer = model.optimizer
     name = type(optimizer).__name__
     if precision_of(model) not in PRECISIONS:
@@ -33,19 +34,19 @@ def check_compiled(model: keras.Model) -> None:
         raise InputError(f"the learning rate of {name} is 0; expected a number above 0")
     if not isinstance(base_learning_rate(optimizer), float):
         raise InputError(
-            f"the learning rate of {name} is a schedule, which knows nothing of a stop; give it a number, and the "
-            "schedule to a callback"
+            f"the learning rate of {name} is a schedule, which a resume can't restore; use a number, and a callback "
+            "for the schedule"
         )
     if model.steps_per_execution != 1:
         raise InputError(
-            f"steps_per_execution is {model.steps_per_execution}; expected 1: a stop is met after each step"
+            f"steps_per_execution is {model.steps_per_execution}; expected 1, so that a run can stop after each step"
         )
     if optimizer.use_ema:
-        raise InputError(f"use_ema of {name} averages beyond the reach of a checkpoint; average with `ema`")
+        raise InputError(f"{name} has use_ema, whose averages checkpoints can't hold; use `ema` instead")
     if not optimizer.built:
         optimizer.build(model.trainable_variables)
     arrays = optimizer_record(optimizer)["arrays"]
-    with refusing(InputError, f"{name}: "):
+    with as_input_error(InputError, f"{name}: "):
         check_manifest(arrays, "optimizer")
         check_optimizer(arrays, list(layers(**model.network)))
     build_metrics(model)
@@ -55,52 +56,52 @@ def check_compiled(model: keras.Model) -> None:
     for metric, result in model.get_metrics_result().items():
         is_taken = metric in RESERVED or metric.startswith(("val_", "ema_val_"))
         if is_taken or not metric.isprintable() or len(metric) > MAX_METRIC_NAME:
-            raise InputError(f"a metric is called {metric!a:.100}, which a history can't hold; give it another name")
+            raise InputError(f"a metric has the reserved or invalid name {metric!a:.100}; rename it")
         if keras.ops.size(result) != 1:
-            raise InputError(f"the metric {metric} is {keras.ops.size(result)} numbers; expected one, for a curve")
+            raise InputError(f"the metric {metric} has {keras.ops.size(result)} numbers; expected one")
     model.reset_metrics()
 
 
 def precision_of(model: keras.Model) -> str:
-    """The dtype policy that `model`, one of `ResNet.build`, computes in."""
+    """Return the dtype policy of `model`, built by `ResNet.build`."""
     return model.get_layer("conv1").dtype_policy.name
 
 
 def build_metrics(model: keras.Model) -> None:
-    """Create the variables of the metrics of `model`, which Keras does when it first measures something."""
-    nothing = keras.ops.zeros((1, *model.output_shape[1:]))
-    model.compute_metrics(None, nothing, nothing)
+    """Create the metric variables of `model`, which Keras creates on first use."""
+    zeros = keras.ops.zeros((1, *model.output_shape[1:]))
+    model.compute_metrics(None, zeros, zeros)
 
 
 def weights_by_name(model: keras.Model) -> dict[str, keras.Variable]:
-    """The weights of `model` by the names of their arrays in a checkpoint."""
+    """Return the weights of `model` by the names of their arrays in a checkpoint."""
     return {f"model_weights/{layer.name}/{weight.path}": weight for layer in model.layers for weight in layer.weights}
 
 
 def raw_by_name(model: keras.Model) -> dict[str, keras.Variable]:
-    """The weights of `model` by the names of the arrays that training goes on with where averages take their place."""
+    """Return the weights of `model` by the names of the raw weights in a checkpoint with averages."""
     return {f"run/raw/{weight.path}": weight for weight in model.weights}
 
 
 def optimizer_by_name(optimizer: keras.optimizers.Optimizer) -> dict[str, keras.Variable]:
-    """The variables of `optimizer` by the names of their arrays in a checkpoint."""
+    """Return the variables of `optimizer` by the names of their arrays in a checkpoint."""
     return {f"run/optimizer/{number}": variable for number, variable in enumerate(optimizer.variables)}
 
 
 def metrics_by_name(model: keras.Model) -> dict[str, keras.Variable]:
-    """The running loss and metrics of `model` by the names of their arrays in a checkpoint."""
+    """Return the metric variables of `model` by the names of their arrays in a checkpoint."""
     return {f"run/metrics/{number}": variable for number, variable in enumerate(model.metrics_variables)}
 
 
 def metric_state(model: keras.Model) -> list[np.ndarray]:
-    """The running loss and metrics of `model`, to be saved inside an epoch."""
+    """Copy the running loss and metrics of `model`."""
     return [keras.ops.convert_to_numpy(variable) for variable in metrics_by_name(model).values()]
 
 
 def arrays_of(model: keras.Model, average: MovingAverage | None = None) -> dict[str, np.ndarray]:
-    """The weights of `model` and the state of its optimizer, if it has one, by their names in a checkpoint.
+    """Copy the weights of `model` and the state of its optimizer, if any, by their names in a checkpoint.
 
-    With an `average` the weights that Keras finds are the averaged ones, beside those that training goes on with.
+    With an `average`, the model's weights are the averages, and the raw weights are added.
     """
     weights = weights_by_name(model)
     variables = weights | (optimizer_by_name(model.optimizer) if model.optimizer else {})
@@ -113,8 +114,8 @@ def arrays_of(model: keras.Model, average: MovingAverage | None = None) -> dict[
 
 
 def optimizer_record(optimizer: keras.optimizers.Optimizer) -> dict:
-    """Describe `optimizer` for a checkpoint: class, configuration without the rate, manifest of its arrays."""
-    # Keras numbers names by what the process has made before.
+    """Describe `optimizer` for a checkpoint: class, config without the learning rate, manifest of its arrays."""
+    # The name depends on what else the process has created.
     config = {name: value for name, value in _config(optimizer).items() if name not in ("name", "learning_rate")}
     return {
         "class_name": type(optimizer).__name__,
@@ -124,62 +125,60 @@ def optimizer_record(optimizer: keras.optimizers.Optimizer) -> dict:
 
 
 def metrics_manifest(model: keras.Model) -> list[dict]:
-    """Describe the running loss and metrics of `model` for a checkpoint: the manifest of their arrays."""
+    """Return the manifest of the metric variables of `model` for a checkpoint."""
     return _manifest(model.metrics_variables, [variable.path for variable in model.metrics_variables])
 
 
 def check_same_optimizer(saved: Mapping, compiled: Mapping) -> None:
-    """Raise `InputError` that names the first difference of the `optimizer_record` in a file and a compiled one.
+    """Raise `InputError` with the first difference between the `saved` and the `compiled` `optimizer_record`.
 
-    A record of format 1 has neither class nor configuration, and those are not compared.
+    A record of format 1 has neither class nor config; those are not compared.
     """
     ours, theirs = saved["class_name"], compiled["class_name"]
     if ours not in (None, theirs):
-        raise InputError(f"it was trained with {ours!a:.100}, and the model is compiled with {theirs}")
+        raise InputError(f"its optimizer is {ours!a:.100}, the model's is {theirs}")
     if saved["config"] is not None:
         for name in dict.fromkeys((*saved["config"], *compiled["config"])):
-            # A value of one version of Keras that another lacks is null, or off.
+            # A setting that one version of Keras lacks is None, or off.
             before, now = saved["config"].get(name), compiled["config"].get(name)
             if before != now:
-                raise InputError(
-                    f"it was trained with {name!a:.100} {before!a:.100} of {theirs}, and now it is {now!a:.100}"
-                )
+                raise InputError(f"its {theirs} has {name!a:.100} {before!a:.100}, the model's has {now!a:.100}")
     check_same_arrays(saved["arrays"], compiled["arrays"], f"optimizer {theirs}")
 
 
 def check_same_arrays(saved: Sequence[Mapping], compiled: Sequence[Mapping], whose: str) -> None:
-    """Raise `InputError` that names the first difference of the manifest in a file and that of a compiled model."""
+    """Raise `InputError` with the first difference between the `saved` and the `compiled` manifest."""
     for before, now in zip(saved, compiled, strict=False):
         if (before["name"], before["shape"]) != (now["name"], now["shape"]) or not _is_same(before, now):
-            raise InputError(f"{whose}: it holds {_described(before)}, and the model {_described(now)}")
+            raise InputError(f"{whose}: it has {_describe(before)}, the model has {_describe(now)}")
     if len(saved) != len(compiled):
         more, less = (saved, compiled) if len(saved) > len(compiled) else (compiled, saved)
-        holder, lacks = ("it holds", "the model lacks") if more is saved else ("the model has", "it lacks")
-        raise InputError(f"{whose}: {holder} {_described(more[len(less)])}, which {lacks}")
+        holder = "it" if more is saved else "the model"
+        raise InputError(f"{whose}: only {holder} has {_describe(more[len(less)])}")
 
 
 def _is_same(before: Mapping, now: Mapping) -> bool:
-    # The width of the step counter is the backend's own choice.
+    # Backends choose different widths for the step counter.
     kinds = {np.dtype(entry["dtype"]).kind for entry in (before, now)}
     return before["dtype"] == now["dtype"] or (not now["shape"] and kinds <= {"i", "u"})
 
 
-def _described(entry: Mapping) -> str:
+def _describe(entry: Mapping) -> str:
     return f"{entry['name']!a:.100} ({entry['dtype']}, shape {tuple(entry['shape'])!a:.100})"
 
 
 def _config(optimizer: keras.optimizers.Optimizer) -> dict:
-    """The configuration of `optimizer`, of one that scales the loss that of the one within, and the scaling's."""
+    """Return the config of `optimizer`; for a `LossScaleOptimizer` together with that of the inner optimizer."""
     config = optimizer.get_config()
     inner = getattr(optimizer, "inner_optimizer", None)
     return config if inner is None else config | {"inner_optimizer": type(inner).__name__} | inner.get_config()
 
 
 def _manifest(variables: Iterable[keras.Variable], names: Sequence[str]) -> list[dict]:
-    """The manifest of `variables`; of equal `names` all but the first get a number."""
+    """Return the manifest of `variables`; repeated `names` get a number."""
     seen, manifest = Counter(), []
     for variable, name in zip(variables, names, strict=True):
-        name = re.sub(r"(^|/)variable_\d+$", r"\1variable", name)  # of one without a name, numbered by the process
+        name = re.sub(r"(^|/)variable_\d+$", r"\1variable", name)  # Keras numbers unnamed variables by process
         seen[name] += 1
         unique = name if seen[name] == 1 else f"{name}_{seen[name]}"
         manifest.append(manifest_entry(unique, variable.shape, keras.backend.standardize_dtype(variable.dtype)))

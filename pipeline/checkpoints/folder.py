@@ -1,4 +1,4 @@
-"""The checkpoints of a run in a folder: finding, writing and removing them."""
+"""Find, write and remove the checkpoints of a run in a folder."""
 
 import logging
 import re
@@ -27,8 +27,8 @@ NAMES = re.compile(r"epoch_(\d+)(?:_batch_(\d+))?\.hdf5")
 
 
 @dataclass(frozen=True)
-class Inside:
-    """What only a checkpoint inside an epoch holds: the running loss and metrics, and the callbacks' states then."""
+class MidEpoch:
+    """The running loss and metrics and the callbacks' states at a batch, for a checkpoint inside an epoch."""
 
     metrics: Sequence[np.ndarray]
     callbacks: Mapping[str, object]
@@ -38,25 +38,25 @@ class Inside:
 class CheckpointFolder:
     """Write the checkpoints of a run, and remove those no longer needed.
 
-    A checkpoint inside an epoch stays until a newer one is safe. If a write fails, that is reported and counted, and
-    training goes on.
+    A checkpoint inside an epoch is removed once a newer one is written. If a write fails, the error is logged and
+    counted, and training goes on.
 
     Args:
-        folder: where they lie.
-        history: the run so far (see `pipeline.checkpoints.history`), which callbacks keep up to date.
-        options: of this process, such as `workers`; a resume takes them unless other ones are given.
-        keep: number of newest epoch checkpoints that stay, beside the best by `validation_score`; all if None.
+        folder: folder of the checkpoints.
+        history: the run's history (see `pipeline.checkpoints.history`), kept up to date by callbacks.
+        options: options of this process, such as `workers`; a resume uses them as defaults.
+        keep: number of newest epoch checkpoints to keep, besides the best by `validation_score`; None keeps all.
         changeable: names of the run's arguments that a resume may change.
 
     Attributes:
-        mean: subtracted from each image, float32, (height, width, channels) or (channels,); None if unknown.
-        average: the moving average of the weights; None without `ema`.
-        callbacks: by name, those with a state to save.
-        seconds: returns the duration of the epoch under way; None if nobody measures it.
-        lock: keeps other processes out of `folder`; taken again if the folder was removed.
+        mean: the mean subtracted from each image, float32, (height, width, channels) or (channels,); None if unknown.
+        average: the moving average of the weights; None if there is none.
+        callbacks: the stateful callbacks by name.
+        seconds: returns the duration of the current epoch; None if it isn't measured.
+        lock: keeps other processes out of `folder`; acquired again if the folder was removed.
         failures: number of failed writes.
-        saved: (epoch, batch) of the last checkpoint written; None at first.
-        saved_at: `time.monotonic()` of the last attempt; at first of the object's creation.
+        saved: (epoch, batch) of the last checkpoint written; None before the first.
+        saved_at: `time.monotonic()` of the last attempt to save, initially of the object's creation.
     """
 
     folder: Path
@@ -79,63 +79,66 @@ class CheckpointFolder:
         model: keras.Model,
         epoch: int,
         batch: int = 0,
-        inside: Inside | None = None,
+        mid_epoch: MidEpoch | None = None,
         *,
-        outlook: str = "the next save tries again",
+        consequence: str = "the next save tries again",
     ) -> bool:
-        """Write the state of `model` after `epoch` epochs and `batch` batches; return whether it is safe.
+        """Write the state of `model` after `epoch` epochs and `batch` batches; return whether that succeeded.
 
-        After a `batch` inside an epoch, `inside` is what was running then. Where the file can't be written, the report
-        says so, and `outlook`.
+        Args:
+            mid_epoch: required inside an epoch.
+            consequence: ends the error message if the write fails.
         """
         self.saved_at = time.monotonic()
         path = self.folder / (f"epoch_{epoch}_batch_{batch}.hdf5" if batch else f"epoch_{epoch}.hdf5")
         try:
             if self.lock is not None:
-                with suppress(OSError):  # which writing meets too, and tells what it costs
+                with suppress(OSError):  # the write below reports it
                     if not self.folder.exists():
                         self.folder.mkdir(parents=True)
-                        self._fail(f"the folder {self.folder} was gone, with all checkpoints in it", "it is made again")
-                    self.lock.hold()
-            self._write(path, model, epoch, batch, inside)
+                        self._fail(f"the folder {self.folder} was removed, with its checkpoints", "created it again")
+                    self.lock.acquire()
+            self._write(path, model, epoch, batch, mid_epoch)
         except (OSError, InputError) as error:
-            self._fail(error, outlook)
+            self._fail(error, consequence)
             return False
         self.saved = epoch, batch
         try:
-            self._thin_out((epoch, batch))
+            self._remove_superfluous((epoch, batch))
         except OSError as error:
-            self._fail(error, "what is superfluous stays")
+            self._fail(error, "older checkpoints stay")
         return True
 
     def save_as(self, path: Path, model: keras.Model, epoch: int) -> bool:
-        """The state after `epoch` epochs in the file `path`, as the trained model; nothing is removed."""
+        """Write the state after `epoch` epochs to `path`, as the trained model; return whether that succeeded."""
         try:
             self._write(path, model, epoch)
         except (OSError, InputError) as error:
-            self._fail(error, "the run is safe in its checkpoints")
+            self._fail(error, "the run is saved in its checkpoints")
             return False
         return True
 
-    def inside(self, model: keras.Model) -> Inside:
-        """Take down the running loss and metrics and the callbacks' states, to save now or during validation."""
-        return Inside(metric_state(model), self._callback_states())
+    def mid_epoch(self, model: keras.Model) -> MidEpoch:
+        """Copy the running loss and metrics and the callbacks' states, to save now or during validation."""
+        return MidEpoch(metric_state(model), self._callback_states())
 
     def check_callbacks(self) -> None:
         """Raise `InputError` if a checkpoint can't hold the state of a callback."""
         self._states = {name: callback_state(name, callback.get_state()) for name, callback in self.callbacks.items()}
 
     def _callback_states(self) -> dict:
-        """The callbacks' states; of one that has become what no checkpoint can hold, the last that one could."""
+        """Return the callbacks' states by name; for one that a checkpoint can't hold, the previous state."""
         for name, callback in self.callbacks.items():
             try:
                 self._states = self._states | {name: callback_state(name, callback.get_state())}
             except InputError as error:
-                self._fail(error, "its state before that is saved")
+                self._fail(error, "saving its previous state")
         return self._states
 
-    def _write(self, path: Path, model: keras.Model, epoch: int, batch: int = 0, inside: Inside | None = None) -> None:
-        inside = inside or Inside([], self._callback_states())
+    def _write(
+        self, path: Path, model: keras.Model, epoch: int, batch: int = 0, mid_epoch: MidEpoch | None = None
+    ) -> None:
+        mid_epoch = mid_epoch or MidEpoch([], self._callback_states())
         state = State(
             epoch=epoch,
             batch=batch,
@@ -146,20 +149,20 @@ class CheckpointFolder:
             normalization=None if self.mean is None else self.mean.shape,
             optimizer=optimizer_record(model.optimizer),
             metrics=metrics_manifest(model),
-            callbacks=dict(inside.callbacks),
+            callbacks=dict(mid_epoch.callbacks),
             seconds=self.seconds() if batch and self.seconds else 0.0,
         )
         arrays = arrays_of(model, self.average)
-        arrays |= {f"run/metrics/{number}": values for number, values in enumerate(inside.metrics)}
+        arrays |= {f"run/metrics/{number}": values for number, values in enumerate(mid_epoch.metrics)}
         if self.mean is not None:
             arrays["run/normalization"] = self.mean
         save_checkpoint(path, model, state, arrays, lineage(self.history, self.changeable))
 
-    def _fail(self, error: Exception | str, outlook: str) -> None:
+    def _fail(self, error: Exception | str, consequence: str) -> None:
         self.failures += 1
-        _log.error("%s; %s", error, outlook)
+        _log.error("%s; %s", error, consequence)
 
-    def _thin_out(self, newest: tuple[int, int]) -> None:
+    def _remove_superfluous(self, newest: tuple[int, int]) -> None:
         named = {progress: path for path in self.folder.iterdir() if (progress := _progress_named(path))}
         superfluous = {progress for progress in named if progress[1] and progress < newest}
         if self.keep is not None:
@@ -172,9 +175,9 @@ class CheckpointFolder:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in `folder`, the one with the most progress last, by what is written inside.
+    """List the checkpoints in `folder`, ordered by the progress recorded in their seals, newest last.
 
-    An unreadable checkpoint is ordered by its file name.
+    A file without a readable seal is ordered by its name.
     """
     found = []
     for path in folder.glob("*.hdf5"):
@@ -185,10 +188,12 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def find_checkpoint(name: str | None, folder: Path) -> Checkpoint | None:
-    """The checkpoint to go on from: the file `name`, or with "latest" the newest sound one in `folder`, or None.
+    """Read the checkpoint `name`, or for "latest" the newest valid one in `folder`.
+
+    Returns None if `name` is None, or `folder` holds no valid checkpoint.
 
     Raises:
-        InputError: the file `name` is no sound checkpoint.
+        InputError: the file `name` is not a valid checkpoint.
     """
     if name is None:
         return None
@@ -198,13 +203,13 @@ def find_checkpoint(name: str | None, folder: Path) -> Checkpoint | None:
         try:
             return read_checkpoint(path)
         except InputError as error:
-            _log.warning("passed over: %s", error)
-    _log.info("no checkpoint in %s: starting from the beginning", folder)
+            _log.warning("skipped: %s", error)
+    _log.info("no checkpoint in %s: starting a fresh run", folder)
     return None
 
 
 def newest_model(model: Path, *folders: Path) -> Path:
-    """The trained model in the file `model`, or where there is none, the newest checkpoint in `folders`.
+    """Return the file `model` if it exists, else the newest checkpoint in `folders`.
 
     Raises:
         InputError: there is neither.
@@ -213,8 +218,8 @@ def newest_model(model: Path, *folders: Path) -> Path:
         return model
     newest = [path for folder in folders for path in list_checkpoints(folder)[-1:]]
     if not newest:
-        places = " or ".join(map(str, folders))
-        raise InputError(f"there is no {model}, and no checkpoint in {places}; name one with `model`")
+        searched = " or ".join(map(str, folders))
+        raise InputError(f"{model} doesn't exist, and {searched} holds no checkpoint; name one with `model`")
     return max(newest, key=lambda path: path.stat().st_mtime)
 
 

@@ -1,21 +1,21 @@
-"""The record of a run: what each epoch reached, and under which arguments.
+"""The history of a run: its curves, arguments and data.
 
 A history is a plain dictionary, the same in memory, in the JSON file and in a checkpoint:
 
-    loss, accuracy, val_loss, val_accuracy   curves: a list each, one number an epoch, null where it wasn't measured
-    learning_rate, seconds                   curves too: the rate of the epoch's last step, and how long the epoch took
-    ...                                      a curve for each further metric, and its val_ and ema_val_ forms
-    run                                      what the run is
-        script, arguments          the command, and the values it was resolved to
-        dataset, data, classes     name of the data set, the SHA-256 of its images, names of the classes
+    loss, accuracy, val_loss, val_accuracy   curves: lists with one number per epoch, null if not measured
+    learning_rate, seconds                   more curves: the rate of the epoch's last step, the epoch's duration
+    ...                                      curves of further metrics, and their val_ and ema_val_ variants
+    run                                      the record of the run
+        script, arguments          script, and the value of each flag
+        dataset, data, classes     name of the data set, SHA-256 of its images, names of the classes
         precision                  Keras' dtype policy
-        learning_rate_changes      [epoch, batch, value], made by hand after so many epochs and batches
-        steps                      batches in an epoch
-        sittings                   a process each: the epoch and batch it began after, backend, device, versions of
-                                   libraries, and commit of the code where it is known
+        learning_rate_changes      each change by hand: [completed epochs, completed batches, new rate]
+        steps                      batches per epoch
+        sittings                   one entry per process: the epoch and batch it started after, backend, device,
+                                   versions of libraries, commit of the code if known
 
-Histories of format 1 have no `dataset`, `precision` and `seconds`, and in place of `sittings` the last one's `versions`
-and `device`.
+Histories of format 1 lack `dataset`, `precision` and `seconds`; instead of `sittings` they have `versions` and `device`
+of the last process.
 """
 
 import hashlib
@@ -27,35 +27,35 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import InputError, refusing
+from pipeline.errors import InputError, as_input_error
 from pipeline.files.atomic import write_atomically
 from pipeline.files.strictjson import is_count, is_number, read_json
 
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
-"""The curves that every history has, though they may be empty."""
+"""The curves of every history; they may be empty."""
 RESERVED = ("run", "learning_rate", "seconds")
-"""Names that a history uses itself, so that no metric can have them."""
+"""Names that metrics can't have."""
 
 PRECISIONS = ("float32", "mixed_bfloat16")
-"""Keras' dtype policies that a run may compute in; weights are float32 in either."""
+"""Keras dtype policies of a run; weights are float32 in both."""
 MAX_CURVES = 256
 _LARGEST = 1e30
 MAX_METRIC_NAME = 80
 _MAX_NAME, _MAX_TEXT, _MAX_CHANGES = 100, 4096, 10_000
-# What names a run beside its arguments.
-_NAMED = {"script", "data"}
-# Differ from one process to the next in the same run.
-_OF_PROCESS = {"seconds"}
+# Parts that identify a run, besides its arguments.
+_IDENTITY = {"script", "data"}
+# Curves that differ between identical runs.
+_VARYING = {"seconds"}
 
 
 def validation_accuracy(history: dict) -> list[float]:
-    """The validation accuracy of each epoch, of the averaged weights if there are any; -inf where it is unknown."""
+    """Return the validation accuracy of each epoch, of the averaged weights if there are any; -inf if unknown."""
     accuracy = history.get("ema_val_accuracy") or history["val_accuracy"] or [None] * epochs_of(history)
     return [-math.inf if value is None else value for value in accuracy]
 
 
 def validation_score(history: dict) -> list[float]:
-    """What the epochs are compared by, more is better: validation accuracy, or the loss of a run that measures none."""
+    """Return a score for each epoch, higher is better: validation accuracy, else the negative validation loss."""
     if history.get("ema_val_accuracy") or history["val_accuracy"]:
         return validation_accuracy(history)
     loss = history.get("ema_val_loss") or history["val_loss"] or [None] * epochs_of(history)
@@ -63,25 +63,25 @@ def validation_score(history: dict) -> list[float]:
 
 
 def new_history(run: dict | None = None) -> dict:
-    """A history of no epoch yet."""
+    """Return a history without epochs."""
     return {curve: [] for curve in CURVES} | {"run": run or {}}
 
 
 def epochs_of(history: dict) -> int:
-    """The number of completed epochs."""
+    """Return the number of completed epochs."""
     return len(history["loss"])
 
 
 def append_epoch(history: dict, logs: dict[str, float], learning_rate: float) -> None:
-    """Add one epoch's `logs`, as Keras hands them to `on_epoch_end`; a number that isn't finite is stored as null.
+    """Add one epoch's `logs`, as Keras passes them to `on_epoch_end`; numbers that aren't finite become null.
 
     Raises:
-        InputError: a loss is not finite: the run has diverged, and nothing of this epoch is worth keeping.
+        InputError: a loss is not finite: the run has diverged.
     """
     done = epochs_of(history)
     numbers = {curve: float(value) for curve, value in logs.items() if is_curve(curve, value)}
     for curve, value in numbers.items():
-        if curve.endswith("loss") and not abs(value) < _LARGEST:  # NaN is not either
+        if curve.endswith("loss") and not abs(value) < _LARGEST:  # also true for NaN
             raise diverged(f"{curve} is {value} after epoch {done + 1}")
     numbers["learning_rate"] = learning_rate
     for curve in dict.fromkeys((*history, *numbers)):
@@ -93,54 +93,55 @@ def append_epoch(history: dict, logs: dict[str, float], learning_rate: float) ->
 
 
 def is_curve(name: str, value: object) -> bool:
-    """Return whether `value` of an epoch's logs is a number that a history keeps, as that of a metric."""
+    """Return whether `value`, named `name` in an epoch's logs, is recorded as a curve."""
     return name not in ("run", "learning_rate") and isinstance(value, (int, float, np.number))
 
 
 def diverged(where: str) -> InputError:
-    """The error for a loss that is not finite."""
-    return InputError(f"{where}: the run has diverged; start again, or from an earlier checkpoint, with a smaller `lr`")
+    """Return the error for a loss that is not finite."""
+    return InputError(f"{where}: the run has diverged; restart, or resume an earlier checkpoint, with a smaller `lr`")
 
 
-def is_start_of(earlier: dict, later: dict, batch: int = 0, changeable: Collection[str] = ()) -> bool:
-    """Return whether `later` goes on from `earlier`, which was left `batch` batches after its last epoch.
+def is_ancestor_of(earlier: dict, later: dict, batch: int = 0, changeable: Collection[str] = ()) -> bool:
+    """Return whether `later` continues `earlier`, which ends `batch` batches after its last epoch.
 
-    Both are of one run: the same script, data and arguments but for those that are `changeable` on the way, the same
-    rates up to there, and the same numbers in each epoch that `earlier` has. If it has any, what it doesn't say of its
-    run is not compared.
+    True if both have the same script, data, learning rates up to that point, curves over the epochs of `earlier` except
+    `seconds`, and arguments except `lr` and the `changeable` ones. If `earlier` has any epoch, parts that are missing
+    in its run are not compared.
     """
     if epochs_of(earlier):
         run = earlier["run"]
-        told = {"arguments": later["run"].get("arguments", {}) | run.get("arguments", {})}
-        earlier = earlier | {"run": {name: later["run"][name] for name in _NAMED & later["run"].keys()} | run | told}
+        arguments = {"arguments": later["run"].get("arguments", {}) | run.get("arguments", {})}
+        identity = {name: later["run"][name] for name in _IDENTITY & later["run"].keys()}
+        earlier = earlier | {"run": identity | run | arguments}
     return lineage(earlier, changeable) in lineages(later, epochs_of(earlier), batch, changeable)
 
 
 def lineage(history: dict, changeable: Collection[str] = ()) -> bytes:
-    """A digest (32 bytes) of all that `is_start_of` compares: the run, its curves and its changes of the rate.
+    """Return a digest, 32 bytes, of everything that `is_ancestor_of` compares.
 
-    A checkpoint's seal holds it, so that its run is known without reading the whole file.
+    A checkpoint's seal holds it, so that the run is known without reading the whole file.
     """
     run = history["run"]
-    # A rate that has trained an epoch is on its curve.
+    # After the first epoch, the curve records the rate.
     rate = None if epochs_of(history) else run.get("arguments", {}).get("lr")
     return _lineage(history, epochs_of(history), run.get("learning_rate_changes", []), rate, changeable)
 
 
 def lineages(history: dict, epochs: int, batch: int, changeable: Collection[str] = ()) -> set[bytes]:
-    """The values `lineage` may have had after `epochs` and `batch` on the way to `history`; none if it isn't there yet.
+    """Return the possible values of `lineage` after `epochs` epochs and `batch` batches of the run of `history`.
 
-    There may be more than one: where the learning rate was changed just then, that is before or after.
+    There are several if the learning rate was changed at that point, and none if the run hasn't reached it.
     """
     run = history["run"]
     changes = run.get("learning_rate_changes", [])
-    # A rate chosen while an epoch is validated is that of the one after.
+    # A rate chosen during validation takes effect in the next epoch.
     last = [epochs + 1, 0] if batch == run.get("steps") else [epochs, batch]
     before = [change for change in changes if change[:2] < [epochs, batch]]
     after = [change for change in changes if change[:2] > last]
     found = set()
     for end in range(len(before), len(changes) - len(after) + 1):
-        # Before the end of the first epoch no curve says at which rate the run began.
+        # In the first epoch no curve records the initial rate.
         if epochs <= epochs_of(history) and (epochs or end == len(changes)):
             rate = None if epochs else run.get("arguments", {}).get("lr")
             found.add(_lineage(history, epochs, changes[:end], rate, changeable))
@@ -149,12 +150,12 @@ def lineages(history: dict, epochs: int, batch: int, changeable: Collection[str]
 
 def _lineage(history: dict, epochs: int, changes: list, rate: float | None, changeable: Collection[str]) -> bytes:
     run = history["run"]
-    told = {name: run[name] for name in _NAMED & run.keys()}
+    identity = {name: run[name] for name in _IDENTITY & run.keys()}
     fixed = {name: value for name, value in run.get("arguments", {}).items() if name not in {*changeable, "lr"}}
-    numbers = {curve: history[curve][:epochs] for curve in history.keys() - _OF_PROCESS - {"run"}}
+    numbers = {curve: history[curve][:epochs] for curve in history.keys() - _VARYING - {"run"}}
     numbers = {curve: values for curve, values in numbers.items() if values}
-    # Each whole number as the decimal that may stand for it elsewhere.
-    parts = json.loads(json.dumps([told, fixed, numbers, changes, rate]), parse_int=float)
+    # 1 and 1.0 are the same value.
+    parts = json.loads(json.dumps([identity, fixed, numbers, changes, rate]), parse_int=float)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
 
 
@@ -166,15 +167,18 @@ def write_history(path: Path, history: dict) -> None:
 
 
 def read_history(path: Path) -> dict:
-    """The history in the JSON file `path`; `InputError` if it is none."""
-    with refusing(OSError, f"can't read history {path}: "), refusing(ValueError, f"{path} is not a history: "):
+    """Read the history in the JSON file `path`; raise `InputError` if it isn't one."""
+    with (
+        as_input_error(OSError, f"can't read history {path}: "),
+        as_input_error(ValueError, f"{path} is not a history: "),
+    ):
         return check_history(read_json(path))
 
 
 def check_history(history: object) -> dict:
-    """`history` itself if it has the form above; `InputError` if not."""
+    """Return `history` if it is valid, else raise `InputError`."""
     if not isinstance(history, dict) or not isinstance(history.get("run"), dict):
-        raise InputError(f"a history is an object with {', '.join(CURVES)} and run")
+        raise InputError(f"it is not an object with {', '.join(CURVES)} and run")
     _check_run(history["run"])
     if missing := set(CURVES) - history.keys():
         raise InputError(f"the history has no {min(missing)}")
@@ -183,11 +187,11 @@ def check_history(history: object) -> dict:
     curves = {curve: numbers for curve, numbers in history.items() if curve != "run"}
     for curve, numbers in curves.items():
         if not _is_text(curve) or len(curve) > _MAX_NAME:
-            raise InputError(f"the history has a curve {curve!a:.100}, which no metric is called")
+            raise InputError(f"the history has a curve with the invalid name {curve!a:.100}")
         if not isinstance(numbers, list) or not all(_is_drawable(number) for number in numbers):
-            raise InputError(f"the history's {curve} is not a list of numbers that can be drawn")
+            raise InputError(f"the history's {curve} is not a list of finite numbers and nulls")
     for curve, numbers in curves.items():
-        # A run without validation, or accuracy, has none of that.
+        # Validation and accuracy are optional.
         if len(numbers) != len(history["loss"]) and (numbers or curve == "learning_rate"):
             raise InputError(f"the history has {len(numbers)} epochs of {curve} and {len(history['loss'])} of loss")
     return history
@@ -198,7 +202,7 @@ def _check_run(run: dict) -> None:
         if name not in _RUN:
             raise InputError(f"the history's run has an unknown part {name!a:.100}")
         if not _RUN[name](value):
-            raise InputError(f"the history's run has {name} {value!a:.100}, which is not possible")
+            raise InputError(f"the history's run has an invalid {name}, {value!a:.100}")
 
 
 def _is_drawable(value: object) -> bool:
@@ -206,7 +210,7 @@ def _is_drawable(value: object) -> bool:
 
 
 def _all(of: type, fits: Callable[[object], bool]) -> Callable[[object], bool]:
-    """A check that a value is a list, or a dictionary, and that each of its values fits."""
+    """Return a check for a list or dictionary whose values all fit."""
     return lambda value: isinstance(value, of) and all(map(fits, value.values() if of is dict else value))
 
 
@@ -219,7 +223,7 @@ def _is_word(value: object) -> bool:
 
 
 def are_values(value: object) -> bool:
-    """Return whether `value` maps names to what arguments may be: None, numbers, short texts, or lists of them."""
+    """Return whether `value` maps names to None, numbers, short texts, or lists of these."""
     return isinstance(value, dict) and all(
         name.isidentifier() and all(map(_is_value, inner if isinstance(inner, (list, tuple)) else [inner]))
         for name, inner in value.items()
@@ -245,7 +249,7 @@ def _is_sitting(value: object) -> bool:
     return isinstance(value, dict) and value.keys() == _SITTING.keys() and all(_SITTING[k](v) for k, v in value.items())
 
 
-# The parts of a sitting, and of a history's run, and what each may be.
+# Parts of a sitting and of a run, each with a check of its value.
 _SITTING: dict[str, Callable[[object], bool]] = {
     "epoch": is_count,
     "batch": is_count,
@@ -264,7 +268,7 @@ _RUN: dict[str, Callable[[object], bool]] = {
     "steps": lambda value: is_count(value) and value > 0,
     "precision": lambda value: value in PRECISIONS,
     "sittings": _all(list, _is_sitting),
-    # Of format 1.
+    # In format 1 only.
     "versions": _all(dict, _is_text),
     "device": _is_text,
 }

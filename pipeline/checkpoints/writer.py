@@ -1,4 +1,4 @@
-"""Writing checkpoints (see `pipeline.checkpoints.checkpoint`)."""
+"""Write checkpoints (see `pipeline.checkpoints.checkpoint`)."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.checkpoints.checkpoint import CHECKPOINT
 from pipeline.checkpoints.state import State, parse_state
-from pipeline.errors import refusing
+from pipeline.errors import as_input_error
 from pipeline.files.atomic import write_atomically
 from pipeline.files.sealed import BLOCK, Seal
 from pipeline.nn.normalization import stock_config
@@ -22,17 +22,17 @@ def save_checkpoint(
     """Write a checkpoint atomically.
 
     Args:
-        model: what stock Keras is to rebuild from the file.
-        state: where the run stands.
-        arrays: of the model and of the run, by their names in the file.
+        model: the model that stock Keras rebuilds from the file.
+        state: the state of the run.
+        arrays: the arrays of model and run by their names in the file.
         mark: the `lineage` of the history.
 
     Raises:
-        WriteError: the file could not be written whole; the one that was there is untouched.
-        InputError: the state is one that `read_checkpoint` would refuse.
+        WriteError: the file couldn't be written; an existing file is untouched.
+        InputError: `read_checkpoint` would refuse the state.
     """
     versions = {"backend": keras.backend.backend(), "keras_version": keras.__version__}
-    # In memory, so that the digest is known before the first byte reaches the disk.
+    # In memory, because the digest comes first in the file.
     with h5py.File("checkpoint", "w", driver="core", backing_store=False, userblock_size=BLOCK) as file:
         file.attrs.update(versions | {"model_config": stock_config(model)})
         weights = file.create_group("model_weights")
@@ -50,10 +50,10 @@ def save_checkpoint(
 
 
 def content_of(state: State) -> bytes:
-    """The JSON of `state`; `InputError` if no reader would take it."""
+    """Return `state` as JSON; raise `InputError` if `parse_state` would refuse it."""
     content = state.to_json()
-    if state.network:  # else it is a model of another kind, which stock Keras alone opens
-        with refusing(ValueError, "the state can't be saved: "):
+    if state.network:  # models from elsewhere can be saved, but only stock Keras opens the file
+        with as_input_error(ValueError, "the state can't be saved: "):
             parse_state(content)
     return content
 

@@ -1,7 +1,7 @@
-"""The parsers of the scripts, and what a flag is worth when a run is resumed. Standard library only.
+"""Parse the scripts' command lines, and resolve the value of each flag. Standard library only.
 
-No flag has a default in the parser: `resolve` fills in what wasn't given, from the checkpoint where a run goes on, else
-from the script's defaults.
+Flags have no default in the parser: `resolve` fills in those not given, from the checkpoint on a resume, else from the
+script's defaults.
 """
 
 import argparse
@@ -34,9 +34,9 @@ from pipeline.errors import InputError
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes every flag with `-` in place of `_` too, and answers a wrong one in a single line, exit code 2."""
+    """Accept `-` in place of `_` in flags, and report a wrong flag in one line with exit code 2."""
 
-    names: set[str] = set()  # noqa: RUF012  (of all flags of this process)
+    names: set[str] = set()  # noqa: RUF012  (all flags of this process)
 
     def __init__(self, description: str, prog: str | None = None) -> None:
         super().__init__(
@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args([_with_underscores(word) for word in words], namespace)
 
     def add(self, name: str, type: Callable | None, metavar: str | None, help: str, **options) -> None:  # noqa: A002
-        """Add the flag --`name`; `options` are those of `add_argument`, and `short`, another name of one letter."""
+        """Add the flag --`name`; `options` are those of `add_argument`, plus `short`, a one-letter name."""
         _add(self, Flag(name, type, metavar, help, short=options.pop("short", None)), help, **options)
 
     def error(self, message: str) -> NoReturn:
@@ -60,29 +60,29 @@ class Parser(argparse.ArgumentParser):
 
 
 def with_flags(message: str) -> str:
-    """The message of an `InputError`, the arguments in backquotes shown as flags where there are such."""
+    """Return the message of an `InputError` with arguments in backquotes shown as flags, where such flags exist."""
     return re.sub(r"`(\w+)`", lambda found: f"--{found[1]}" if found[1] in Parser.names else found[1], message)
 
 
 def training_parser(description: str, defaults: Mapping, config: ModuleType) -> Parser:
-    """The parser of a training script.
+    """Create the parser of a training script.
 
     Args:
-        description: what `--help` says first.
-        defaults: the script's own, which `--help` states, and which win over a recipe's.
-        config: the data set's, with `RECIPES`, a table of values for each name that `--recipe` takes, the usual one
-            first, and what `add_data` takes.
+        description: text at the top of `--help`.
+        defaults: the script's own defaults, which override a recipe's.
+        config: config module of the data set. Its `RECIPES` maps each value of `--recipe` to the recipe's values, the
+            default recipe first; for its other constants see `add_data`.
     """
     parser = Parser(description)
     parser.epilog = (
-        "Ctrl+C finishes the batch and saves; on a terminal it asks first, and takes another learning rate. SIGTERM,\n"
-        "SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU, SIGQUIT and SIGPWR save and end. Exit codes: 0 done, 1 the disk failed,\n"
-        "2 bad input, 128 and its number for a signal, as 130 for Ctrl+C and 143 for SIGTERM."
+        "Ctrl+C finishes the batch, then saves and stops; on a terminal you can also continue with another\n"
+        "learning rate. SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU, SIGQUIT and SIGPWR save and stop. Exit codes:\n"
+        "0 done, 1 the disk failed, 2 bad input, 128 plus the number of a signal (130 for Ctrl+C, 143 for SIGTERM)."
     )
     tables = {recipe: _defaults(defaults, config.RECIPES, recipe) for recipe in config.RECIPES}
-    default = next(iter(tables.values()))  # of the first recipe
+    default = next(iter(tables.values()))  # the first recipe's
     add_data(parser, config)
-    group = parser.add_argument_group("the recipe, and each of its values, which wins over it")
+    group = parser.add_argument_group("recipe, and flags that override its values")
     for flag in ROWS:
         name, text = flag.name, flag.help
         if name == "data":
@@ -91,7 +91,7 @@ def training_parser(description: str, defaults: Mapping, config: ModuleType) -> 
         if default[name] is not None:
             stated = {"default": default[name], **others}.items()
             text += f" ({'; '.join(f'{of}: {as_text(value)}' for of, value in stated)})"
-        to = group if flag.kind == RECIPE or flag.name == "recipe" else parser
+        to = group if flag.scope == RECIPE or flag.name == "recipe" else parser
         _add(to, flag, text, **({"choices": tuple(config.RECIPES)} if flag.name == "recipe" else {}))
     return parser
 
@@ -100,7 +100,7 @@ def _add(to: argparse._ActionsContainer, flag: Flag, text: str, **options) -> No
     if flag.type is switch:
         pair = to.add_mutually_exclusive_group()
         pair.add_argument(f"--{flag.name}", action="store_true", default=None, help=text)
-        opposite = {"action": "store_false", "dest": flag.name, "default": None, "help": f"don't {flag.help}"}
+        opposite = {"action": "store_false", "dest": flag.name, "default": None, "help": f"turn --{flag.name} off"}
         pair.add_argument(f"--no_{flag.name}", **opposite)
         return
     names = [f"-{flag.short}"] if flag.short else []
@@ -111,89 +111,89 @@ def _add(to: argparse._ActionsContainer, flag: Flag, text: str, **options) -> No
 
 
 def add_data(parser: Parser, config: ModuleType) -> None:
-    """The flag that names the data, as `DATA_HELP` in `config` says; the variable `DATA_VARIABLE` stands for it."""
+    """Add --data with the help `config.DATA_HELP`; the environment variable `config.DATA_VARIABLE` sets its default."""
     variable = getattr(config, "DATA_VARIABLE", None)
     default = os.environ.get(variable) if variable else None
     parser.add("data", path, "PATH", config.DATA_HELP, default=default or None)
 
 
 def add_by_hand(parser: Parser, checkpoints: str) -> None:
-    """The flags of a script in which the learning rate is set by hand; `checkpoints` is its default folder."""
-    folder = f"folder of the checkpoints (default: that of --model, else {checkpoints})"
+    """Add the flags of a script with the learning rate set by hand; `checkpoints` is its default folder."""
+    folder = f"folder for checkpoints (default: that of --model, else {checkpoints})"
     parser.add("checkpoints", path, "DIR", folder, short="c")
-    parser.add("model", path, "FILE", "checkpoint to go on from, or the word latest", short="m")
-    parser.add("start_epoch", whole, "N", "epoch of --model, as a check", short="s")
+    parser.add("model", path, "FILE", "checkpoint to resume from, or the word latest", short="m")
+    parser.add("start_epoch", whole, "N", "fail unless --model was saved after epoch N", short="s")
 
 
 def add_decay(parser: Parser, model: str) -> None:
-    """The flags of a script in which the learning rate decays; `model` is the default file of the trained model."""
-    file = f"file of the trained model; its checkpoints go to the folder of that name without ending (default: {model})"
+    """Add the flags of a script with learning rate decay; `model` is the default file of the trained model."""
+    file = f"trained model; checkpoints go to the folder of that name without the extension (default: {model})"
     parser.add("model", model_file, "FILE", file, default=model, short="m")
-    parser.add("resume", None, None, "go on from the newest checkpoint of the folder", action="store_true")
+    parser.add("resume", None, None, "resume from the newest checkpoint in the folder", action="store_true")
 
 
 def resolve(
-    given: Namespace, defaults: Mapping, recipes: Mapping, saved: Mapping | None = None, options: Mapping | None = None
+    parsed: Namespace, defaults: Mapping, recipes: Mapping, saved: Mapping | None = None, options: Mapping | None = None
 ) -> Namespace:
-    """The values a run goes by: the flags given, else the checkpoint's, else the defaults.
+    """Resolve the value of each flag: as given, else the checkpoint's, else the default.
 
     Args:
-        given: what the parser returned, None for a flag that wasn't given.
-        defaults: the script's own, which win over a recipe's.
-        recipes: the values of each recipe.
-        saved: the arguments of the run to go on with, as a file holds them, or None for a fresh run.
-        options: the options of the process that wrote the checkpoint.
+        parsed: the parser's result; None for a flag that wasn't given.
+        defaults: the script's own defaults, which override a recipe's.
+        recipes: the values of each recipe by its name.
+        saved: the stored arguments of the run to resume; None for a fresh run.
+        options: the stored options of the process that wrote the checkpoint.
 
     Raises:
-        InputError: flags contradict each other or the checkpoint, or that holds what no flag can be.
+        InputError: flags contradict each other or the checkpoint, or the checkpoint holds an invalid value.
     """
     if saved is not None:
         saved = _before_recipes(defaults, recipes) | dict(saved)
         if FLAGS["recipe"].saved(saved["recipe"]) not in recipes:
-            raise InputError(f"the checkpoint has --recipe {saved['recipe']!a:.100}; there is no such recipe")
-        if strange := sorted(saved.keys() - FLAGS.keys()):
-            raise InputError(f"the checkpoint has --{strange[0]!a:.100}, which this version doesn't know")
-    recipe = (saved or {}).get("recipe") or given.recipe or next(iter(recipes))
-    resolved = vars(given) | _defaults(defaults, recipes, recipe)
+            raise InputError(f"the checkpoint has --recipe {saved['recipe']!a:.100}; expected {' or '.join(recipes)}")
+        if unknown := sorted(saved.keys() - FLAGS.keys()):
+            raise InputError(f"the checkpoint has --{unknown[0]!a:.100}, which this version doesn't know")
+    recipe = (saved or {}).get("recipe") or parsed.recipe or next(iter(recipes))
+    resolved = vars(parsed) | _defaults(defaults, recipes, recipe)
     if saved is not None:
-        # A flag that came later is off in what was written before, unless each script has its own default.
-        unknown = {flag.name for flag in ROWS if flag.kind != PROCESS and flag.stored and flag.name not in saved}
-        if missing := sorted(name for name in unknown if FLAGS[name].default is OWN):
-            raise InputError(f"the checkpoint lacks the values of {', '.join(missing)}")
-        resolved |= {name: FLAGS[name].default for name in unknown}
+        # A flag that didn't exist yet when the checkpoint was written is off.
+        later = {flag.name for flag in ROWS if flag.scope != PROCESS and flag.stored and flag.name not in saved}
+        if missing := sorted(name for name in later if FLAGS[name].default is OWN):
+            raise InputError(f"the checkpoint lacks the values of {', '.join(missing)}; name another checkpoint")
+        resolved |= {name: FLAGS[name].default for name in later}
     free = changeable(saved or {})
     for flag in ROWS:
-        name, value = flag.name, getattr(given, flag.name, None)
-        held = options if flag.kind == PROCESS else saved
-        if held is not None and name in held:
-            resolved[name] = flag.saved(held[name])
-        if value is not None and value != resolved[name] and held is saved is not None and name not in free:
+        name, value = flag.name, getattr(parsed, flag.name, None)
+        stored_in = options if flag.scope == PROCESS else saved
+        if stored_in is not None and name in stored_in:
+            resolved[name] = flag.saved(stored_in[name])
+        if value is not None and value != resolved[name] and stored_in is saved is not None and name not in free:
             raise InputError(
-                f"{as_flag(name, value)} differs from the checkpoint's {as_flag(name, resolved[name])}; leave it out "
-                "to go on with the run, or start a fresh one without a checkpoint"
+                f"{as_flag(name, value)} differs from the checkpoint's {as_flag(name, resolved[name])}; omit it to "
+                "resume, or start a fresh run without a checkpoint"
             )
         if value is not None:
             resolved[name] = value
     if resolved["warmup_epochs"] > resolved["epochs"]:
         raise InputError(f"--warmup_epochs {resolved['warmup_epochs']}: expected at most --epochs {resolved['epochs']}")
     if resolved["nesterov"] and not resolved["momentum"]:
-        raise InputError("--momentum 0: --nesterov looks ahead along the momentum; expected more, or --no_nesterov")
+        raise InputError("--momentum 0: --nesterov needs momentum; expected more than 0, or --no_nesterov")
     return Namespace(**resolved)
 
 
 def stored(values: Mapping, *, process: bool = False) -> dict:
-    """Those of `values` that checkpoints hold of the run, or of the process."""
-    return {flag.name: values[flag.name] for flag in ROWS if flag.stored and (flag.kind == PROCESS) == process}
+    """Select the `values` that checkpoints store for the run, or with `process` for the process."""
+    return {flag.name: values[flag.name] for flag in ROWS if flag.stored and (flag.scope == PROCESS) == process}
 
 
 def _defaults(defaults: Mapping, recipes: Mapping[str, Mapping], recipe: str) -> dict:
-    """What each flag is worth where nobody says more, by `recipe`."""
+    """Return the default of each flag under `recipe`."""
     shared = {flag.name: flag.default for flag in ROWS if flag.default is not OWN}
     return shared | {"recipe": recipe} | recipe_values(recipes[recipe]) | dict(defaults)
 
 
 def _before_recipes(defaults: Mapping, recipes: Mapping[str, Mapping]) -> dict:
-    """What a checkpoint goes by that says nothing of recipes, because there were none yet."""
+    """Return the values that checkpoints from before recipes existed lack: those of the default recipe."""
     values = _defaults(defaults, recipes, next(iter(recipes)))
     return {name: values[name] for name in ("recipe", "holdout", *recipe_values({}))}
 

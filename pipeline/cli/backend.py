@@ -1,7 +1,7 @@
-"""Which backend Keras computes with, and its other settings, which are Keras' own defaults whatever a user's say.
+"""Choose Keras' backend, and ignore all other settings of the user.
 
-Keras reads both when it loads: the environment variable KERAS_BACKEND, and `keras.json` in the folder KERAS_HOME, else
-`~/.keras`, where other programs may have left what they need.
+Keras reads the environment variable KERAS_BACKEND and the file `keras.json` (in the folder KERAS_HOME, else `~/.keras`)
+when it is imported. Other programs may have left settings there that would change the results.
 """
 
 import json
@@ -15,15 +15,15 @@ from pathlib import Path
 from pipeline.errors import InputError
 
 BACKENDS = ("tensorflow", "jax")
-# Settings that cut every fit short, or make variables of another kind.
+# Settings that cut every fit short, or change the type of variables.
 _FOREIGN = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH", "KERAS_NNX_ENABLED")
 
 
 def choose_backend() -> str:
-    """The backend that the environment or `keras.json` names, else TensorFlow.
+    """Return the backend named by the environment or `keras.json`, else TensorFlow.
 
     Raises:
-        InputError: it is none of `BACKENDS`.
+        InputError: it is not one of `BACKENDS`.
     """
     if backend := os.environ.get("KERAS_BACKEND"):
         if backend not in BACKENDS:
@@ -33,24 +33,24 @@ def choose_backend() -> str:
     backend = _backend_in(path)
     if backend not in BACKENDS:
         raise InputError(
-            f"the backend in {path} is {backend!a:.100}; expected {' or '.join(BACKENDS)}: set the environment "
-            "variable KERAS_BACKEND, which wins over the file"
+            f"the backend in {path} is {backend!a:.100}; expected {' or '.join(BACKENDS)}; set the environment "
+            "variable KERAS_BACKEND, which overrides the file"
         )
     return backend
 
 
 @contextmanager
 def loading_keras(backend: str) -> Iterator[None]:
-    """Let Keras, if it is imported inside, load with `backend` and with its own defaults.
+    """Make Keras, if it is imported inside this context, use `backend` and its own defaults.
 
     Raises:
-        InputError: JAX can't use the devices that it is told to.
+        InputError: JAX finds no device.
     """
     os.environ["KERAS_BACKEND"] = backend
     for name in _FOREIGN:
         os.environ.pop(name, None)
     home, named = keras_home(), os.environ.get("KERAS_HOME")
-    # Where no file can be Keras reads no settings, and writes none.
+    # A place where no file can exist: Keras neither reads nor writes settings.
     os.environ["KERAS_HOME"] = os.devnull
     try:
         yield
@@ -59,13 +59,13 @@ def loading_keras(backend: str) -> Iterator[None]:
         if named is not None:
             os.environ["KERAS_HOME"] = named
         if config := sys.modules.get("keras.src.backend.config"):
-            config._KERAS_DIR = str(home)  # for what it downloads
+            config._KERAS_DIR = str(home)  # for downloads
     if backend == "jax" and "jax" in sys.modules:
         _check_jax_devices()
 
 
 def keras_home() -> Path:
-    """The folder of Keras' settings and downloads, which it finds in the same way."""
+    """Return the folder of Keras' settings and downloads, as Keras itself finds it."""
     if "KERAS_HOME" in os.environ:
         return Path(os.path.expanduser(os.environ["KERAS_HOME"]))
     home = os.path.expanduser("~")
@@ -77,15 +77,15 @@ def _check_jax_devices() -> None:
 
     try:
         jax.devices()
-    except Exception as error:  # of several types, one of them without a text
+    except Exception as error:  # of several types, some without a message
         platforms = os.environ.get("JAX_PLATFORMS")
-        told = f" with JAX_PLATFORMS={platforms}" if platforms else ""
-        reason = f"{error!s:.200}".partition("\n")[0] or "nothing of that kind is here"
-        raise InputError(f"JAX finds no device{told}: {reason}") from error
+        setting = f" with JAX_PLATFORMS={platforms}" if platforms else ""
+        reason = f"{error!s:.200}".partition("\n")[0] or "no such device"
+        raise InputError(f"JAX finds no device{setting}: {reason}") from error
 
 
 def _backend_in(path: Path) -> object:
-    """The backend that the settings in the file `path` name; TensorFlow if there are none, or none that can be read."""
+    """Return the backend named in the settings file `path`; TensorFlow if there is no readable file."""
     try:
         return json.loads(path.read_text()).get("backend", BACKENDS[0])
     except (OSError, ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""A command from its first moment to its last: signals, streams, errors, exit codes. Loads next to nothing."""
+"""Run a command: signals, streams, errors, exit codes. Imports little, so that it starts at once."""
 
 import logging
 import os
@@ -13,28 +13,32 @@ from pipeline.errors import InputError
 from pipeline.utils.signals import handle_stops, write_from_handler
 from pipeline.utils.text import printable
 
+SYSTEMS = ("linux", "darwin")
+"""Supported values of `sys.platform`: file locks, signals and positioned reads need POSIX."""
+
 
 def run(main: Callable[[], None], *, tidy: bool = False) -> None:
-    """Run a script's `main` and end the process. What a script imports inside `main` is covered by the following too.
+    """Run a script's `main`, including the imports inside it, and exit.
 
-    Exit codes: 0 done, 1 the disk or system failed, 2 bad input, 128 and its number for a signal that asked to end (130
-    Ctrl+C, 143 SIGTERM), 141 the reader of the output has gone; never a traceback for these. Any other exception is a
-    defect and keeps its traceback.
+    Exit codes: 0 done, 1 the disk or system failed, 2 bad input, 141 the reader of the output is gone, 128 plus the
+    number of a signal (130 for Ctrl+C, 143 for SIGTERM). None of these prints a traceback. Any other exception is a bug
+    and prints one.
 
     Args:
-        tidy: on the first signal that asks to end remove what is half-written, and then end; without it, where there is
-            nothing to remove, end at once.
+        tidy: on the first signal, unwind so that half-written files are removed; if False, exit at once.
     """
     _open_streams()
+    if not sys.platform.startswith(SYSTEMS):
+        sys.exit(fail(f"{sys.platform} is not supported, only Linux and macOS; on Windows use WSL", 2))
     reports = logging.getLogger("pipeline")
-    reports.handlers = [Lines()]
+    reports.handlers = [LineHandler()]
     reports.setLevel(logging.INFO)
-    # A plot goes to a file: neither a window nor a notebook, which names itself to its children so, has a part in it.
+    # Plots go to files. Notebooks set another backend for their subprocesses.
     os.environ["MPLBACKEND"] = "agg"
     asked = []
 
     def unwind(number: int, frame: FrameType | None) -> None:
-        # One more doesn't disturb what the first has set going.
+        # A second signal must not interrupt the clean-up.
         handle_stops(lambda number, frame: os._exit(128 + number))
         asked.append(number)
         raise KeyboardInterrupt
@@ -43,11 +47,11 @@ def run(main: Callable[[], None], *, tidy: bool = False) -> None:
     code = 0
     try:
         code = _call(main)
-        # What is left is the interpreter's own end.
+        # Only the interpreter's shutdown is left.
         handle_stops(signal.SIG_IGN)
     except KeyboardInterrupt:
         handle_stops(signal.SIG_IGN)
-    if asked:  # also where the interpreter dropped the exception, as it does in a destructor
+    if asked:  # even if the interpreter dropped the exception, as in a destructor
         code = 128 + asked[0]
         print(f"\n{stopped_by(asked[0])}", file=sys.stderr)
     sys.stdout.flush()
@@ -58,34 +62,34 @@ def run(main: Callable[[], None], *, tidy: bool = False) -> None:
 
 
 def fail(message: str, code: int) -> int:
-    """Print `message` as the program's one line of error and return `code`."""
+    """Print `message` as an error line and return `code`."""
     print(f"{os.path.basename(sys.argv[0])}: error: {printable(message)}", file=sys.stderr)
     return code
 
 
 def stopped_by(number: int) -> str:
-    """What a process says at its end that signal `number` ends."""
+    """Return the message of a process that signal `number` stops."""
     return f"stopped by {'Ctrl+C' if number == signal.SIGINT else signal.Signals(number).name}"
 
 
 def end_at_once(number: int, descriptor: int = 2) -> None:
-    """End the process as signal `number` asks, and say so on `descriptor`; for where there is nothing to save."""
+    """Report signal `number` on `descriptor`, and exit at once. Use it if there is nothing to save."""
     write_from_handler(f"\n{stopped_by(number)}\n", descriptor)
     os._exit(128 + number)
 
 
-class Lines(logging.Handler):
-    """Prints what the library reports, a line each: to standard output, from warnings on to standard error."""
+class LineHandler(logging.Handler):
+    """Print each record of the library's loggers as a line: warnings and errors to stderr, others to stdout."""
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
         print(printable(record.getMessage()), file=stream, flush=True)
 
 
-class Stream:
-    """A text stream that outlives its reader, or the room on its disk: what can't be written is lost.
+class LossyStream:
+    """A text stream that drops what it can't write, and keeps the last error in `lost`.
 
-    `lost` is the last error; a run that prints to a full disk or a dead terminal goes on, and tells at its end.
+    A run that prints to a full disk or a closed terminal continues, and reports the error when it ends.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -110,7 +114,7 @@ class Stream:
 
 
 def _call(main: Callable[[], None]) -> int:
-    """The exit code of `main`."""
+    """Call `main` and return the exit code."""
     try:
         main()
     except InputError as error:
@@ -125,12 +129,12 @@ def _call(main: Callable[[], None]) -> int:
 
 
 def _open_streams() -> None:
-    """Give the process those of its three streams that it was started without, and those to print on no way to fail."""
+    """Open standard streams that are missing, and wrap the output streams so that printing never raises."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is this one
             setattr(sys, name, os.fdopen(descriptor, "w" if descriptor else "r", closefd=False))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # of a name that the terminal's encoding lacks
-    sys.stdout, sys.stderr = Stream(sys.stdout), Stream(sys.stderr)
+            stream.reconfigure(errors="backslashreplace")  # for names that the terminal's encoding lacks
+    sys.stdout, sys.stderr = LossyStream(sys.stdout), LossyStream(sys.stderr)

@@ -1,4 +1,4 @@
-"""How a command meets its user on the terminal: no chatter from libraries that load, progress bars, a question."""
+"""The terminal: silent imports, progress bars, the menu after Ctrl+C."""
 
 import os
 import select
@@ -19,21 +19,23 @@ from pipeline.utils.text import printable
 
 @contextmanager
 def quiet_start() -> Iterator[None]:
-    """Hold back what native libraries write to standard error while they are imported; show it if the import fails.
+    """Hide what native libraries write to stderr while they are imported; show it if the import fails.
 
-    TensorFlow's shared objects log before any of their settings can be read, past `sys.stderr`, so the file
-    descriptor itself is redirected. A library that ends the process, as TensorFlow does on a processor that it wasn't
-    built for, says why there too. A backend that isn't installed or isn't supported becomes an `InputError`.
+    TensorFlow's shared objects log before their settings can be read, and bypass `sys.stderr`, so the file descriptor
+    itself is redirected. TensorFlow also writes there before it aborts, as on a processor that it wasn't built for.
+
+    Raises:
+        InputError: the backend isn't installed or isn't supported.
     """
     chosen = backend.choose_backend()
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as chatter:
-        # Where the backend is loaded already nothing ends the process; a fork beside its threads would be a risk.
+        # A backend that is already loaded won't abort, and forking a process with threads is unsafe.
         survived = (lambda: None) if chosen in sys.modules else _show_if_process_dies(chatter.fileno())
 
         def end(number: int, frame: FrameType | None) -> None:
-            # An exception in the middle of a native library's start can come out as any other, or not at all.
+            # An exception raised inside a native import may surface as another one, or not at all.
             survived()
             command.end_at_once(number, kept)
 
@@ -60,12 +62,12 @@ def quiet_start() -> Iterator[None]:
 
 
 def _show_if_process_dies(chatter: int) -> Callable[[], None]:
-    """Have another process copy the file `chatter` to standard error if this one dies before it calls what is returned.
+    """Fork a process that copies the file `chatter` to stderr if this process dies; return a function that ends it.
 
-    A process that a library aborts runs no more Python.
+    This process can't do that itself: if a library aborts it, it runs no more Python code.
     """
     ours, theirs = os.pipe()
-    # Ctrl+C, or what a batch system sends to all processes, is for the parent to answer.
+    # Ctrl+C and a batch system's signals reach all processes; the parent handles them.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     watcher = os.fork()
     if not watcher:
@@ -91,7 +93,7 @@ def _show_if_process_dies(chatter: int) -> Callable[[], None]:
 
 @contextmanager
 def progress(description: str, total: float, unit: str) -> Iterator[Callable[[float], None]]:
-    """A bar with rate and time left on a terminal, nothing elsewhere; yields what to call with each further amount."""
+    """Show a progress bar on a terminal, nothing elsewhere; yield a function that advances it by an amount."""
     if not sys.stderr.isatty():
         yield lambda amount: None
         return
@@ -116,28 +118,28 @@ def progress(description: str, total: float, unit: str) -> Iterator[Callable[[fl
 
 
 def ask(message: str, given_up: Callable[[], bool]) -> str | float:
-    """Show `message` and ask on the terminal how to go on: "go on", "stop", or a learning rate to go on with.
+    """Show `message` and ask what to do: return "continue", "stop", or a learning rate to continue with.
 
-    A terminal that is closed, or `given_up` that becomes true while nobody answers, means "stop".
+    Returns "stop" if the terminal is closed, or if `given_up()` becomes true before an answer.
     """
-    choices = "c: go on   RATE, as 0.01: go on with another learning rate   s or Ctrl+C: save and stop"
+    choices = "c or Enter: continue   RATE (e.g. 0.01): continue with this learning rate   s or Ctrl+C: save and stop"
     print(f"{message}\n  {choices}", flush=True)
     while True:
         print("c, RATE or s> ", end="", flush=True)
-        # A blocking read would miss a signal that comes just before it.
+        # A blocking read would miss a signal that arrives just before it.
         while not select.select([sys.stdin], [], [], 0.1)[0]:
             if given_up():
                 return "stop"
         try:
             line = sys.stdin.readline()
-        except OSError:  # a terminal that has closed
+        except OSError:  # the terminal is closed
             line = ""
         answer = line.strip().lower()
         if answer == "s" or not line:
             return "stop"
         if answer in ("c", ""):
-            return "go on"
+            return "continue"
         try:
             return flags.positive(answer)
         except ArgumentTypeError:
-            print(f"{answer!a} is none of c, s and a learning rate above 0")
+            print(f"{answer!a} is not c, s or a learning rate above 0")

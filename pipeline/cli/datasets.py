@@ -1,4 +1,4 @@
-"""The data sets by their names, and what a checkpoint says of its own."""
+"""Data sets by name, and the data set of a checkpoint."""
 
 import os
 from argparse import ArgumentTypeError
@@ -6,50 +6,50 @@ from importlib import import_module
 from types import ModuleType
 
 from pipeline.cli.flags import path
-from pipeline.errors import InputError, refusing
+from pipeline.errors import InputError, as_input_error
 
-# The module of each, and its class; its values are in config, in the module NAME_config. One more is a line here.
+# Module and class of each data set. Its constants are in the module config.NAME_config.
 DATASETS = {
     "cifar10": ("pipeline.data.cifar10", "CIFAR10"),
     "tiny_imagenet": ("pipeline.data.tinyimagenet", "TinyImageNet"),
 }
-# Of checkpoints of format 1, which say no more than their script.
+# Checkpoints of format 1 name only their script.
 _CIFAR10, _TINY = ("resnet_cifar10", "resnet_cifar10_decay"), ("train", "train_decay")
 _SCRIPTS = dict.fromkeys(_CIFAR10, "cifar10") | dict.fromkeys(_TINY, "tiny_imagenet")
 
 
 def config_of(name: str) -> ModuleType:
-    """What is true of the data set `name`."""
+    """Return the config module of the data set `name`."""
     return import_module(f"config.{name}_config")
 
 
 def open_source(name: str, data: str | None, limit: int | None = None, holdout: int | None = None):
-    """The `pipeline.data.DataSource` of the data set `name`, at the place `data`, or where it usually lies."""
-    module, kind = DATASETS[name]
+    """Open the `pipeline.data.DataSource` of the data set `name` at the path `data`, or at its default path."""
+    module, class_name = DATASETS[name]
     config = config_of(name)
     files = config.files(data) if hasattr(config, "files") else data
-    return getattr(import_module(module), kind)(files, limit, holdout)
+    return getattr(import_module(module), class_name)(files, limit, holdout)
 
 
-def place_of(name: str, given: str | None, trained: str | None) -> str | None:
-    """Where the images of the data set `name` lie: as is `given`, else in the environment, else where it `trained`."""
+def path_of(name: str, given: str | None, trained: str | None) -> str | None:
+    """Return the path of the data set `name`: the `given` one, else the environment's, else the `trained` one."""
     variable = getattr(config_of(name), "DATA_VARIABLE", None)
     named = os.environ.get(variable) if variable else None
-    with refusing(ArgumentTypeError, f"{variable}: "):
+    with as_input_error(ArgumentTypeError, f"{variable}: "):
         return given or (path(named) if named else trained)
 
 
 def dataset_of(checkpoint, given: str | None = None) -> str:
-    """The name of the data set that the network in a `pipeline.checkpoints.Checkpoint` was trained on.
+    """Return the name of the data set that the network in a `pipeline.checkpoints.Checkpoint` was trained on.
 
     Raises:
-        InputError: it names none that is known, or another one than is `given`.
+        InputError: the checkpoint names no known data set, or not the `given` one.
     """
     run = checkpoint.history["run"]
     name = run.get("dataset", _SCRIPTS.get(run.get("script"), given))
     if given not in (None, name):
-        raise InputError(f"--dataset {given}: {checkpoint.path} was trained on {name}; leave it out")
+        raise InputError(f"--dataset {given}: {checkpoint.path} was trained on {name}; omit the flag")
     if name not in DATASETS:
-        said = f"was trained on {name}" if name else "doesn't say what it was trained on"
-        raise InputError(f"{checkpoint.path} {said}; expected one of {', '.join(DATASETS)}: name it with --dataset")
+        found = f"was trained on {name}" if name else "doesn't name its data set"
+        raise InputError(f"{checkpoint.path} {found}; name one of {', '.join(DATASETS)} with --dataset")
     return name

@@ -1,7 +1,7 @@
-"""The flags of a training run, a row each, and what their values may be. Standard library only.
+"""The flags of the training scripts, one row each, and the types of their values. Standard library only.
 
-Everything about a flag follows from its row: the parser and its help, what a resumed run takes from its checkpoint and
-what may differ from it (see `pipeline.cli.arguments`), and which values a file may hold.
+Everything about a flag follows from its row: its help, the value that a resumed run takes from the checkpoint, whether
+it may differ from that (see `pipeline.cli.arguments`), and the values that a file may hold.
 """
 
 import math
@@ -22,7 +22,7 @@ def _number(kind: type, fits: Callable[[float], bool], expected: str, text: str)
         value = kind(text)
     except ValueError:
         value = None
-    # Python takes 1_000, blanks around a number and the digits of any script.
+    # Python also takes 1_000, surrounding blanks, and non-ASCII digits.
     if value is None or not re.fullmatch(r"[-+.0-9a-zA-Z]+", text, re.ASCII) or not fits(value):
         raise ArgumentTypeError(f"{text!r} is not {expected}")
     if kind is float and not fits(_as_float32(value)):
@@ -31,7 +31,7 @@ def _number(kind: type, fits: Callable[[float], bool], expected: str, text: str)
 
 
 def _as_float32(value: float) -> float:
-    """The float32 nearest to `value`; 0 below the least normal one, which processors flush to it."""
+    """Return the float32 nearest to `value`; 0 for subnormal numbers, which processors flush to 0."""
     try:
         (rounded,) = struct.unpack("f", struct.pack("f", value))
     except OverflowError:
@@ -40,7 +40,7 @@ def _as_float32(value: float) -> float:
 
 
 def _whole(least: int, largest: int | None = None) -> Callable[[str], int]:
-    """The type of a whole number from `least` to `largest`."""
+    """Return the type of a whole number from `least` to `largest`."""
     expected = f"of at least {least}" if largest is None else f"from {least} to {largest}"
     fits = partial(_is_within, least, math.inf if largest is None else largest)
     return partial(_number, int, fits, f"a whole number {expected}")
@@ -50,176 +50,177 @@ def _is_within(least: float, largest: float, value: float) -> bool:
     return least <= value <= largest
 
 
-# Each type turns the text of a flag into its value, or raises ArgumentTypeError.
+# A type converts the text of a flag to its value, or raises ArgumentTypeError.
 count, whole = _whole(1), _whole(0)
-epochs = _whole(1, 10**6)  # which a step counter of any backend can hold
+epochs = _whole(1, 10**6)  # fits the step counter of every backend
 threads = _whole(1, 256)
-seed = _whole(0, 2**32 - 1)  # which NumPy and Keras take
+seed = _whole(0, 2**32 - 1)  # the range of NumPy and Keras
 positive = partial(_number, float, lambda value: 0 < value < math.inf, "a number above 0")
 non_negative = partial(_number, float, lambda value: 0 <= value < math.inf, "a number of at least 0")
-fraction = partial(_number, float, lambda value: 0 <= value < 1, "a number from 0 up to but not 1")
+fraction = partial(_number, float, lambda value: 0 <= value < 1, "a number of at least 0 and below 1")
 shift = partial(_number, float, partial(_is_within, 0, 4096), "a number from 0 to 4096")
-angle = partial(_number, float, partial(_is_within, 0, 180), "degrees from 0 to 180")
-# What Beta(alpha, alpha) is defined and can be drawn for, or 0.
+angle = partial(_number, float, partial(_is_within, 0, 180), "an angle from 0 to 180 degrees")
+# Beta(alpha, alpha) can be drawn for these; 0 turns mixing off.
 beta_parameter = partial(_number, float, lambda v: v == 0 or 1e-3 <= v <= 1e3, "0, or a number from 0.001 to 1000")
 
 
 def counts(text: str) -> tuple[int, ...]:
-    """Whole numbers of at least 1, separated by commas."""
+    """Parse whole numbers of at least 1, separated by commas."""
     try:
         return tuple(count(part) for part in text.split(","))
     except ArgumentTypeError as error:
-        raise ArgumentTypeError(f"{text!r} is not whole numbers of at least 1 with commas between, as 9,9,9") from error
+        raise ArgumentTypeError(f"{text!r} is not a list of whole numbers of at least 1, such as 9,9,9") from error
 
 
 def path(text: str) -> str:
-    """The path of a file or folder, with the home folder in place of a leading ~ or ~user.
+    """Parse the path of a file or folder, and expand a leading ~ or ~user.
 
-    A shell replaces that only where a word begins with it, so not in --output=~/runs.
+    Shells don't expand it inside a word, as in --output=~/runs.
     """
     expanded = os.path.expanduser(text)
     if text.startswith("~") and expanded == text:
-        raise ArgumentTypeError(f"{text!r}: no home folder is known for this; a name that begins with ~ is ./{text}")
+        raise ArgumentTypeError(f"{text!r}: unknown home folder; write ./{text} for a file name that begins with ~")
     if not text:
-        raise ArgumentTypeError("'' is no path")
+        raise ArgumentTypeError("'' is not a path")
     return expanded
 
 
 def file_path(text: str) -> Path:
-    """As `path`, for what is handled as a `Path`."""
+    """Parse as `path` does, and return a `Path`."""
     return Path(path(text))
 
 
 def model_file(text: str) -> Path:
-    """The name of a model's HDF5 file."""
+    """Parse the name of a model's HDF5 file."""
     file = file_path(text)
     if file.suffix not in (".hdf5", ".h5"):
-        raise ArgumentTypeError(f"{text!r} is not a file name that ends in .hdf5")
+        raise ArgumentTypeError(f"{text!r} does not end in .hdf5 or .h5")
     return file
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """The type of a flag that is one of `words`."""
+    """The type of a flag whose value is one of `words`."""
 
     words: tuple[str, ...]
 
     def __call__(self, text: str) -> str:
         if text not in self.words:
-            raise ArgumentTypeError(f"{text!r} is not {', '.join(self.words[:-1])} or {self.words[-1]}")
+            raise ArgumentTypeError(f"{text!r} is not one of {', '.join(self.words)}")
         return text
 
 
 def switch(text: str) -> bool:
-    """A flag without a value: --NAME, or --no_NAME."""
-    raise ArgumentTypeError(f"{text!r} is given to a flag that takes no value")
+    """Reject any value: the type of a flag that takes none, --NAME or --no_NAME."""
+    raise ArgumentTypeError(f"the flag takes no value; got {text!r}")
 
 
-# What a flag is of: the run, stored with it; the process that goes about it, stored too and free to change; the recipe,
-# a part of the run.
+# The scope of a flag: RUN is stored and fixed for the run; RECIPE too, and a recipe sets its default; PROCESS is stored
+# and may change on every resume.
 RUN, PROCESS, RECIPE = "run", "process", "recipe"
-# The default of a flag that each script has its own for, in config.
+# Each script has its own default, in config.
 OWN = object()
 
 
 @dataclass(frozen=True)
 class Flag:
-    """A flag of the training scripts, named without its dashes."""
+    """A flag of the training scripts; `name` omits the dashes."""
 
     name: str
     type: Callable[[str], object]
     metavar: str | None
     help: str
     default: object = None
-    """`OWN`, or its value unless it is given; None if it may have none. Of the recipe's, off."""
-    kind: str = RUN
+    """The default value (a recipe's flag is off by default); `OWN` if each script has its own; None for no value."""
+    scope: str = RUN
     changes: str = "never"
-    """Whether a resume may change it: "never", "always", or while the schedule is "constant". Of a process always."""
+    """When a resume may change it: "never", "always", or "constant", if that is the schedule. `PROCESS`: always."""
     stored: bool = True
-    """Whether checkpoints hold it."""
+    """True if checkpoints store it."""
     short: str | None = None
 
     def saved(self, stored: object) -> object:
-        """The value that a file holds, as the parser returns it; JSON has no tuples.
+        """Convert a `stored` JSON value to what the parser returns; JSON has no tuples.
 
         Raises:
-            InputError: it is what the parser never returns.
+            InputError: the parser never returns such a value.
         """
         if stored is None and self.default is None:
             return None
-        wrong = InputError(f"the checkpoint's --{self.name} can't be {stored!a:.100}")
+        wrong = InputError(f"the checkpoint's --{self.name} has an invalid value, {stored!a:.100}")
         if self.type in (switch, path, str):
             if not isinstance(stored, bool if self.type is switch else str) or not str(stored).isprintable():
                 raise wrong
             return stored
-        kinds = str if isinstance(self.type, OneOf) else (list, tuple) if self.type is counts else (int, float)
-        if not isinstance(stored, kinds):
+        types = str if isinstance(self.type, OneOf) else (list, tuple) if self.type is counts else (int, float)
+        if not isinstance(stored, types):
             raise wrong
         try:
             return self.type(as_text(stored))
         except ArgumentTypeError as error:
-            raise InputError(f"the checkpoint's --{self.name} can't be: {error!s:.200}") from error
+            raise InputError(f"the checkpoint's --{self.name} is invalid: {error!s:.200}") from error
 
 
 # fmt: off
 ROWS = (
-    # Its help is the data set's own, in config.
+    # Its help is in each data set's config.
     Flag("data", path, "PATH", "", changes="always"),
     Flag("epochs", epochs, "N", "number of the last epoch", OWN, changes="constant"),
-    Flag("batch_size", count, "N", "images a step", OWN),
-    Flag("lr", positive, "RATE", "learning rate of SGD, of a decay at its start; on a resume, a change of it", OWN,
+    Flag("batch_size", count, "N", "images per step", OWN),
+    Flag("lr", positive, "RATE", "learning rate, or initial rate of a decay; on a resume, the new rate", OWN,
          changes="always"),
-    Flag("momentum", fraction, "M", "momentum of SGD, 0 up to 1", OWN),
+    Flag("momentum", fraction, "M", "momentum of SGD, at least 0 and below 1", OWN),
     Flag("stages", counts, "N,N,...", "bottleneck modules in each stage", OWN),
-    Flag("filters", counts, "N,N,...", "channels out of the stem and of each stage", OWN),
-    Flag("seed", seed, "N", "of the first weights, the order of data and the augmentation", 42),
-    Flag("precision", OneOf(("float32", "mixed_bfloat16")), None, "what a step computes in", "float32"),
-    Flag("limit", count, "N", "train on N images, a fixed choice, and test on as many, for a quick look"),
-    Flag("holdout", count, "N",
-         "hold N training images out, a fixed choice, and validate on them: the test set stays untouched"),
-    Flag("stop_after", count, "N", "end cleanly after epoch N of a longer run", kind=PROCESS, stored=False),
-    Flag("every", count, "N", "epochs between two checkpoints; the last epoch always has one", 5, PROCESS),
-    Flag("keep", count, "N", "keep the N newest epochs' checkpoints and the best (default: all)", kind=PROCESS),
-    Flag("checkpoint_seconds", positive, "S", "save inside an epoch too, every S seconds (default: only when stopped)",
-         kind=PROCESS),
-    Flag("workers", threads, "N", "threads that prepare batches; the batches are the same for any N", 2, PROCESS),
-    Flag("output", path, "DIR", "folder of the plot and the history", "output", PROCESS, short="o"),
-    Flag("recipe", str, None, "what the flags below are worth where they aren't given", OWN),
+    Flag("filters", counts, "N,N,...", "output channels of the stem and of each stage", OWN),
+    Flag("seed", seed, "N", "seed of initial weights, data order and augmentation", 42),
+    Flag("precision", OneOf(("float32", "mixed_bfloat16")), None, "dtype policy of Keras", "float32"),
+    Flag("limit", count, "N", "train on a fixed random subset of N images, and validate on as many, for a quick look"),
+    Flag("holdout", count, "N", "hold out a fixed random subset of N training images, and validate on it"),
+    Flag("stop_after", count, "N", "stop cleanly after epoch N of a longer run", scope=PROCESS, stored=False),
+    Flag("every", count, "N", "save a checkpoint every N epochs, and after the last", 5, PROCESS),
+    Flag("keep", count, "N", "keep only the newest N epoch checkpoints and the best (default: all)", scope=PROCESS),
+    Flag("checkpoint_seconds", positive, "S", "also save every S seconds inside an epoch (default: only when stopped)",
+         scope=PROCESS),
+    Flag("workers", threads, "N", "threads that prepare batches; any number gives the same batches", 2, PROCESS),
+    Flag("output", path, "DIR", "folder for plot and history", "output", PROCESS, short="o"),
+    Flag("recipe", str, None, "default values of the flags below", OWN),
     Flag("schedule", OneOf(("constant", "poly", "cosine")), None,
-         "whether the learning rate falls to 0 from epoch to epoch, and how", "constant", RECIPE),
-    Flag("warmup_epochs", whole, "N", "first epochs, in which the rate rises step by step", 0, RECIPE),
-    Flag("nesterov", switch, None, "look ahead along the momentum (Nesterov, 1983)", False, RECIPE),
+         "decay of the learning rate to 0 over the epochs: none, linear, or half a cosine", "constant", RECIPE),
+    Flag("warmup_epochs", whole, "N", "raise the rate step by step over the first N epochs", 0, RECIPE),
+    Flag("nesterov", switch, None, "use Nesterov momentum", False, RECIPE),
     Flag("reg", non_negative, "L2", "L2 coefficient of every kernel", 0.0, RECIPE),
-    Flag("rotation_range", angle, "DEGREES", "largest rotation of a training image, either way", 0.0, RECIPE),
-    Flag("zoom_range", fraction, "Z", "factors from 1 - Z to 1 + Z, of width and height each", 0.0, RECIPE),
-    Flag("width_shift_range", shift, "W", "largest shift, as a fraction of the width if below 1, else in pixels", 0.0,
-         RECIPE),
-    Flag("height_shift_range", shift, "H", "the same of the height", 0.0, RECIPE),
-    Flag("shear_range", angle, "DEGREES", "largest shear angle, either way", 0.0, RECIPE),
-    Flag("pad_crop", whole, "N", "pad by N mirrored pixels on each side, and crop", 0, RECIPE),
+    Flag("rotation_range", angle, "DEGREES", "rotate by up to this angle in either direction", 0.0, RECIPE),
+    Flag("zoom_range", fraction, "Z", "zoom width and height, separately, by factors from 1 - Z to 1 + Z", 0.0, RECIPE),
+    Flag("width_shift_range", shift, "W",
+         "shift horizontally by up to W pixels, or if W < 1, by up to W times the width", 0.0, RECIPE),
+    Flag("height_shift_range", shift, "H",
+         "shift vertically by up to H pixels, or if H < 1, by up to H times the height", 0.0, RECIPE),
+    Flag("shear_range", angle, "DEGREES", "shear by up to this angle in either direction", 0.0, RECIPE),
+    Flag("pad_crop", whole, "N", "pad with N mirrored pixels on each side, then crop at random", 0, RECIPE),
     Flag("flip", OneOf(("none", "random", "alternate")), None,
-         "mirror a random half of the images each epoch, or one half and the other in turn", "none", RECIPE),
-    Flag("cutout", whole, "N", "set a square of N pixels a side to the mean colour", 0, RECIPE),
-    Flag("mixup", beta_parameter, "ALPHA", "blend pairs of images and labels, at a ratio from Beta(ALPHA, ALPHA)", 0.0,
+         "mirror a random half of the images in each epoch, or the two halves in alternate epochs", "none", RECIPE),
+    Flag("cutout", whole, "N", "set a random square of N x N pixels to the mean colour", 0, RECIPE),
+    Flag("mixup", beta_parameter, "ALPHA", "blend pairs of images and labels by a ratio from Beta(ALPHA, ALPHA)", 0.0,
          RECIPE),
     Flag("cutmix", beta_parameter, "ALPHA",
-         "paste a box of one image into another, its area from Beta(ALPHA, ALPHA); with --mixup a batch has either",
-         0.0, RECIPE),
-    Flag("label_smoothing", fraction, "E", "spread E of a training label over all classes", 0.0, RECIPE),
+         "paste a box from another image, its area drawn from Beta(ALPHA, ALPHA); with --mixup, each batch uses one of "
+         "the two", 0.0, RECIPE),
+    Flag("label_smoothing", fraction, "E", "spread E of each training label over all classes", 0.0, RECIPE),
     Flag("ema", fraction, "DECAY",
-         "keep a moving average of all weights too, which the trained model then has; 0 for none", 0.0, RECIPE),
+         "average the weights with this decay, validate the averages, and use them in the trained model; 0 is off", 0.0,
+         RECIPE),
 )
 # fmt: on
 FLAGS = {flag.name: flag for flag in ROWS}
 
 
 def recipe_values(table: Mapping[str, object]) -> dict[str, object]:
-    """Every value of a recipe, of which `table` names those that are not off."""
-    return {flag.name: table.get(flag.name, flag.default) for flag in ROWS if flag.kind == RECIPE}
+    """Return all values of a recipe; `table` names those that are on."""
+    return {flag.name: table.get(flag.name, flag.default) for flag in ROWS if flag.scope == RECIPE}
 
 
-def described(values: Mapping[str, object]) -> str:
-    """The values of a recipe, those that are off by their names alone."""
+def describe_recipe(values: Mapping[str, object]) -> str:
+    """Describe a recipe in one line: the values that are on, then the names of those that are off."""
     recipe = recipe_values(values)
     off = [name for name, value in recipe.items() if value in (0, "none")]
     on = [f"{name} {value}" for name, value in recipe.items() if name not in off]
@@ -227,30 +228,30 @@ def described(values: Mapping[str, object]) -> str:
 
 
 def changeable(values: Mapping[str, object]) -> frozenset[str]:
-    """The names of those of the stored `values` of a run that may be others when it goes on."""
-    # A decay is reckoned from its last epoch.
+    """Return the names of the flags that a resume of a run with the stored `values` may change."""
+    # A decay depends on the number of epochs.
     words = {"always", "constant"} if values.get("schedule") == "constant" else {"always"}
-    return frozenset(flag.name for flag in ROWS if flag.kind == PROCESS or flag.changes in words)
+    return frozenset(flag.name for flag in ROWS if flag.scope == PROCESS or flag.changes in words)
 
 
 def saved_values(saved: Mapping[str, object], names: Iterable[str]) -> dict[str, object]:
-    """Those of `saved`, flags by their names as a file holds them, that are among `names`, as the parser returns them.
+    """Return the values of the flags `names` that a file's `saved` values include, as the parser would return them.
 
     Raises:
-        InputError: one of them is what no flag can be.
+        InputError: a value is invalid.
     """
     return {name: FLAGS[name].saved(saved[name]) for name in names if name in saved}
 
 
 def as_text(value: object) -> str:
-    """A flag's value as its user would write it."""
+    """Return a flag's value as typed on the command line."""
     if value is None:
         return "none"
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def as_flag(name: str, value: object) -> str:
-    """A flag and its value as its user would write them."""
+    """Return a flag and its value as typed on the command line."""
     if FLAGS[name].type is switch:
         return f"--{name}" if value else f"--no_{name}"
     return f"--{name} {as_text(value)}"

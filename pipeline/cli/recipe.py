@@ -9,12 +9,12 @@ from pipeline.utils.schedules import decay_after_warmup
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe as the objects that its values make.
+    """The objects that a recipe's values describe.
 
     Args:
-        augmentation: what varies each training image, or None.
-        mixing: what is done to each training batch at last, or None.
-        decay: the share of the learning rate that is left after so many completed epochs, 0 to 1; None if it stays.
+        augmentation: applied to each training image; None if all of it is off.
+        mixing: applied to each training batch; None if all of it is off.
+        decay: maps completed epochs to a factor of the learning rate, 0 to 1; None for a constant rate.
     """
 
     augmentation: AffineAugmentation | None
@@ -23,12 +23,12 @@ class Recipe:
 
     @classmethod
     def of(cls, values: Mapping) -> "Recipe":
-        """The recipe of flags' `values` by their names; of those of augmentation and mixing, what is missing is off."""
+        """Create the recipe from flags' `values` by name. Augmentation and mixing that are not named are off."""
         decay = decay_after_warmup(values["schedule"], values.get("epochs", 1), values.get("warmup_epochs", 0))
-        return cls(_made(AffineAugmentation, values), _made(Mixing, values), decay)
+        return cls(_create(AffineAugmentation, values), _create(Mixing, values), decay)
 
 
-def _made(kind: type, values: Mapping) -> object | None:
-    """An object of `kind` out of those of `values` that bear the names of its fields; None if it does nothing."""
-    made = kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})
-    return None if made == kind() else made
+def _create(cls: type, values: Mapping) -> object | None:
+    """Create a dataclass from the `values` named like its fields; None if it equals the default, which does nothing."""
+    created = cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
+    return None if created == cls() else created

@@ -1,7 +1,12 @@
-"""Data sets, each as one thing. Names load on first use: building one needs no Keras."""
+"""Data sets. Modules load on first use: building a data set needs no Keras."""
 
 from pipeline.utils.lazy import names
 
 __getattr__, __all__ = names(
-    __name__, cifar10="CIFAR10", source="DataSource", imagefolder="ImageFolder", tinyimagenet="TinyImageNet"
+    __name__,
+    arraysource="ArraySource",
+    cifar10="CIFAR10",
+    imagefolder="ImageFolder",
+    source="DataSource",
+    tinyimagenet="TinyImageNet",
 )

@@ -1,4 +1,4 @@
-"""Real handwritten digits in CIFAR-10's shape, for a first run that downloads nothing."""
+"""Handwritten digits in CIFAR-10's shape, for a first run without a download."""
 
 import cv2
 import numpy as np
@@ -7,9 +7,9 @@ from pipeline.io.imageset import ArrayImages
 
 
 def load_digits() -> dict[str, ArrayImages]:
-    """The 1,797 digits that scikit-learn ships (Alpaydin and Kaynak, 1998), 8x8 pixels of 0 to 16, enlarged to 32x32x3.
+    """Return scikit-learn's 1,797 digits (Alpaydin and Kaynak, 1998), 8x8 pixels, enlarged to uint8 32x32x3.
 
-    A fifth of each class is the test set, always the same.
+    The splits are "train" and "test"; the test set is a fixed fifth of each class.
     """
     from sklearn import datasets
     from sklearn.model_selection import train_test_split

@@ -1,4 +1,4 @@
-"""A data set that is a folder of images: train/<class>/ and test/<class>/, and folders below."""
+"""A data set in a folder of images: train/<class>/ and test/<class>/, with any subfolders."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ from pipeline.preprocessing import MeanImagePreprocessor
 
 
 class ImageFolder(DataSource):
-    """JPEG and PNG images of one size, held in memory, in RGB, less the mean training image.
+    """JPEG and PNG images of one size, in memory, RGB, minus the mean training image.
 
-    The test images are validated on too, unless training images are held out. A subclass gives `name` and `size`.
+    Validation uses the test images, unless training images are held out. Subclasses define `name` and `size`.
 
     Args:
         data, limit, holdout: see `DataSource`; `data` is the folder.
 
     Attributes:
-        size: (height, width) that every image has, in pixels.
+        size: (height, width) of every image in pixels.
     """
 
     size: tuple[int, int]
@@ -37,19 +37,19 @@ class ImageFolder(DataSource):
 
     @cached_property
     def _splits(self) -> dict[str, ArrayImages]:
-        """The training and the test images, read together."""
+        """Training and test images, read together."""
         return self._read("train", "test")
 
     @cached_property
     def _test(self) -> ArrayImages:
-        """The test images, read alone, as long as nobody asks for what is trained on."""
+        """The test images, read alone while the training images aren't needed."""
         return self._read("test")["test"]
 
     def _read(self, *splits: str) -> dict[str, ArrayImages]:
         if self.data is None or not all((Path(self.data) / split).is_dir() for split in splits):
-            given = "is missing" if self.data is None else self.data
-            places = " and ".join(f"{split}/<class>/" for split in splits)
-            raise InputError(f"`data` {given}: expected a folder that holds {places} with images")
+            folders = " and ".join(f"{split}/<class>/" for split in splits)
+            found = "is missing" if self.data is None else f"is {self.data}"
+            raise InputError(f"`data` {found}; expected a folder with images in {folders}")
         return read_image_folder(Path(self.data), self.size, splits)
 
     @cached_property
@@ -60,10 +60,16 @@ class ImageFolder(DataSource):
 def read_image_folder(
     path: Path, size: tuple[int, int], splits: Sequence[str] = ("train", "test")
 ) -> dict[str, ArrayImages]:
-    """The images in the folders `splits` of `path`; classes and files in the order of their names.
+    """Read the images in the folders `splits` of `path`, classes and files sorted by name.
+
+    Args:
+        size: the (height, width) that every image must have, in pixels.
+
+    Returns:
+        For each split, its images, uint8 (n, height, width, 3), RGB.
 
     Raises:
-        InputError: a folder is missing, they don't hold the same classes, at least two, or an image can't be read.
+        InputError: a folder is missing, the splits have different classes or fewer than two, or an image can't be read.
     """
     folders = {name: path / name for name in splits}
     found = {
@@ -74,12 +80,12 @@ def read_image_folder(
         if missing := sorted(found[where].keys() - found[elsewhere].keys()):
             named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
             raise InputError(
-                f"{path}/train and {path}/test hold different classes: {elsewhere} lacks {named}, which {where} has; "
+                f"{path}/train and {path}/test hold different classes: {where} has {named}, {elsewhere} doesn't; "
                 "expected the same folders in both"
             )
     classes = sorted(found[splits[0]])
     if len(classes) < 2:
-        raise InputError(f"{path}/{splits[0]} holds one class alone, {classes[0]}; expected at least two")
+        raise InputError(f"{path}/{splits[0]} holds only one class, {classes[0]}; expected at least two")
     files = [file for files_of in found.values() for name in classes for file in files_of[name]]
     images, done = np.empty((len(files), *size, 3), np.uint8), 0
     with ImageReader(size) as reader:
@@ -95,21 +101,21 @@ def read_image_folder(
 
 
 def _files_by_class(folder: Path, files: Sequence[str]) -> dict[str, list[str]]:
-    """Those of `files`, image files below `folder`, that lie in each of its folders, by the name of the class."""
+    """Group `files`, image files below `folder`, by class, which is the name of the subfolder."""
     folder_of = {}
     for entry in folder.iterdir():
         if entry.is_dir() and not is_foreign(entry.name):
-            # One name has several forms in Unicode, and file systems differ in which they give back.
+            # File systems return different Unicode forms of the same name.
             name = unicodedata.normalize("NFC", entry.name)
             if name in folder_of:
-                raise InputError(f"{folder} holds two folders {name}, written in two forms of Unicode; join them")
+                raise InputError(f"{folder} holds two folders {name} in different Unicode forms; merge them")
             folder_of[name] = entry.name
     found = {entry: [] for entry in folder_of.values()}
     start = len(str(folder)) + 1
     for file in files:
         entry, *below = file[start:].split("/")
         if not below:
-            raise InputError(f"image {file} lies in no class's folder; expected {folder}/<class>/")
+            raise InputError(f"image {file} is not in a class's folder; expected {folder}/<class>/")
         found[entry].append(file)
     if empty := [entry for entry, files in found.items() if not files]:
         raise InputError(f"{folder / min(empty)} holds no PNG or JPEG image")

@@ -1,4 +1,4 @@
-"""A data set as one thing: what a network is trained, validated and tested on."""
+"""The base class of data sets."""
 
 import hashlib
 import logging
@@ -14,33 +14,35 @@ from pipeline.io.imageset import ImageSet
 from pipeline.preprocessing import AffineAugmentation, MeanImagePreprocessor, Mixing
 from pipeline.utils import randomness
 
-if TYPE_CHECKING:  # Reading and checking images needs no Keras.
+if TYPE_CHECKING:  # Reading images needs no Keras.
     from pipeline.io.batches import Batches
 
 
 class DataSource:
-    """Labelled images for training, validation and test. A subclass gives `name`, `load` and `normalization`.
+    """Labelled images for training, validation and test. Subclasses define `name`, `load` and `normalization`.
 
     Args:
-        data: where the images lie, as the data set takes it; None for where they usually do.
-        limit: train on this many images, and validate on as many, a fixed choice; on all if None or if there are fewer.
-        holdout: validate on so many training images, a fixed choice, which are not trained on. A `limit` counts among
-            the others alone, and all that are held out are validated on.
+        data: path of the images; None for the data set's default.
+        limit: train on a fixed random subset of this many images, and validate on as many; on all images if there are
+            fewer, or if None.
+        holdout: validate on a fixed random subset of this many training images, and train on the others. A `limit` then
+            applies to training only.
 
     Attributes:
-        name: the data set's, as checkpoints hold it.
-        keeps_shuffle: whether images that are chosen stay in the order that chose them; else they keep their own, in
-            which a disk reads them faster. Checkpoints know a choice by its order too.
-        normalizes_choice: whether `normalization` follows from what is trained on, and not from all training images.
-        mirrors: whether a mirrored image still shows its class: true of things, not of digits.
+        name: name of the data set in checkpoints.
+        keeps_shuffle: True to keep a subset in shuffled order; False to restore the original order, which a disk reads
+            faster. The digest of images in memory depends on their order.
+        normalizes_subset: True if `normalization` is computed from the images trained on, False if from all training
+            images.
+        mirrors: False if a mirrored image shows something else, as with digits.
 
     Raises:
-        InputError: (a `ValueError`) `limit` or `holdout` is below 1. What can't be read shows when it is first needed.
+        InputError: (a `ValueError`) `limit` or `holdout` is below 1. Unreadable data raises on first use.
     """
 
     name: str
     keeps_shuffle = False
-    normalizes_choice = True
+    normalizes_subset = True
     mirrors = True
 
     def __init__(self, data: object = None, limit: int | None = None, holdout: int | None = None) -> None:
@@ -53,92 +55,92 @@ class DataSource:
         self._loaded: dict[str, ImageSet] = {}
 
     def load(self, split: str) -> ImageSet:
-        """All images of the `split` "train", "val" or "test", read anew.
+        """Read all images of the `split` "train", "val" or "test".
 
         Raises:
-            InputError: they are missing or can't be read.
+            InputError: images are missing or can't be read.
         """
         raise NotImplementedError
 
     def whole(self, split: str) -> ImageSet:
-        """The same, read once."""
+        """Return all images of a `split`, read once."""
         if split not in self._loaded:
             self._loaded[split] = self.load(split)
         return self._loaded[split]
 
     @property
     def normalization(self) -> MeanImagePreprocessor:
-        """What is done to an image at last before the network gets it; its `mean` is what it subtracts."""
+        """The last preprocessor before the network; its `mean` is subtracted from images."""
         raise NotImplementedError
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """What people call the classes, in the order of the labels."""
+        """Names of the classes in the order of their labels."""
         return self.whole("train").class_names
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of the images that the network gets."""
+        """Height, width and channels of the network's images."""
         return self.whole("train").image_shape
 
     @property
-    def is_choice(self) -> bool:
-        """Whether a part of the images was chosen."""
+    def is_subset(self) -> bool:
+        """True if `limit` or `holdout` selects a part of the images."""
         return self.limit is not None or self.holdout is not None
 
     @cached_property
     def train(self) -> ImageSet:
-        """What is trained on."""
+        """The images to train on."""
         start = self.holdout or 0
-        return self._chosen("train", slice(start, None if self.limit is None else start + self.limit))
+        return self._select("train", slice(start, None if self.limit is None else start + self.limit))
 
     @cached_property
     def val(self) -> ImageSet:
-        """What is validated on."""
+        """The images to validate on."""
         if self.holdout is None:
-            return self._chosen("val", slice(self.limit))
-        return self._chosen("train", slice(self.holdout))
+            return self._select("val", slice(self.limit))
+        return self._select("train", slice(self.holdout))
 
     def train_batches(
         self, batch_size: int, aug: Callable | None = None, mixing: Mixing | None = None, seed: int = 0, **options
     ) -> "Batches":
-        """Shuffled batches of the training images, varied and mixed; `options` are workers and share (see `Batches`).
+        """Return shuffled, augmented and mixed batches of the training images.
+
+        Args:
+            aug, mixing, seed, options: see `Batches`; `options` are `workers` and `share`.
 
         Raises:
-            InputError: there are too few images for a batch, they can't be varied so, or training and validation images
-                are of other classes.
+            InputError: there are fewer images than a batch, `aug` or `mixing` doesn't fit their size, or the
+                validation images have other classes.
         """
         if self.holdout is None:
             train, val = self.whole("train"), self.whole("val")
             if (train.class_names, train.label_names) != (val.class_names, val.label_names):
-                raise InputError(f"the training and the validation images of {self.name} are of other classes")
+                raise InputError(f"the training and validation images of {self.name} have different classes")
         if not self.mirrors and getattr(aug, "flip", "none") != "none":
-            logging.getLogger(__name__).info("%s: no image is mirrored, which would not show the same", self.data)
+            logging.getLogger(__name__).info("%s: flip is off, because mirroring would change the classes", self.data)
             aug = replace(aug, flip="none")
         options |= {"aug": None if aug == AffineAugmentation() else aug, "mixing": mixing}
         return self._batches(self.train, batch_size, training=True, seed=seed, **options)
 
     def val_batches(self, batch_size: int, **options) -> "Batches":
-        """Batches of the validation images, in order; `options` are workers and share."""
+        """Return batches of the validation images, in order; `options` are `workers` and `share`."""
         return self._batches(self.val, batch_size, **options)
 
     def test_batches(self, batch_size: int, **options) -> "Batches":
-        """The same of all test images, whatever `limit` and `holdout` choose."""
+        """Return batches of all test images, in order, regardless of `limit` and `holdout`."""
         return self._batches(self.whole("test"), batch_size, **options)
 
     def normalize_by(self, mean: np.ndarray) -> None:
-        """Subtract `mean`, as a checkpoint holds it, from images, so that nothing of the training set is needed."""
+        """Subtract a checkpoint's `mean` from images, so that the training images aren't needed."""
         self.__dict__["normalization"] = MeanImagePreprocessor(mean)
 
     def digest(self) -> str:
-        """SHA-256 over what is trained and validated on, in hexadecimal: the same digest, the same images.
-
-        Augmentation, batches and their order don't count.
-        """
+        """Return the SHA-256 of the images to train and validate on, with their labels and mean, in hexadecimal."""
         return hashlib.sha256("".join(map(self.digest_of, (self.train, self.val))).encode()).hexdigest()
 
     def digest_of(self, images: ImageSet) -> str:
-        """SHA-256 over `images` and what is subtracted from them, in hexadecimal."""
+        """Return the SHA-256 of `images` and the mean subtracted from them, in hexadecimal."""
         digest = hashlib.sha256(images.digest().encode())
         digest.update(self.normalization.mean.tobytes())
         return digest.hexdigest()
@@ -148,12 +150,12 @@ class DataSource:
 
         return Batches(images, batch_size, preprocessors=[self.normalization], **options)
 
-    def _chosen(self, split: str, part: slice) -> ImageSet:
-        """Those images of a split that are the `part` of a fixed shuffle of them."""
+    def _select(self, split: str, part: slice) -> ImageSet:
+        """Return the `part` of a fixed shuffle of a split's images."""
         whole = self.whole(split)
-        if not self.is_choice:
+        if not self.is_subset:
             return whole
         if split == "train" and self.holdout is not None and self.holdout >= len(whole):
-            raise InputError(f"`holdout` {self.holdout} leaves nothing of {len(whole)} training images; expected fewer")
+            raise InputError(f"`holdout` {self.holdout}: expected fewer than the {len(whole)} training images")
         rows = randomness.permutation(0, 0, len(whole))[part]
-        return whole.choose(rows if self.keeps_shuffle else np.sort(rows))
+        return whole.subset(rows if self.keeps_shuffle else np.sort(rows))

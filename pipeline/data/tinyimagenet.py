@@ -1,4 +1,4 @@
-"""Tiny ImageNet as the build wrote it: three HDF5 files, and the training set's mean colour."""
+"""Tiny ImageNet, converted by its build to three HDF5 files and a mean colour."""
 
 from functools import cached_property
 
@@ -9,15 +9,15 @@ from pipeline.preprocessing import MeanPreprocessor
 
 
 class TinyImageNet(DataSource):
-    """Images in BGR, less the mean colour: that of all training images, also where a part of them is held out.
+    """BGR images, minus the mean colour of all training images, held-out ones included.
 
     Args:
-        data: the paths of the files that the build wrote, by the names "train", "val", "test" and "mean".
+        data: the paths of the build's files by the names "train", "val", "test" and "mean".
         limit, holdout: see `DataSource`.
     """
 
     name = "tiny_imagenet"
-    normalizes_choice = False
+    normalizes_subset = False
 
     def load(self, split: str) -> HDF5Images:
         return HDF5Images(self.data[split])

@@ -1,4 +1,4 @@
-"""Tiny ImageNet's raw images into HDF5 files: the training set split in two, every image decoded once."""
+"""Convert Tiny ImageNet's images to HDF5 files; part of the training images become the test set."""
 
 import logging
 import os
@@ -25,34 +25,39 @@ from pipeline.io.imagereader import ImageReader
 _log = logging.getLogger(__name__)
 
 Progress = Callable[[str, float, str], AbstractContextManager[Callable[[float], None]]]
-"""Called with a description, a total and its unit; a context manager of what to call with each further amount."""
+"""Called with a description, a total and its unit; a context manager that yields a function for further amounts."""
 
 
 def build(
-    places: SimpleNamespace, reader: ImageReader, *, test_images: int, seed: int, overwrite: bool, progress: Progress
+    paths: SimpleNamespace, reader: ImageReader, *, test_images: int, seed: int, overwrite: bool, progress: Progress
 ) -> dict[str, float]:
-    """Write the HDF5 files of the training, validation and test set, and the training set's mean; return the mean.
+    """Write the HDF5 files for training, validation and test, and the mean of the training images.
 
-    All appear together at the end, or none.
+    All files appear together at the end, or none.
 
     Args:
-        places: the paths `train_images`, `val_images`, `val_mappings`, `wordnet_ids`, `word_labels` of what is read,
-            and `train_hdf5`, `val_hdf5`, `test_hdf5`, `mean` of what is written, in one folder.
+        paths: the inputs `train_images`, `val_images`, `val_mappings`, `wordnet_ids` and `word_labels`, and the outputs
+            `train_hdf5`, `val_hdf5`, `test_hdf5` and `mean`, in one folder.
         reader: decodes the images.
-        test_images: so many training images of each class become the test set, chosen by `seed`; of a class that has no
-            more than that, a tenth.
-        progress: shows how far each file is.
+        test_images: number of training images of each class to move to the test set; for a class with no more images
+            than that, a tenth of them is moved, at least one.
+        seed: seed of the choice of test images.
+        overwrite: replace the outputs if they exist.
+        progress: shows the progress of each file.
+
+    Returns:
+        The mean of each channel R, G and B, 0 to 255.
 
     Raises:
-        InputError: a raw file is missing, damaged or contradicts another, or an output exists already.
+        InputError: an input is missing, damaged or contradicts another, or an output already exists.
     """
-    outputs = (places.train_hdf5, places.val_hdf5, places.test_hdf5, places.mean)
-    wordnet_ids = tinyimagenetfiles.read_wordnet_ids(places.wordnet_ids)
-    words = tinyimagenetfiles.read_words(places.word_labels, wordnet_ids)
-    train_paths, train_ids = tinyimagenetfiles.list_train(places.train_images, wordnet_ids)
-    val_paths, val_ids = tinyimagenetfiles.list_val(places.val_images, places.val_mappings, wordnet_ids)
-    test_counts = _test_counts(Counter(train_ids), test_images, places.train_images)
-    folder = places.mean.parent
+    outputs = (paths.train_hdf5, paths.val_hdf5, paths.test_hdf5, paths.mean)
+    wordnet_ids = tinyimagenetfiles.read_wordnet_ids(paths.wordnet_ids)
+    words = tinyimagenetfiles.read_words(paths.word_labels, wordnet_ids)
+    train_paths, train_ids = tinyimagenetfiles.list_train(paths.train_images, wordnet_ids)
+    val_paths, val_ids = tinyimagenetfiles.list_val(paths.val_images, paths.val_mappings, wordnet_ids)
+    test_counts = _test_counts(Counter(train_ids), test_images, paths.train_images)
+    folder = paths.mean.parent
     atomic.make_folder(folder)
     with Lock(folder):
         tinyimagenetfiles.check_outputs(outputs, overwrite)
@@ -61,7 +66,7 @@ def build(
         with tempfile.TemporaryDirectory(prefix="build.", suffix=".tmp", dir=folder) as name:
             staging = [Path(name) / path.name for path in outputs]
             train_hdf5, val_hdf5, test_hdf5, mean_json = staging
-            # Decoding begins here, while scikit-learn loads, which takes as long as a fifth of it.
+            # Decoding starts here, and continues while scikit-learn is imported.
             val_images = reader.read(val_paths)
             train_labels, val_labels, train_rows, test_rows = _label_and_split(
                 wordnet_ids, train_ids, val_ids, test_counts, seed
@@ -74,13 +79,13 @@ def build(
                 images = reader.read([train_paths[row] for row in test_rows])
                 write(test_hdf5, images, train_labels[test_rows])
             except InputError:
-                # An image that can't be read: how many there are in all splits, so that all can be mended at once.
+                # Read the images of all splits, so that the error counts every unreadable one.
                 for _ in reader.read([*val_paths, *train_paths]):
                     pass
                 raise
             tinyimagenetfiles.write_mean(mean_json, mean)
-            # Whatever needs the data needs the mean: with it gone first and back last, no mixture counts as a build.
-            places.mean.unlink(missing_ok=True)
+            # Training needs the mean, so remove it first and write it last: a mix of two builds can't be used.
+            paths.mean.unlink(missing_ok=True)
             atomic.flush(folder)
             for temporary, path in zip(staging, outputs, strict=True):
                 os.replace(temporary, path)
@@ -89,18 +94,18 @@ def build(
 
 
 def _test_counts(images: Counter[str], test_images: int, folder: Path) -> dict[str, int]:
-    """How many of the `images` of each class become test images: `test_images`, of fewer a tenth."""
+    """Return the number of test images per class: `test_images`, or a tenth if the class has no more than that."""
     fewer = {}
     for wordnet_id, count in images.items():
         if count < 2:
-            raise InputError(f"{folder / wordnet_id} holds {count} image; expected one to train on and one to test on")
+            raise InputError(f"{folder / wordnet_id} holds {count} image; expected at least 2, one of them for testing")
         if count <= test_images:
             fewer[wordnet_id] = max(1, round(count / 10))
     if fewer:
         wordnet_id, count = min(fewer.items())
         _log.info(
-            f"test images: {test_images} of each class, and a tenth of each of {len(fewer):,} that hold no "
-            f"more than that, as {count} of the {images[wordnet_id]} of {wordnet_id}"
+            f"test images: {test_images} per class, but only a tenth in each of {len(fewer):,} classes that have no "
+            f"more than that, such as {count} of {images[wordnet_id]} in {wordnet_id}"
         )
     return dict.fromkeys(images, test_images) | fewer
 
@@ -108,7 +113,7 @@ def _test_counts(images: Counter[str], test_images: int, folder: Path) -> dict[s
 def _label_and_split(
     wordnet_ids: Sequence[str], train_ids: Sequence[str], val_ids: Sequence[str], test_counts: dict[str, int], seed: int
 ) -> tuple[np.ndarray, ...]:
-    """The labels of the training and of the validation images, the rows of the former that stay, and those that go."""
+    """Return the labels of training and validation images, and the rows of the training and test split."""
     from sklearn.model_selection import train_test_split
     from sklearn.preprocessing import LabelEncoder
 
@@ -117,7 +122,7 @@ def _label_and_split(
     sizes = np.bincount(train_labels)
     counts = np.array([test_counts[wordnet_id] for wordnet_id in encoder.classes_])
     parts = []
-    # Of classes of the same size a stratified split takes the same number each.
+    # A stratified split takes equally many of classes of equal size.
     for size in np.unique(sizes):
         alike = np.flatnonzero(sizes == size)
         rows = np.flatnonzero(np.isin(train_labels, alike))
@@ -130,15 +135,15 @@ def _label_and_split(
 def _write_split(
     path: Path, images: Iterator[np.ndarray], labels: Sequence[int], shape: tuple, classes: tuple, progress: Progress
 ) -> dict[str, float]:
-    """Write images, as `ImageReader` yields them, and labels to the HDF5 file `path`; return the mean.
+    """Write the images of an `ImageReader` and their labels to the HDF5 file `path`; return the mean.
 
-    `shape` is (height, width), `classes` the names that stand for the labels, and what people call them.
+    `shape` is (height, width); `classes` are the WordNet ids in the order of the labels, and their words.
     """
     start, done = time.perf_counter(), 0
     height, width = shape
     sums = np.zeros(3)
     with (
-        # The images come many at a time already.
+        # The reader yields many images at a time, so no buffer is needed.
         HDF5DatasetWriter((len(labels), height, width, 3), path, buffer_size=1) as writer,
         progress(path.name, len(labels), "images") as advance,
     ):

@@ -1,12 +1,10 @@
-"""Tiny ImageNet as it is distributed (Stanford CS231n, 2015): folders of JPEG files and three tables.
+"""The files of Tiny ImageNet as distributed (Stanford CS231n, 2015), and the build's mean colour.
 
-wnids.txt                                  the WordNet ids of the classes, one a line
-words.txt                                  WordNet id, tab, what people call it, for many more ids
-train/<WordNet id>/images/*.JPEG           500 a class
-val/images/*.JPEG, val/val_annotations.txt 50 a class; file name, tab, WordNet id, tab, a box
+wnids.txt                                  WordNet ids of the classes, one per line
+words.txt                                  WordNet id, tab, words, for many more ids
+train/<WordNet id>/images/*.JPEG           500 per class
+val/images/*.JPEG, val/val_annotations.txt 50 per class; file name, tab, WordNet id, tab, a box
 test/images/*.JPEG                         without labels
-
-And the mean colour of its training images, which the build keeps beside the HDF5 files.
 """
 
 import json
@@ -17,7 +15,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from pipeline.errors import InputError, refusing
+from pipeline.errors import InputError, as_input_error
 from pipeline.files.atomic import make_folder, write_atomically
 from pipeline.files.regular import read_regular
 from pipeline.files.strictjson import is_number, read_json
@@ -36,15 +34,15 @@ MEMBERS = re.compile(
 
 
 def download(root: Path, *, url: str, md5: str, size: int, advance: Callable[[int], None]) -> None:
-    """Fetch the official archive and unpack it to the folder `root`, which appears whole or not at all.
+    """Download the official archive and unpack it to the folder `root`, which appears complete or not at all.
 
-    `advance` is called with the bytes of each block that came.
+    Calls `advance` with the number of bytes of each block received.
 
     Raises:
-        InputError: `root` exists, or the archive can't be had or isn't what is expected.
+        InputError: `root` exists, or the archive can't be downloaded or has unexpected content.
     """
     if root.exists():
-        raise InputError(f"{root} exists already; name another folder")
+        raise InputError(f"{root} already exists; name another folder")
     make_folder(root.parent)
     with tempfile.TemporaryDirectory(prefix=f"{root.name}.", suffix=".tmp", dir=root.parent) as staging:
         archive = Path(staging) / "archive.zip"
@@ -54,35 +52,35 @@ def download(root: Path, *, url: str, md5: str, size: int, advance: Callable[[in
 
 
 def check_outputs(outputs: Sequence[Path], overwrite: bool) -> None:
-    """Raise `InputError` if one of `outputs` exists, unless it may be overwritten."""
+    """Raise `InputError` if one of `outputs` exists and `overwrite` is False."""
     for path in outputs:
         if path.exists() and not overwrite:
-            raise InputError(f"{path} exists already; `overwrite` replaces what an earlier build wrote")
+            raise InputError(f"{path} already exists; use `overwrite` to replace an earlier build")
 
 
 def read_wordnet_ids(path: Path) -> tuple[str, ...]:
-    """The WordNet ids of the classes, sorted.
+    """Read the WordNet ids of the classes, sorted.
 
     Raises:
-        InputError: the table is missing or empty, or a line is no id.
+        InputError: the table is missing, has fewer than two or too many ids, or a line is not an id or repeats one.
     """
     ids = [line.strip() for line in _lines(path) if line.strip()]
     for number, wordnet_id in enumerate(ids, 1):
         if not _is_name(wordnet_id):
-            raise InputError(f"{path}, line {number}: {wordnet_id!a} is no WordNet id")
+            raise InputError(f"{path}, line {number}: {wordnet_id!a} is not a WordNet id")
     if len(set(ids)) < len(ids):
         raise InputError(f"{path} names a class twice")
     if len(ids) > _MAX_CLASSES:
         raise InputError(f"{path} names {len(ids):,} classes; expected at most {_MAX_CLASSES:,}")
     if not ids:
-        raise InputError(f"{path} is empty; expected the WordNet ids of the classes, one a line")
+        raise InputError(f"{path} is empty; expected the WordNet ids of the classes, one per line")
     if len(ids) < 2:
-        raise InputError(f"{path} names one class alone, {ids[0]}; expected at least two")
+        raise InputError(f"{path} names only one class, {ids[0]}; expected at least two")
     return tuple(sorted(ids))
 
 
 def read_words(path: Path, wordnet_ids: Iterable[str]) -> tuple[str, ...]:
-    """What people call each of `wordnet_ids`, in their order.
+    """Read the words for each of `wordnet_ids`, in their order.
 
     Raises:
         InputError: the table is missing, or lacks an id.
@@ -99,30 +97,30 @@ def read_words(path: Path, wordnet_ids: Iterable[str]) -> tuple[str, ...]:
 
 
 def list_train(folder: Path, wordnet_ids: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Paths of the training images, sorted, and the WordNet id of each: the folder below `folder` that it lies in.
+    """List the training images, sorted, and the WordNet id of each, which is its subfolder of `folder`.
 
     Raises:
-        InputError: the folder is missing, a class has no image, or there is a class that `wordnet_ids` lacks.
+        InputError: the folder is missing, a class has no image, or an image's class is not in `wordnet_ids`.
     """
     (paths,) = list_images(folder)
     start = len(str(folder)) + 1
-    ids = [_one_form(path[start:].split("/", 1)[0]) for path in paths]
+    ids = [_nfc(path[start:].split("/", 1)[0]) for path in paths]
     expected, found = set(wordnet_ids), set(ids)
     for path, wordnet_id in zip(paths, ids, strict=True):
         if "/" not in path[start:]:
-            raise InputError(f"image {path} lies in no class's folder; expected {folder}/<WordNet id>/")
+            raise InputError(f"image {path} is not in a class's folder; expected {folder}/<WordNet id>/")
         if wordnet_id not in expected:
-            raise InputError(f"image {path} is of class {wordnet_id!a}, which the table of WordNet ids lacks")
+            raise InputError(f"image {path} has class {wordnet_id!a}, which is not in the table of WordNet ids")
     if missing := sorted(expected - found):
-        raise InputError(f"{folder / missing[0]} holds no images; expected some of each class in the WordNet ids")
+        raise InputError(f"{folder / missing[0]} holds no images; expected some of each class")
     return paths, ids
 
 
 def list_val(folder: Path, mappings: Path, wordnet_ids: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Paths of the validation images, sorted, and the WordNet id of each, from the table `mappings`.
+    """List the validation images, sorted, and the WordNet id of each from the table `mappings`.
 
     Raises:
-        InputError: the folder or the table is missing, or they don't match each other or `wordnet_ids`.
+        InputError: the folder or the table is missing, or they contradict each other or `wordnet_ids`.
     """
     (paths,) = list_images(folder)
     expected, id_of = set(wordnet_ids), {}
@@ -131,50 +129,56 @@ def list_val(folder: Path, mappings: Path, wordnet_ids: Iterable[str]) -> tuple[
         if not rest:
             raise InputError(f"{mappings}, line {number}: expected file name, tab, WordNet id")
         if name in id_of:
-            raise InputError(f"{mappings}, line {number}: {name!a} is mapped twice")
+            raise InputError(f"{mappings}, line {number}: {name!a} is listed twice")
         if rest[0] not in expected:
             raise InputError(f"{mappings}, line {number}: class {rest[0]!a} of {name!a} is not among the WordNet ids")
         id_of[name] = rest[0]
-    names = [_one_form(Path(path).name) for path in paths]
+    names = [_nfc(Path(path).name) for path in paths]
     for name, path in zip(names, paths, strict=True):
         if name not in id_of:
             raise InputError(f"validation image {path} has no line in {mappings}")
     if missing := sorted(id_of.keys() - set(names)):
-        raise InputError(f"{mappings} maps {missing[0]!a}, but there is no such image in {folder}")
+        raise InputError(f"{mappings} lists {missing[0]!a}, which is missing in {folder}")
     return paths, [id_of[name] for name in names]
 
 
 def write_mean(path: Path, mean: dict[str, float]) -> None:
-    """Write the means of the channels R, G and B, 0 to 255, as JSON."""
+    """Write the mean of each channel R, G and B, 0 to 255, as JSON."""
     write_atomically(path, (json.dumps(mean, indent=1) + "\n").encode())
 
 
 def read_mean(path: Path) -> dict[str, float]:
-    """The means of the channels R, G and B, 0 to 255.
+    """Read the mean of each channel R, G and B, 0 to 255.
 
     Raises:
-        InputError: the file is missing or holds something else.
+        InputError: the file is missing or invalid.
     """
     hint = "; build the data set first, with build_tiny_imagenet.py"
-    with refusing(OSError, f"can't read mean {path}: ", hint), refusing(ValueError, f"mean {path} is no JSON: ", hint):
+    with (
+        as_input_error(OSError, f"can't read mean {path}: ", hint),
+        as_input_error(ValueError, f"mean {path} is not JSON: ", hint),
+    ):
         mean = read_json(path)
     if not isinstance(mean, dict) or mean.keys() != set(CHANNELS) or not all(map(_is_mean, mean.values())):
-        raise InputError(f"the mean {path} doesn't hold R, G and B, 0 to 255; build the data set again")
+        raise InputError(f"mean {path} doesn't hold R, G and B from 0 to 255; build the data set again")
     return mean
 
 
 def _lines(path: Path) -> list[str]:
-    with refusing(OSError, f"can't read {path}: "), refusing(UnicodeDecodeError, f"{path} is not a text file: "):
-        return _one_form(read_regular(path, _MAX_TABLE).decode("utf-8-sig")).splitlines()
+    with (
+        as_input_error(OSError, f"can't read {path}: "),
+        as_input_error(UnicodeDecodeError, f"{path} is not a text file: "),
+    ):
+        return _nfc(read_regular(path, _MAX_TABLE).decode("utf-8-sig")).splitlines()
 
 
-def _one_form(text: str) -> str:
-    """`text` in one of the forms that Unicode has for a letter with an accent; file systems give back either."""
+def _nfc(text: str) -> str:
+    """Return `text` in one Unicode form: file systems return accented letters in different forms."""
     return unicodedata.normalize("NFC", text)
 
 
 def _is_name(text: str) -> bool:
-    """Whether `text` may name a folder and be shown on a terminal."""
+    """Return whether `text` is a valid folder name that is safe to print."""
     return text.isprintable() and not set(text) & set(" /\\") and text not in (".", "..")
 
 

@@ -1,1 +1,1 @@
-"""Files: written whole or not at all, and read with trust in none."""
+"""Write files atomically, and read untrusted files safely."""

@@ -1,4 +1,4 @@
-"""Files that are absent, complete, or ignored."""
+"""Write files atomically: a file is absent, complete, or ignored."""
 
 import errno
 import os
@@ -7,9 +7,9 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from pipeline.errors import InputError, refusing
+from pipeline.errors import InputError, as_input_error
 
-# How a file system says that it can't flush something, as some do of a folder, or that it can't be opened for that.
+# Errors of file systems that can't flush a file or folder, or can't open it for that.
 _CAN_NOT_FLUSH = {
     errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.EACCES, errno.EPERM,
     errno.EISDIR,
@@ -17,27 +17,24 @@ _CAN_NOT_FLUSH = {
 
 
 class WriteError(OSError):
-    """A file could not be written whole. What stood under its name is untouched."""
+    """A file couldn't be written. An existing file of that name is untouched."""
 
     def __init__(self, path: Path, bytes_needed: int, error: OSError) -> None:
         room = ""
-        with suppress(OSError):  # a disk that has gone
+        with suppress(OSError):  # the disk is gone
             folder = next(parent for parent in path.absolute().parents if parent.is_dir())
             room = f", {shutil.disk_usage(folder).free:,} free"
         super().__init__(f"can't write {path}: {error.strerror or error}; {bytes_needed:,} bytes needed{room}")
 
 
 def write_atomically(path: Path, *parts: bytes) -> None:
-    """Put `parts`, one after the other, into the file `path` so that no reader ever sees a part of them there.
+    """Write `parts`, concatenated, to the file `path`, so that readers see either the old or the new file.
 
-    They are written under a name that ends in `.tmp` beside `path`, flushed to the disk, read back from there and
-    compared; then renamed, and the folder is flushed too. Whatever fails before the rename leaves the old `path` as it
-    was.
-
-    The folder of `path` is made where it is missing.
+    The bytes go to a file ending in `.tmp` beside `path`, are flushed to disk, read back and compared; then the file is
+    renamed, and its folder flushed. A missing folder is created.
 
     Raises:
-        WriteError: the disk is full, the folder is not writable or can't be made, or what was read back differs.
+        WriteError: the disk is full, the folder isn't writable or can't be created, or the bytes read back differ.
     """
     temporary = temporary_path(path)
     try:
@@ -47,10 +44,10 @@ def write_atomically(path: Path, *parts: bytes) -> None:
                 file.writelines(parts)
                 file.flush()
                 _flush(file.fileno())
-                with suppress(AttributeError, OSError):  # so that it is not the system's cache that is compared
+                with suppress(AttributeError, OSError):  # read back from disk, not from the page cache
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             if temporary.read_bytes() != b"".join(parts):
-                raise OSError("it reads back other than it was written")
+                raise OSError("the bytes read back differ from those written")
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -61,12 +58,12 @@ def write_atomically(path: Path, *parts: bytes) -> None:
 
 
 def temporary_path(path: Path) -> Path:
-    """The name that `path` is written under until it is whole; nothing that reads takes a `.tmp` for a file."""
+    """Return the temporary name of `path`, which ends in `.tmp`; readers ignore such files."""
     return path.with_name(f"{path.name}.{os.getpid()}.tmp")
 
 
 def flush(path: Path) -> None:
-    """Return once the file, or the names in the folder, `path` are on the disk, where the file system can do that."""
+    """Flush the file or folder `path` to disk, if the file system can."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError as error:
@@ -88,9 +85,9 @@ def _flush(descriptor: int) -> None:
 
 
 def remove_unfinished(folder: Path, names: re.Pattern) -> None:
-    """Remove what dead processes left half-written in `folder` of the files that `names` matches in full, and no more.
+    """Remove unfinished files that killed processes left in `folder`, if `names` matches their full final name.
 
-    Call it where no other process can be writing them.
+    Call it only while no other process can be writing them.
     """
     for path in folder.iterdir():
         name = re.fullmatch(r"(.+)\.\d+\.tmp", path.name)
@@ -99,25 +96,25 @@ def remove_unfinished(folder: Path, names: re.Pattern) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """`InputError` if the folder `path` can't be made or written to, as far as can be told without making it."""
+    """Raise `InputError` if the folder `path` can't be created or written to, as far as its permissions show."""
     there = path
     while not os.path.lexists(there) and there != there.parent:
         there = there.parent
     if not there.is_dir():
-        raise InputError(f"can't make folder {path}: {there} is a file; name another place")
+        raise InputError(f"can't create folder {path}: {there} is a file; name another folder")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"can't write to folder {there}; choose another place or change its permissions")
+        raise InputError(f"can't write to folder {there}; name another folder or change its permissions")
 
 
 def make_folder(path: Path) -> None:
-    """Create the folder `path` where it is missing; `InputError` if it can't be, or can't be written to."""
-    with refusing(OSError, f"can't make folder {path}: ", "; name another place"):
+    """Create the folder `path` if it is missing; raise `InputError` if it can't be created or written to."""
+    with as_input_error(OSError, f"can't create folder {path}: ", "; name another folder"):
         path.mkdir(parents=True, exist_ok=True)
     check_folder(path)
 
 
 def move_aside(paths: list[Path]) -> list[Path]:
-    """Move the files among `paths` into the next free `earlier-1`, `earlier-2`, ... of their folder; return where."""
+    """Move the files `paths` to the next free `earlier-1`, `earlier-2`, ... in their folders; return those folders."""
     folders: dict[Path, Path] = {}
     for path in paths:
         if path.parent not in folders:

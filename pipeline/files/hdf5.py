@@ -1,8 +1,8 @@
-"""What this project takes from an HDF5 file, and no more.
+"""Read untrusted HDF5 files safely.
 
-HDF5 can do much that a file from a stranger should not ask for: links to other files, values that lie in other files
-or are put together from several, filters that run while values are read, sizes that no file holds. All of it shows
-before a value is read, and a file that has any of it is refused.
+HDF5 has features that are unsafe in an untrusted file: links to other files, external and virtual datasets, filters
+that run while data is read, sizes larger than the file. All are visible before data is read; a file that uses one is
+refused.
 """
 
 import struct
@@ -14,28 +14,29 @@ import numpy as np
 from pipeline.errors import InputError
 
 MAX_TEXT = 1024
-"""Bytes of a text, of those in a dataset."""
+"""Maximum size of a text in a dataset, in bytes."""
 
 
 def check_members(group: h5py.Group, members: Mapping[str, object]) -> None:
-    """Check that `group` holds exactly `members`: names, each with a mapping like this one if it is a group itself.
+    """Check that `group` has exactly the given `members`, which map names of groups to such mappings, others to None.
 
     Raises:
-        InputError: a member is missing, is something else than it should be, or there are others.
+        InputError: a member is missing, unexpected, or of the wrong type.
     """
     for name, inner in members.items():
         member = _member(group, name)
         if isinstance(member, h5py.Group) != isinstance(inner, Mapping):
-            raise InputError(f"{_path(group, name)} is a {type(member).__name__.lower()}, which it never is")
+            expected = "group" if isinstance(inner, Mapping) else "dataset"
+            raise InputError(f"{_path(group, name)} is a {type(member).__name__.lower()}; expected a {expected}")
         if isinstance(inner, Mapping):
             check_members(member, inner)
     if len(group) > len(members):
-        strange = next(name for name in group if name not in members)
-        raise InputError(f"{_path(group, strange)!a:.100} is not expected there")
+        unexpected = next(name for name in group if name not in members)
+        raise InputError(f"{_path(group, unexpected)!a:.100} is not expected")
 
 
 def group_of(group: h5py.Group, name: str) -> h5py.Group:
-    """The group `name` in `group`; `InputError` if it is missing or anything else."""
+    """Return the group `name` in `group`; raise `InputError` if it isn't one."""
     member = _member(group, name)
     if not isinstance(member, h5py.Group):
         raise InputError(f"{_path(group, name)} is a {type(member).__name__.lower()}; expected a group")
@@ -45,14 +46,14 @@ def group_of(group: h5py.Group, name: str) -> h5py.Group:
 def dataset_of(
     group: h5py.Group, name: str, dtypes: Collection[np.dtype | str], shape: tuple[int | None, ...]
 ) -> h5py.Dataset:
-    """The dataset `name` of `group`, seen to lie whole in this file as one block, unread.
+    """Return the dataset `name` of `group`, unread, after checking that it is one contiguous block of this file.
 
     Args:
-        dtypes: what its values may be; "S" stands for texts of any one length up to `MAX_TEXT` bytes.
-        shape: None in it stands for any number of at least 1.
+        dtypes: allowed types; "S" allows texts of a fixed length of up to `MAX_TEXT` bytes.
+        shape: the expected shape; None in it allows any number of at least 1.
 
     Raises:
-        InputError: it is missing, or anything else.
+        InputError: the dataset is missing, or has another type, shape or layout.
     """
     dataset, path = _member(group, name), _path(group, name)
     if not isinstance(dataset, h5py.Dataset):
@@ -60,64 +61,65 @@ def dataset_of(
     properties = dataset.id.get_create_plist()
     layout = properties.get_layout()
     if layout == h5py.h5d.VIRTUAL:
-        raise InputError(f"{path} is put together from other datasets; expected one contiguous block")
+        raise InputError(f"{path} is a virtual dataset; expected one contiguous block")
     if properties.get_external_count():
-        raise InputError(f"{path} lies in another file; expected one contiguous block")
+        raise InputError(f"{path} is stored in an external file; expected one contiguous block")
     if layout != h5py.h5d.CONTIGUOUS or properties.get_nfilters():
-        raise InputError(f"{path} is not one contiguous block")
+        raise InputError(f"{path} is chunked, compact or filtered; expected one contiguous block")
     if not any(_is(dataset.dtype, np.dtype(dtype)) for dtype in dtypes):
         raise InputError(f"{path} is {dataset.dtype!s:.100}; expected {' or '.join(map(str, dtypes))}")
     if not _fits(dataset.shape, shape):
-        raise InputError(f"{path} has shape {dataset.shape!s:.100}; expected {_described(shape)}")
+        raise InputError(f"{path} has shape {dataset.shape!s:.100}; expected {_shape_text(shape)}")
     offset, size = dataset.id.get_offset(), dataset.size * dataset.dtype.itemsize
     if offset is None or dataset.id.get_storage_size() != size or offset + size > dataset.file.id.get_filesize():
-        raise InputError(f"{path} is {size:,} bytes, which the file does not hold")
+        raise InputError(f"{path} claims {size:,} bytes, which the file does not hold")
     return dataset
 
 
 def check_attributes(item: h5py.Group | h5py.Dataset, names: Collection[str] = ()) -> None:
-    """`InputError` if `item` has other attributes than `names`, or one less."""
+    """Raise `InputError` unless `item` has exactly the attributes `names`."""
     if len(item.attrs) != len(names) or set(item.attrs) != set(names):
-        raise InputError(f"{item.name} does not have exactly the attributes {', '.join(names) or 'none'}")
+        found = ", ".join(item.attrs) or "none"
+        raise InputError(f"{item.name} has the attributes {found!a:.100}; expected {', '.join(names) or 'none'}")
 
 
 def check_disjoint(datasets: Iterable[h5py.Dataset]) -> None:
-    """`InputError` if two of `datasets` share bytes of the file, which then stand for more than it holds."""
-    end, places = 0, sorted((dataset.id.get_offset(), dataset.nbytes, dataset.name) for dataset in datasets)
-    for offset, size, name in places:
+    """Raise `InputError` if two of `datasets` share bytes, so that a small file could claim large arrays."""
+    end, blocks = 0, sorted((dataset.id.get_offset(), dataset.nbytes, dataset.name) for dataset in datasets)
+    for offset, size, name in blocks:
         if offset < end:
-            raise InputError(f"{name} shares its bytes with another dataset")
+            raise InputError(f"{name} shares bytes with another dataset")
         end = offset + size
 
 
 def text_attribute(item: h5py.Group | h5py.Dataset, name: str, max_bytes: int) -> str:
-    """The attribute `name`, a text of a fixed length of at most `max_bytes` bytes; `InputError` for anything else."""
+    """Return the attribute `name`, a fixed-length text of at most `max_bytes` bytes; else raise `InputError`."""
     attribute = _attribute(item, name)
     if attribute.dtype.kind != "S" or attribute.dtype.itemsize > max_bytes:
-        raise InputError(f"the attribute {name} of {item.name} is no text of at most {max_bytes:,} bytes")
+        raise InputError(f"the attribute {name} of {item.name} is not a text of at most {max_bytes:,} bytes")
     return item.attrs[name].decode()
 
 
 def variable_text_attribute(file: h5py.File, content: Iterable[bytes], name: str, max_bytes: int) -> str:
-    """The attribute `name` of the root group, a text of a length of its own, of at most `max_bytes` bytes.
+    """Return the attribute `name` of the root group, a variable-length text of at most `max_bytes` bytes.
 
-    HDF5 allocates what such a text claims to be before it looks whether the file holds it. So the claim is looked up
-    first, in the attribute's message (HDF5 File Format Specification, IV.A.2.m), which its name gives away.
+    HDF5 allocates the length that such a text claims before it checks that the file holds it. So this first reads the
+    claimed length from the attribute's message (HDF5 File Format Specification, IV.A.2.m), found by the name.
 
     Args:
-        content: all of the file.
+        content: the whole file, in blocks.
 
     Raises:
-        InputError: it is missing, or anything else.
+        InputError: the attribute is missing, longer, or not such a text.
     """
     attribute, content = _attribute(file, name), b"".join(content)
     kind = h5py.check_string_dtype(attribute.dtype)
     if kind is None or kind.length is not None:
-        raise InputError(f"the attribute {name} of {file.name} is no text of a length of its own")
-    mark, place = name.encode() + b"\0", -1
-    while (place := content.find(mark, place + 1)) >= 0:
-        version, _, *sizes = struct.unpack_from("<BBHHH", content, place - 8)
-        value = place + sum(-(-size // 8) * 8 for size in sizes)
+        raise InputError(f"the attribute {name} of {file.name} is not a variable-length text")
+    pattern, position = name.encode() + b"\0", -1
+    while (position := content.find(pattern, position + 1)) >= 0:
+        version, _, *sizes = struct.unpack_from("<BBHHH", content, position - 8)
+        value = position + sum(-(-size // 8) * 8 for size in sizes)
         (length,) = struct.unpack_from("<I", content, value)
         if version != 1 or length > max_bytes:
             raise InputError(f"attribute {name} of {file.name} claims {length:,} bytes; expected at most {max_bytes:,}")
@@ -125,9 +127,9 @@ def variable_text_attribute(file: h5py.File, content: Iterable[bytes], name: str
 
 
 def flag_attribute(item: h5py.Group | h5py.Dataset, name: str) -> bool:
-    """The attribute `name`, a truth value; `InputError` if it is missing or anything else."""
+    """Return the attribute `name`, a boolean; raise `InputError` if it isn't one."""
     if _attribute(item, name).dtype != np.bool_:
-        raise InputError(f"the attribute {name} of {item.name} is no truth value")
+        raise InputError(f"the attribute {name} of {item.name} is not a boolean")
     return bool(item.attrs[name])
 
 
@@ -136,7 +138,7 @@ def _attribute(item: h5py.Group | h5py.Dataset, name: str) -> h5py.h5a.AttrID:
         raise InputError(f"{item.name} lacks the attribute {name}")
     attribute = h5py.h5a.open(item.id, name.encode())
     if attribute.shape != ():
-        raise InputError(f"the attribute {name} of {item.name} is not one value")
+        raise InputError(f"the attribute {name} of {item.name} is not a scalar")
     return attribute
 
 
@@ -145,7 +147,7 @@ def _member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
     if link is None:
         raise InputError(f"{_path(group, name)} is missing")
     if not isinstance(link, h5py.HardLink):
-        raise InputError(f"{_path(group, name)} is a link that leads elsewhere")
+        raise InputError(f"{_path(group, name)} is a soft or external link; expected a hard link")
     return group[name]
 
 
@@ -167,5 +169,5 @@ def _fits(actual: tuple[int, ...] | None, expected: tuple[int | None, ...]) -> b
     )
 
 
-def _described(shape: tuple[int | None, ...]) -> str:
+def _shape_text(shape: tuple[int | None, ...]) -> str:
     return f"({', '.join('n' if number is None else str(number) for number in shape)})"

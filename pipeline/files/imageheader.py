@@ -1,4 +1,4 @@
-"""What a JPEG or PNG file says of itself, marker by marker, before anything is decoded.
+"""Check the structure of a JPEG or PNG file, and read its size, before decoding it.
 
 JPEG: ITU-T T.81, annex B. PNG: W3C Portable Network Graphics, third edition, chapter 5.
 """
@@ -10,21 +10,20 @@ from dataclasses import dataclass
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 
-# What no photograph has more of: scans of a progressive JPEG; bytes of text, profiles and the like in a PNG, which
-# decoders unpack.
+# Limits far above those of a photograph: scans of a progressive JPEG; bytes of text, profiles and the like in a PNG,
+# which decoders unpack.
 _MAX_SCANS = 64
 _MAX_TEXT = 1 << 20
 
-# A marker in the coded data of a scan: there 0xFF stands for itself before 0, and restart markers belong to it.
+# A marker that ends the coded data of a scan. Inside it, 0xFF 0x00 encodes the byte 0xFF, and restart markers occur.
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"})
-# Which way up an image is, is kept beside its pixels.
-_TURNING_CHUNK = b"eXIf"
+_ORIENTATION_CHUNK = b"eXIf"
 _APP0, _JFIF = 0xE0, b"JFIF\0"
 
-# How files of other kinds of images begin.
+# First bytes of other image formats.
 _OTHERS = {
     kind: re.compile(start, re.DOTALL)
     for kind, start in {
@@ -41,14 +40,14 @@ _OTHERS = {
     }.items()
 }
 MARK_BYTES = 16
-"""As many bytes of a file as tell its kind."""
+"""Number of bytes at the start of a file that identify its format."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """The size of an image, in pixels, and of its file what the pixels follow from.
+    """The size of an image in pixels, and the parts of its file that determine the pixels.
 
-    Decoders complain of other parts too, as a colour profile of another kind of image, which changes nothing here.
+    Decoders also warn about other parts, such as a mismatched colour profile, which don't matter here.
     """
 
     width: int
@@ -57,10 +56,10 @@ class Header:
 
 
 def read_header(content: bytes) -> Header:
-    """The header of the JPEG or PNG file `content`, which is seen to go on to its end mark.
+    """Read the header of the JPEG or PNG file `content`, and check that the file is complete.
 
     Raises:
-        ValueError: it is neither, is cut short or damaged, or has parts that are out of all proportion.
+        ValueError: it is not JPEG or PNG, is truncated or damaged, or exceeds a limit.
     """
     try:
         if content.startswith(JPEG):
@@ -68,13 +67,12 @@ def read_header(content: bytes) -> Header:
         if content.startswith(PNG):
             return _read_png(content)
     except (IndexError, struct.error) as error:
-        raise ValueError("is cut short") from error
-    kind = other_kind(content)
-    raise ValueError(f"is neither JPEG nor PNG{f' but {kind}' if kind else ''}")
+        raise ValueError("is truncated") from error
+    raise ValueError(f"is {other_kind(content) or 'an unknown format'}, not JPEG or PNG")
 
 
 def other_kind(content: bytes) -> str | None:
-    """The kind of image, neither JPEG nor PNG, that begins as `content` does; None if none is known."""
+    """Return the image format, other than JPEG and PNG, that begins like `content`; None if unknown."""
     return next((kind for kind, start in _OTHERS.items() if start.match(content)), None)
 
 
@@ -83,7 +81,7 @@ def _read_jpeg(content: bytes) -> Header:
     while True:
         found = _MARKER.search(content, place)
         if found is None:
-            raise ValueError("is cut short")
+            raise ValueError("is truncated")
         marker, place = content[found.start() + 1], found.end()
         if marker == _END_OF_IMAGE and scans:
             return Header(*size, essential)
@@ -98,7 +96,7 @@ def _read_jpeg(content: bytes) -> Header:
             if size is None or scans > _MAX_SCANS:
                 raise ValueError("has scans without a frame" if size is None else "has too many scans")
         elif marker == _APP0 and content.startswith(_JFIF, place + 2) and content[place + 7] != 1:
-            # libjpeg warns of any other version of JFIF, and after it of nothing more.
+            # libjpeg warns about any other JFIF version, and then suppresses further warnings.
             essential = essential[: place + 7] + b"\1" + essential[place + 8 :]
         place += length
 
@@ -111,10 +109,11 @@ def _read_png(content: bytes) -> Header:
         chunk = content[place : place + 12 + length]
         place += 12 + length
         if place > len(content):
-            raise ValueError("is cut short")
+            raise ValueError("is truncated")
         if kind == b"acTL":
             raise ValueError("is an animation")
-        if kind in (*_PIXEL_CHUNKS, _TURNING_CHUNK) or kind[:1].isupper():  # or critical, which libpng refuses
+        # Keep unknown critical chunks, whose names begin with a capital, so that libpng refuses them.
+        if kind in (*_PIXEL_CHUNKS, _ORIENTATION_CHUNK) or kind[:1].isupper():
             kept.append(chunk)
         elif zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
             raise ValueError(f"is damaged: the checksum of its chunk {kind.decode('latin-1')!a} differs")
@@ -123,4 +122,4 @@ def _read_png(content: bytes) -> Header:
         if kind not in _PIXEL_CHUNKS:
             beside += length
             if beside > _MAX_TEXT:
-                raise ValueError("holds more beside its pixels than it should")
+                raise ValueError(f"holds more than {_MAX_TEXT:,} bytes besides its pixels")

@@ -1,8 +1,8 @@
-"""Pickled arrays, read without Python's unpickler: that calls whatever a pickle names.
+"""Read pickled arrays without Python's unpickler, which calls any function that a pickle names.
 
-A pickle is a program for a small stack machine, which the standard library's `pickletools` describes and decodes. Of
-its operations those are carried out here that build numbers, texts, lists, tuples, dictionaries and NumPy arrays, in
-the form that each version of NumPy gives them; any other is refused. NumPy itself sees the finished arrays alone.
+A pickle is a program for a small stack machine; the standard library's `pickletools` decodes it. This executes only the
+operations that build numbers, texts, lists, tuples, dictionaries and NumPy arrays, as all versions of NumPy pickle
+them, and refuses all others. NumPy gets only the finished arrays.
 """
 
 import pickletools
@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.errors import InputError
 
-# Ten thousand labels and file names take a fifth of them.
+# A CIFAR-10 batch, with its 10,000 labels and file names, takes a fifth of them.
 _MAX_OPERATIONS = 1 << 18
 _DTYPES = {"u1": "u1", "|u1": "u1", "i4": "<i4", "i8": "<i8"}
 _MULTIARRAY, _NUMERIC = (
@@ -23,7 +23,7 @@ _MULTIARRAY, _NUMERIC = (
 
 @dataclass
 class _Global:
-    """Something that a pickle may name: what stands for it here."""
+    """A name that a pickle may use, and this module's name for it."""
 
     name: str
 
@@ -36,7 +36,7 @@ class _Dtype:
 
 @dataclass
 class _Array:
-    """An array as a pickle states it: content, dtype, shape, order, all unchecked until the array is made."""
+    """An array's content, dtype, shape and order, unchecked until `make`."""
 
     parts: tuple = ()
 
@@ -45,7 +45,7 @@ class _Array:
         if not isinstance(content, (bytes, bytearray)):
             raise InputError("an array has no content")
         if not isinstance(dtype, _Dtype) or dtype.name not in _DTYPES or dtype.order not in ("<", "|"):
-            raise InputError("an array is not of whole numbers")
+            raise InputError("an array does not hold integers")
         values = np.frombuffer(content, _DTYPES[dtype.name])
         if not isinstance(shape, tuple) or not all(type(length) is int and length >= 0 for length in shape):
             raise InputError("an array has no shape")
@@ -61,17 +61,17 @@ _GLOBALS = {
 
 
 def read_pickled(content: bytes) -> object:
-    """What the pickle `content` states, with its arrays as NumPy arrays, read-only; texts of Python 2 are bytes.
+    """Read the pickle `content`. Arrays become read-only NumPy arrays, Python 2 texts become bytes.
 
     Raises:
-        InputError: it names anything but NumPy's arrays, or isn't a whole pickle.
+        InputError: it is not a complete pickle, or names anything but NumPy's arrays.
     """
     try:
         return _with_arrays(_run(content))
     except InputError:
         raise
     except (ValueError, TypeError, LookupError, OverflowError) as error:
-        raise InputError(f"it is no whole pickle of arrays: {error!s:.100}") from error
+        raise InputError(f"it is not a complete pickle of arrays: {error!s:.100}") from error
 
 
 def _with_arrays(value: object) -> object:
@@ -150,19 +150,19 @@ def _run(content: bytes) -> object:
                 state = stack.pop()
                 _set_state(stack[-1], _as(tuple, state))
             case other:
-                raise InputError(f"it holds the operation {other}, which no array needs; it is not loaded")
+                raise InputError(f"it uses the operation {other}, which arrays don't need")
     raise InputError("it has no end")
 
 
 def _as(kind: type, value: object) -> object:
     if not isinstance(value, kind):
-        raise InputError(f"it is damaged: a {type(value).__name__} stands where a {kind.__name__} should")
+        raise InputError(f"it is damaged: found {type(value).__name__}, expected {kind.__name__}")
     return value
 
 
 def _key(key: object) -> bytes:
     if not isinstance(key, (str, bytes)):
-        raise InputError("it is damaged: a dictionary's key is no text")
+        raise InputError("it is damaged: a dictionary's key is not text")
     return key.encode() if isinstance(key, str) else key
 
 
@@ -170,7 +170,7 @@ def _named(module: object, name: object) -> _Global:
     try:
         return _GLOBALS[_as(str, module), _as(str, name)]
     except KeyError as error:
-        raise InputError(f"it names {f'{module}.{name}'!a:.100}, which no array needs; it is not loaded") from error
+        raise InputError(f"it names {f'{module}.{name}'!a:.100}, which arrays don't need") from error
 
 
 def _call(function: str, arguments: tuple) -> object:
@@ -183,7 +183,7 @@ def _call(function: str, arguments: tuple) -> object:
         case "dtype":
             name = arguments[0]
             return _Dtype(name.decode() if isinstance(name, bytes) else _as(str, name))
-    raise InputError(f"it calls {function}, which no array needs; it is not loaded")
+    raise InputError(f"it calls {function}, which arrays don't need")
 
 
 def _set_state(target: object, state: tuple) -> None:

@@ -1,4 +1,4 @@
-"""Images from and to the disk. Names load on first use: reading images needs no Keras."""
+"""Read and write images and data files, and make batches. Modules load on first use: reading images needs no Keras."""
 
 from pipeline.utils.lazy import names
 

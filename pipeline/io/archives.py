@@ -1,4 +1,4 @@
-"""Published archives: fetched, checked against a digest, and read or unpacked by the names that are expected."""
+"""Download, check, read and unpack published archives. Only expected members are read."""
 
 import gzip
 import hashlib
@@ -17,23 +17,23 @@ from pipeline.errors import InputError
 from pipeline.files.regular import open_regular
 
 _BLOCK = 1 << 20
-_SECONDS = 30  # without a byte, until a connection counts as dead
-# No file of an image data set's archive comes near these.
+_TIMEOUT = 30  # seconds without a byte
+# Limits far above those of an image data set's archive.
 _MAX_MEMBER = 64 << 20
-_MAX_WHOLE = 4 << 30
+_MAX_UNPACKED = 4 << 30
 _MAX_MEMBERS = 1_000_000
-# In a tar file: plain files, and headers that say more of the file behind them, with their bytes at most.
+# Types of tar members: regular files, and pax headers, with the maximum size of those.
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
-_BESIDE = (tarfile.XHDTYPE, tarfile.XGLTYPE)
-_MAX_BESIDE = 1 << 16
+_PAX_HEADERS = (tarfile.XHDTYPE, tarfile.XGLTYPE)
+_MAX_PAX_HEADER = 1 << 16
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def download(url: str, path: Path, *, size: int, md5: str, advance: Callable[[int], None]) -> None:
-    """Fetch `url` into the file `path`, calling `advance` with the bytes of each block.
+    """Download `url` to the file `path`; call `advance` with the number of bytes of each block.
 
     Raises:
-        InputError: there is no connection, or what comes has another size or digest.
+        InputError: the download fails, or has another size or digest.
     """
     digest, received = hashlib.md5(usedforsecurity=False), 0
     with open(path, "wb") as file:
@@ -45,12 +45,12 @@ def download(url: str, path: Path, *, size: int, md5: str, advance: Callable[[in
                 break
             advance(len(block))
     if received != size or digest.hexdigest() != md5:
-        raise InputError(f"{url} sent {received:,} bytes that are not the expected {size:,}, MD5 {md5}; try again")
+        raise InputError(f"{url} sent {received:,} bytes; expected {size:,} with the MD5 digest {md5}; try again")
 
 
 def _blocks(url: str) -> Iterator[bytes]:
     try:
-        with urllib.request.urlopen(url, timeout=_SECONDS) as response:  # noqa: S310  (the project's own URL)
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:  # noqa: S310  (the project's own URL)
             while block := response.read(_BLOCK):
                 yield block
     except (OSError, ValueError, http.client.HTTPException) as error:
@@ -58,21 +58,27 @@ def _blocks(url: str) -> Iterator[bytes]:
 
 
 def unpack(archive: Path, folder: Path, expected: re.Pattern) -> None:
-    """Unpack the members of a zip `archive` whose names `expected` matches in full into `folder`.
+    """Unpack the members of a zip `archive` to `folder`.
 
     Raises:
-        InputError: the archive is damaged, or holds anything else than folders and such members.
+        InputError: the archive is damaged, exceeds a limit, or holds a file whose full name doesn't match `expected`.
     """
     try:
         with zipfile.ZipFile(archive) as members:
             infos = [info for info in members.infolist() if not info.is_dir()]
-            if len(infos) > _MAX_MEMBERS or sum(info.file_size for info in infos) > _MAX_WHOLE:
-                raise InputError(f"{archive} holds {len(infos):,} files; expected a data set of images")
+            unpacked = sum(info.file_size for info in infos)
+            if len(infos) > _MAX_MEMBERS or unpacked > _MAX_UNPACKED:
+                raise InputError(
+                    f"{archive} holds {len(infos):,} files of {unpacked:,} bytes; expected at most {_MAX_MEMBERS:,} "
+                    f"of {_MAX_UNPACKED:,}"
+                )
             for info in infos:
                 if not expected.fullmatch(info.filename) or info.file_size > _MAX_MEMBER:
-                    raise InputError(f"{archive} holds {info.filename!a}, which the data set does not; not unpacked")
+                    raise InputError(
+                        f"{archive} holds {info.filename!a} of {info.file_size:,} bytes, which is not in the data set"
+                    )
                 if info.compress_type not in _COMPRESSIONS or info.flag_bits & 1:
-                    raise InputError(f"{archive} holds {info.filename!a} packed in a way that the data set is not")
+                    raise InputError(f"{archive} holds {info.filename!a} with an unexpected compression or encryption")
                 target = folder / info.filename
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with members.open(info) as source, open(target, "wb") as file:
@@ -80,39 +86,38 @@ def unpack(archive: Path, folder: Path, expected: re.Pattern) -> None:
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{archive} is no whole zip archive: {error}") from error
+        raise InputError(f"{archive} is not a complete zip archive: {error}") from error
 
 
 def read_tar(path: Path, expected: Mapping[str, int], max_bytes: int) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each file in the archive `path`, a tar file or a gzipped one, as they come.
+    """Yield name and content of each file in the tar archive `path`, which may be gzipped.
 
-    Headers that only say more of a file, as some programs write, are passed over: no file that is expected needs them.
-    `tarfile` obeys them, as in which bytes of a file are there at all, and copies global ones to each member, of which
-    it keeps every one: a small archive can make it take any memory.
+    Unlike `tarfile`, this ignores pax headers: they can declare sparse files, and `tarfile` copies global ones to every
+    member and keeps them all, so that a small archive can exhaust memory.
 
     Args:
-        expected: the names that files in it may have, each with the bytes that it has at most.
-        max_bytes: of the unpacked archive.
+        expected: allowed names of files, each with its maximum size in bytes.
+        max_bytes: maximum size of the unpacked archive.
 
     Raises:
-        OSError: it can't be read, is damaged, or unpacks to more.
-        InputError: it holds anything else than folders and files that are expected, or one of them twice.
+        OSError: the archive can't be read, is damaged, or exceeds `max_bytes`.
+        InputError: it holds an unexpected file, or one of them twice.
     """
     seen = set()
     with open(open_regular(path), "rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
+        is_gzipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        unpacked = _Capped(gzip.GzipFile(fileobj=file) if zipped else file, max_bytes)
+        unpacked = _LimitedReader(gzip.GzipFile(fileobj=file) if is_gzipped else file, max_bytes)
         try:
             while (block := unpacked.read(tarfile.BLOCKSIZE)).strip(b"\0"):
                 member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-                if member.isdir() or member.type in _BESIDE:
-                    name, largest = None, _MAX_BESIDE
+                if member.isdir() or member.type in _PAX_HEADERS:
+                    name, largest = None, _MAX_PAX_HEADER
                 elif member.name in expected and member.name not in seen and member.type in _REGULAR:
                     name, largest = member.name, expected[member.name]
                 else:
                     raise InputError(
-                        f"{path} holds {member.name!a:.200}, which it should not, or not so; it is not read"
+                        f"{path} holds {member.name!a:.200}, which is not expected, or repeated, or not a regular file"
                     )
                 if not 0 <= member.size <= largest:
                     raise InputError(
@@ -120,19 +125,19 @@ def read_tar(path: Path, expected: Mapping[str, int], max_bytes: int) -> Iterato
                     )
                 content = unpacked.read(-(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
                 if len(content) < member.size:
-                    raise OSError(f"{member.name!a:.200} is cut short")
+                    raise OSError(f"{member.name!a:.200} is truncated")
                 if name is not None:
                     seen.add(name)
                     yield name, content[: member.size]
-            # To its end, where the digest of what was compressed stands.
+            # Read to the end, so that gzip checks its digest.
             while unpacked.read(_BLOCK):
                 pass
         except (tarfile.TarError, EOFError, zlib.error) as error:
-            raise OSError(f"it doesn't unpack ({error!s:.100})") from error
+            raise OSError(f"it can't be unpacked ({error!s:.100})") from error
 
 
-class _Capped:
-    """A file that is an error to read beyond so many bytes."""
+class _LimitedReader:
+    """A file that raises `OSError` once more than `max_bytes` bytes are read."""
 
     def __init__(self, file: BinaryIO, max_bytes: int) -> None:
         self._file, self._left = file, max_bytes
@@ -141,5 +146,5 @@ class _Capped:
         content = self._file.read(size)
         self._left -= len(content)
         if self._left < 0:
-            raise OSError("it unpacks to far more than it should")
+            raise OSError("it unpacks to more bytes than expected")
         return content

@@ -1,4 +1,4 @@
-"""Batches of images for `fit`, `evaluate` and `predict`."""
+"""Make batches of images for `fit`, `evaluate` and `predict`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,42 +15,40 @@ from pipeline.utils import randomness
 
 
 class Batches(keras.utils.PyDataset):
-    """Labelled images as batches of (float32 images, labels).
+    """Labelled images as batches of float32 images (batch, height, width, channels) and labels.
 
-    With `training`, the order of the samples is a function of (seed, epoch), the augmentation of each one of
-    (seed, epoch, index), the mixing of a batch one of (seed, epoch, number of the batch), and the tail of an epoch
-    shorter than a batch is left out. Without it, every sample comes once, in order. Tell a training set its epoch with
-    `set_epoch` before that epoch's first batch; it never counts.
-    Keras takes it as it is, on TensorFlow better as `for_keras()`.
+    In training, the order of the samples is a function of (seed, epoch), the augmentation of a sample of (seed, epoch,
+    index), and the mixing of a batch of (seed, epoch, batch); samples that don't fill a last batch are dropped. In
+    evaluation every sample comes once, in order. Call `set_epoch` before the first batch of each training epoch: this
+    class doesn't count epochs. Pass the result of `for_keras()` to Keras.
 
-    Several processes take a `share` each, (index, count): of each batch the images from index / count to
-    (index + 1) / count. Put together the shares are the batch of one process, to the bit; what one reads beyond its own
-    images are their partners in Mixup and CutMix, unless `mix_group` keeps those within the share.
+    With several processes, each takes a `share` (index, count) of every batch: the images from index / count to
+    (index + 1) / count of it. Together the shares equal the batch of one process exactly. For Mixup and CutMix a
+    process also reads the partners of its images, unless `mix_group` keeps partners within the share.
 
     Args:
         images: the labelled images.
-        batch_size: images a batch, of all shares together, at least 1.
-        preprocessors: what is done to every image, in this order: objects with `preprocess(image)`, called for each
-            image, or with `preprocess_batch(images)`, which is faster.
-        aug: varies the images as they are read, before the preprocessors: called with images and what
-            `aug.draws(seed, epoch, indices)` gives (see `pipeline.preprocessing.AffineAugmentation`). None varies
-            nothing.
-        mixing: what is done to a batch at last, images and one-hot labels (see `pipeline.preprocessing.Mixing`).
-        binarize: labels as float32 one-hot rows (batch, classes); False gives the integers.
-        training: whether to shuffle.
-        seed: of the order and the augmentation.
-        workers: threads that prepare batches ahead of the one asked for; any number gives the same batches.
-        share: (index, count), 0 up to but not count; in training count divides `batch_size`.
-        mix_group: how many neighbours in a batch Mixup and CutMix draw partners among; all if None.
+        batch_size: images per batch, of all shares together, at least 1.
+        preprocessors: applied to the images in this order: objects with `preprocess(image)`, or with the faster
+            `preprocess_batch(images)`.
+        aug: augmentation applied before the preprocessors, called with images and the result of
+            `aug.draws(seed, epoch, indices)` (see `pipeline.preprocessing.AffineAugmentation`); None for none.
+        mixing: applied last, to the images and one-hot labels of a batch (see `pipeline.preprocessing.Mixing`).
+        binarize: True for float32 one-hot labels (batch, classes), False for integers (batch,).
+        training: True for shuffled training batches, False for evaluation.
+        seed: seed of order, augmentation and mixing.
+        workers: number of threads that prepare batches ahead; any number gives the same batches.
+        share: (index, count), with 0 <= index < count; in training, count divides `batch_size`.
+        mix_group: number of consecutive images, a divisor of `batch_size`, within which Mixup and CutMix draw partners;
+            None for the whole batch.
 
     Attributes:
         num_images: number of samples.
-        epoch: number of completed epochs, as it was told; 0 at first.
-        failure: why a batch could not be made; on TensorFlow another exception reaches the caller of `fit` (see
-            `own_failures`).
+        epoch: number of completed epochs, set by `set_epoch`.
+        failure: the error that prevented a batch; on TensorFlow `fit` raises another one (see `data_errors`).
 
     Raises:
-        InputError: (a `ValueError`) no batch can be made.
+        InputError: (a `ValueError`) an argument is out of range, or there are fewer images than a training batch.
     """
 
     def __init__(
@@ -68,24 +66,24 @@ class Batches(keras.utils.PyDataset):
         share: tuple[int, int] = (0, 1),
         mix_group: int | None = None,
     ) -> None:
-        # Keras' own workers would hand batches that it drew to learn their shapes to the first epoch as well.
+        # Keras draws batches to infer shapes. Its own workers would serve those again in the first epoch.
         super().__init__(workers=1)
         for name, value in {"batch_size": batch_size, "workers": workers}.items():
             if value < 1:
                 raise InputError(f"{name} is {value}; expected a number of at least 1")
         if not 0 <= share[0] < share[1]:
-            raise InputError(f"share is {share}; expected (index, count), index from 0 up to but not count")
-        for what, size in {"shares": share[1], "images in a mix_group": mix_group or 1}.items():
+            raise InputError(f"share is {share}; expected (index, count) with 0 <= index < count")
+        for what, size in {"number of shares": share[1], "mix_group": mix_group or 1}.items():
             if training and batch_size % size:
-                raise InputError(f"batch_size is {batch_size}; expected a multiple of the {size} {what}")
+                raise InputError(f"batch_size is {batch_size}; expected a multiple of the {what}, {size}")
         total = len(images)
         if training and total < batch_size:
-            raise InputError(f"{total} training images are fewer than one batch of {batch_size}; lower `batch_size`")
+            raise InputError(f"{total} training images don't fill a batch of {batch_size}; lower `batch_size`")
         if mixing is not None and not binarize:
-            raise InputError("mixing takes one-hot labels; expected binarize")
-        for variation in (aug, mixing):
-            if hasattr(variation, "check"):
-                variation.check(*images.image_shape[:2])
+            raise InputError("mixing needs one-hot labels; expected binarize=True")
+        for transform in (aug, mixing):
+            if hasattr(transform, "check"):
+                transform.check(*images.image_shape[:2])
         self.images = images
         self.labels = images.labels
         self.class_names = images.class_names
@@ -121,12 +119,12 @@ class Batches(keras.utils.PyDataset):
 
     @property
     def steps(self) -> int:
-        """Number of batches in a whole epoch."""
+        """Number of batches per epoch."""
         whole, tail = divmod(self.num_images, self.batch_size)
         return whole if self.training else whole + bool(tail)
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """Make the batches those of `epoch`, the number of completed epochs, from `first_batch` on."""
+        """Switch to the epoch that follows `epoch` completed ones, starting at its batch `first_batch`."""
         self.epoch = epoch
         self.first_batch = first_batch
         self._passed = first_batch
@@ -153,9 +151,10 @@ class Batches(keras.utils.PyDataset):
         return batch
 
     def wait_for(self, index: int) -> None:
-        """Return once the batch `index`, of batches taken in order, is ready or taken; raise why it can't be made.
+        """Wait until the batch `index` is ready or taken; raise the error that prevents it.
 
-        What of a training step doesn't depend on its batch TensorFlow has done by the time it finds that there is none.
+        Without this, TensorFlow would meet the error inside a training step, after it has run the parts of the step
+        that don't depend on the batch.
         """
         index += self.first_batch
         with self._lock:
@@ -167,9 +166,9 @@ class Batches(keras.utils.PyDataset):
             raise error
 
     def _future(self, index: int) -> Future:
-        """The batch `index`, under way, and those that follow it."""
+        """Start the batch `index` and those that follow; return its future."""
         with self._lock:
-            # Whoever asks out of order gets the same batches, and what was made ahead in vain is let go.
+            # After an out-of-order request, drop the batches prepared for the old position.
             self._ahead = {key: batch for key, batch in self._ahead.items() if index <= key < index + self._depth}
             for following in range(index, min(index + self._depth, self.steps)):
                 if following not in self._ahead:
@@ -178,10 +177,10 @@ class Batches(keras.utils.PyDataset):
             return self._ahead[index]
 
     def for_keras(self):
-        """What `fit`, `evaluate` and `predict` are to be given: themselves, on TensorFlow a `tf.data.Dataset` of them.
+        """Return the object to pass to `fit`, `evaluate` and `predict`: self, or on TensorFlow a `tf.data.Dataset`.
 
-        The dataset that Keras makes of a `PyDataset` there tunes itself in a thread, which sleeps longer and longer.
-        The end of an epoch waits now and then until it wakes, as long again as the epoch took or a minute.
+        The dataset that Keras creates from a `PyDataset` tunes itself in a thread that sleeps for longer and longer.
+        The end of an epoch sometimes waits for that thread, up to a minute or as long as the epoch took.
         """
         if keras.backend.backend() != "tensorflow":
             return self
@@ -198,7 +197,7 @@ class Batches(keras.utils.PyDataset):
         return dataset.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(1).with_options(options)
 
     def preprocess(self, images: np.ndarray) -> np.ndarray:
-        """What the network is given for `images` (n, height, width, channels), in float32."""
+        """Apply the preprocessors to `images` (n, height, width, channels); return float32."""
         for preprocessor in self.preprocessors:
             if hasattr(preprocessor, "preprocess_batch"):
                 images = preprocessor.preprocess_batch(images)
@@ -207,9 +206,9 @@ class Batches(keras.utils.PyDataset):
         return images.astype(np.float32, copy=False)
 
     def generator(self, passes: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The batches of `passes` epochs, from the present one on, as a plain generator; without end if None.
+        """Yield the batches of `passes` epochs, starting with the current one; without end if None.
 
-        It tells this object each epoch: run one at a time, and let nobody else tell it another meanwhile.
+        It calls `set_epoch`, so use one generator at a time.
         """
         for epoch in count(self.epoch) if passes is None else range(self.epoch, self.epoch + passes):
             self.set_epoch(epoch)
@@ -217,20 +216,20 @@ class Batches(keras.utils.PyDataset):
                 yield self[index]
 
     def close(self) -> None:
-        """Let go of the threads; no batch can be made afterwards."""
+        """End the threads; no batch can be made afterwards."""
         self._pool.shutdown(cancel_futures=True)
 
     def _make(self, epoch: int, batch: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """This share of the batch of the images `rows` (n,)."""
+        """Make this share of the batch of the images `rows` (n,)."""
         index, shares = self.share
         here = np.arange(index * len(rows) // shares, (index + 1) * len(rows) // shares)
         mix = self.mixing and self.mixing.draw(self.seed, epoch, batch, len(rows), self.mix_group)
-        if mix and shares > 1:  # whose partners may lie in others
+        if mix and shares > 1:  # partners may be in other shares
             partners = mix.partners[here]
             here = np.concatenate([here, np.setdiff1d(partners, here, assume_unique=True)])
-            place = np.empty(len(rows), int)
-            place[here] = np.arange(len(here))
-            mix = mix._replace(partners=place[partners])
+            position = np.empty(len(rows), int)
+            position[here] = np.arange(len(here))
+            mix = mix._replace(partners=position[partners])
         rows = rows[here]
         draws = None if self.aug is None else self.aug.draws(self.seed, epoch, rows)
         images, labels = self.preprocess(self.images.read(rows, self.aug, draws)), self.labels[rows]
@@ -242,14 +241,14 @@ class Batches(keras.utils.PyDataset):
 
 
 def predict(model: keras.Model, batches: Batches) -> np.ndarray:
-    """The scores (n, classes) that `model` gives each image of `batches`, in order; raises why one can't be read."""
-    with own_failures(batches):
+    """Return the scores of `model`, float32 (n, classes), for the images of `batches`, in order."""
+    with data_errors(batches):
         return model.predict(batches.for_keras(), verbose=0)
 
 
 @contextmanager
-def own_failures(*sources: Batches) -> Iterator[None]:
-    """Raise why a batch of `sources` could not be made, in place of what TensorFlow makes of it."""
+def data_errors(*sources: Batches) -> Iterator[None]:
+    """Raise the original error of a batch of `sources` instead of the TensorFlow error that wraps it."""
     try:
         yield
     except Exception as error:

@@ -1,12 +1,12 @@
-"""The HDF5 file of one split of a data set, as `HDF5DatasetWriter` writes it.
+"""Read data files: the HDF5 file of one split of a data set, written by `HDF5DatasetWriter`.
 
-    bytes 0-511   the seal (see `pipeline.files.sealed`); its two numbers are where the images lie, and their bytes,
-                  which its digest leaves out
-    images        uint8 (n, height, width, channels), one contiguous unfiltered block, so that a row has a fixed place;
-                  its attribute `sha256` is the digest of its values
+    bytes 0-511   the seal (see `pipeline.files.sealed`); its two numbers are the offset and size of the images in
+                  bytes, which its digest omits
+    images        uint8 (n, height, width, channels), one contiguous, unfiltered block, so that rows have fixed offsets;
+                  its attribute `sha256` is the digest of the images
     labels        int64 (n,), 0 to classes - 1
-    label_names   bytes (classes,), the name that stands for each label in the source; optional
-    words         bytes (classes,), UTF-8, what the class is called; optional
+    label_names   bytes (classes,), the source's name for each class, such as a WordNet id; optional
+    words         bytes (classes,), UTF-8, readable names of the classes; optional
 
 The attribute `complete` of the file, the digest and the seal are written last.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from pipeline.errors import InputError, refusing
+from pipeline.errors import InputError, as_input_error
 from pipeline.files.hdf5 import (
     check_attributes,
     check_disjoint,
@@ -31,49 +31,49 @@ from pipeline.files.hdf5 import (
     flag_attribute,
     text_attribute,
 )
-from pipeline.files.sealed import Kind, Seal, blocks, open_sealed
+from pipeline.files.sealed import FileFormat, Seal, blocks, open_sealed
 from pipeline.io.imageset import ImageSet
 from pipeline.utils import memory
 
-DATA = Kind(b"ResNet data 1\n", "data file", "build it again")
+DATA = FileFormat(b"ResNet data 1\n", "data file", "build it again")
 
 _MAX_IMAGES = 1 << 24
 _MAX_IMAGE_BYTES = 1 << 26
 _MAX_CLASSES = 1 << 16
-# What HDF5 needs of its own for so few datasets is a few kilobytes.
-_MAX_BESIDE = 1 << 20
+# Maximum size of HDF5's metadata in bytes; these few datasets need a few kilobytes.
+_MAX_OVERHEAD = 1 << 20
 
 
 class HDF5Images(ImageSet):
-    """The images of a file that `HDF5DatasetWriter` wrote, read row by row as they are needed.
+    """The images of a data file, read row by row on demand.
 
-    Rows are read past the HDF5 library, by their place in the file: from several threads at once, into the batch, and
-    with no page of the file counted as this process's memory.
+    Rows are read by their offset in the file, without the HDF5 library: from several threads at once, directly into the
+    batch, and without mapping the file into memory.
 
     Args:
         path: the file.
-        classes: number of classes; that of the file's `label_names` if None, which then must be there.
+        classes: number of classes; None takes the number of the file's `label_names`.
         images_key: name of the images in the file.
 
     Attributes:
         class_names: the file's `words`, else its `label_names`, else numbers.
-        label_names: those in the file; there may be none.
-        offset, shape: where the images lie in the file, in bytes, row after row, and their shape in all.
+        label_names: the file's `label_names`, which may be empty.
+        offset, shape: offset of the first image in the file in bytes, and shape of all images.
 
     Raises:
-        InputError: (a `ValueError`) the file is missing, cut short, damaged, or not what was written, or has other
-            classes.
+        InputError: (a `ValueError`) the file is missing, truncated, damaged, not a data file of this project, or has
+            more classes than `classes`.
     """
 
     def __init__(self, path: str | PathLike, classes: int | None = None, images_key: str = "images") -> None:
         self.path = path = Path(path)
         if not os.path.lexists(path):
             raise InputError(f"data file {path} is missing; build the data set first")
-        with open_sealed(path, DATA, spare=True) as (file, source, seal):
-            with refusing(ValueError, f"data file {path} is not one that this project wrote: ", "; build it again"):
+        with open_sealed(path, DATA, skip_numbered=True) as (file, source, seal):
+            with as_input_error(ValueError, f"data file {path} was not written by this project: ", "; build it again"):
                 parts = _read(file, images_key, seal)
             self._descriptor = os.dup(source.fileno())
-        # Given back with the last object that reads it, also if what follows refuses an argument.
+        # Closed with the last object that reads the file, also if the checks below fail.
         self._close_file = weakref.finalize(self, os.close, self._descriptor)
         self.offset, self.shape, self.labels = parts["offset"], parts["shape"], parts["labels"]
         self.label_names, self._sha256, self._digest = parts["label_names"], parts["sha256"], parts["digest"]
@@ -81,37 +81,38 @@ class HDF5Images(ImageSet):
         self._rows = np.arange(len(self.labels))
         count = len(self.label_names) if classes is None else classes
         if not count:
-            raise InputError(f"data file {path} doesn't name its classes; give their number, `classes`")
+            raise InputError(f"data file {path} doesn't name its classes; set their number, `classes`")
         if count <= self.labels.max():
             raise InputError(f"{path} holds labels up to {self.labels.max()}; expected {count} classes")
         names = parts["words"] or self.label_names
         self.class_names = names if len(names) == count else tuple(map(str, range(count)))
 
-    def stored(self, rows: np.ndarray) -> np.ndarray:
+    def load(self, rows: np.ndarray) -> np.ndarray:
         images = memory.empty((len(rows), *self.image_shape), np.uint8)
-        places = self.offset + self._rows[rows] * math.prod(self.image_shape)
+        offsets = self.offset + self._rows[rows] * math.prod(self.image_shape)
         try:
-            for image, place in zip(images, places.tolist(), strict=True):
-                if os.preadv(self._descriptor, [image], place) != image.size:
-                    raise InputError(f"data file {self.path} was cut short; build it again")
+            for image, offset in zip(images, offsets.tolist(), strict=True):
+                if os.preadv(self._descriptor, [image], offset) != image.size:
+                    raise InputError(f"data file {self.path} was truncated; build it again")
         except OSError as error:
             raise OSError(f"can't read data file {self.path}: {error.strerror or error}") from error
         return images
 
-    def choose(self, rows: np.ndarray) -> "HDF5Images":
-        chosen = HDF5Images.__new__(HDF5Images)  # which keeps the file of its owner open
-        chosen.__dict__ |= self.__dict__ | {"labels": self.labels[rows], "_rows": self._rows[rows], "_owner": self}
-        return chosen
+    def subset(self, rows: np.ndarray) -> "HDF5Images":
+        subset = HDF5Images.__new__(HDF5Images)
+        # A reference to its owner keeps the file open.
+        subset.__dict__ |= self.__dict__ | {"labels": self.labels[rows], "_rows": self._rows[rows], "_owner": self}
+        return subset
 
     def digest(self) -> str:
-        """That of the whole file, whatever was chosen from it."""
+        """Return the digest of the whole file, also for a subset of it."""
         return self._digest
 
     def check_images(self, advance: Callable[[int], None]) -> None:
-        """Read all images and check their digest; `advance` is called with the bytes of each part that was read.
+        """Read all images and check their digest; call `advance` with the number of bytes of each block.
 
         Raises:
-            InputError: they have changed since they were written.
+            InputError: the images have changed since they were written.
         """
         digest = hashlib.sha256()
         for block in blocks(self._descriptor, self.offset, self.offset + math.prod(self.shape)):
@@ -121,19 +122,22 @@ class HDF5Images(ImageSet):
             raise DATA.damaged(self.path, "the digest of its images differs")
 
     def close(self) -> None:
-        """Let go of the file; nothing can be read afterwards, nor of what was chosen from it."""
+        """Close the file; neither this object nor a subset can be read afterwards."""
         self._close_file()
 
 
 def _read(file: h5py.File, images_key: str, seal: Seal) -> dict:
-    """What the file says of itself, each part checked; the images stay on the disk, unread."""
+    """Read and check everything in the file but the images."""
     if not flag_attribute(file, "complete"):
         raise InputError("it is not marked complete")
     images = dataset_of(file, images_key, ["u1"], (None,) * 4)
     if len(images) > _MAX_IMAGES or images.size > len(images) * _MAX_IMAGE_BYTES:
-        raise InputError(f"it holds images of shape {images.shape}, which are more or larger than it can hold")
+        raise InputError(
+            f"its images have shape {images.shape}; expected at most {_MAX_IMAGES:,} of {_MAX_IMAGE_BYTES:,} bytes"
+        )
     if seal.numbers != (images.id.get_offset(), images.size):
-        raise InputError("its first bytes tell of other images")
+        found = images.id.get_offset(), images.size
+        raise InputError(f"its seal gives {seal.numbers} as offset and size of the images; its dataset has {found}")
     names = [key for key in ("label_names", "words") if key in file]
     check_members(file, dict.fromkeys((images_key, "labels", *names)))
     labels = dataset_of(file, "labels", ["<i8"], images.shape[:1])[()]
@@ -146,12 +150,13 @@ def _read(file: h5py.File, images_key: str, seal: Seal) -> dict:
             raise InputError(f"it names {classes:,} classes; expected at most {_MAX_CLASSES:,}")
         texts[key] = tuple(name.decode() for name in stored[()])
         if strange := [name for name in texts[key] if not name.isprintable()]:
-            raise InputError(f"{key} holds {strange[0]!a:.100}, which is no name to print")
+            raise InputError(f"{key} holds {strange[0]!a:.100}, which is not printable")
     largest = (classes or _MAX_CLASSES) - 1
     if labels.min() < 0 or labels.max() > largest:
         raise InputError(f"it holds labels from {labels.min()} to {labels.max()}; expected 0 to {largest}")
-    if seal.length > sum(dataset.nbytes for dataset in file.values()) + _MAX_BESIDE:
-        raise InputError(f"it has {seal.length:,} bytes, far more than its datasets")
+    expected = sum(dataset.nbytes for dataset in file.values()) + _MAX_OVERHEAD
+    if seal.length > expected:
+        raise InputError(f"it has {seal.length:,} bytes; expected at most {expected:,} for its datasets")
     check_disjoint(file.values())
     check_attributes(file, ["complete"])
     for dataset in file.values():

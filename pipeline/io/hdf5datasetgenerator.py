@@ -1,4 +1,4 @@
-"""Batches out of an HDF5 file that may be larger than memory."""
+"""Batches from an HDF5 file, which may be larger than memory."""
 
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -8,7 +8,16 @@ from pipeline.io.hdf5dataset import HDF5Images
 
 
 class HDF5DatasetGenerator(Batches):
-    """`Batches` of the images in the file `db_path`, of so many `classes` (see `HDF5Images`)."""
+    """`Batches` of the images in the data file `db_path`.
+
+    Args:
+        db_path: the data file, written by `HDF5DatasetWriter`.
+        classes: see `HDF5Images`.
+        options: other arguments of `Batches`.
+
+    Raises:
+        InputError: (a `ValueError`) the file is not valid, or an argument is out of range.
+    """
 
     def __init__(
         self,
@@ -24,6 +33,6 @@ class HDF5DatasetGenerator(Batches):
         super().__init__(images, batch_size, preprocessors=preprocessors or (), aug=aug, binarize=binarize, **options)
 
     def close(self) -> None:
-        """Let go of threads and file; no batch can be made afterwards."""
+        """End the threads and close the file; no batch can be made afterwards."""
         super().close()
         self.images.close()

@@ -1,4 +1,4 @@
-"""Writing the HDF5 file of one split of a data set (see `pipeline.io.hdf5dataset`)."""
+"""Write data files (see `pipeline.io.hdf5dataset`)."""
 
 import errno
 import hashlib
@@ -19,19 +19,18 @@ from pipeline.io.hdf5dataset import DATA
 
 
 class HDF5DatasetWriter:
-    """Writes images with their labels, row after row; a context manager.
+    """Write images and their labels to a data file; a context manager.
 
-    The file gets its name when it is closed complete. Until then, and if anything fails, there is nothing under that
-    name.
+    The file appears under its name when it is closed complete, and not at all if anything fails.
 
     Args:
         dims: shape of all images, (n, height, width, channels).
         output_path: the file, which must not exist.
         data_key: name of the images in the file.
-        buffer_size: images that are collected before they are written, at least 1.
+        buffer_size: number of images to collect before they are written, at least 1.
 
     Raises:
-        InputError: (a `ValueError`) the file exists, or an argument can't be used.
+        InputError: (a `ValueError`) the file exists, or an argument is out of range.
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class HDF5DatasetWriter:
         _check_absent(self.output_path)
         make_folder(self.output_path.parent)
         self._temporary = temporary_path(self.output_path)
-        # Nobody else knows the name, and not every file system can lock a file.
+        # No other process knows the name, and some file systems have no locks.
         self._file = h5py.File(self._temporary, "w", userblock_size=BLOCK, locking=False)
         self._images = _allocate(self._file, data_key, self.dims)
         self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CLOEXEC)
@@ -62,7 +61,7 @@ class HDF5DatasetWriter:
         """Append images, uint8 (m, height, width, channels), and their labels, integers (m,) of at least 0.
 
         Raises:
-            InputError: their numbers differ, a shape or type is another, or there are more than `dims` promised.
+            InputError: images and labels differ in number, have an unexpected shape or type, or exceed `dims`.
         """
         rows, labels = np.asarray(rows), np.asarray(labels)
         if rows.dtype != np.uint8 or rows.shape[1:] != self.dims[1:]:
@@ -70,7 +69,7 @@ class HDF5DatasetWriter:
         if labels.shape != rows.shape[:1] or labels.dtype.kind not in "iu" or labels.min(initial=0) < 0:
             raise InputError(f"labels are {labels.dtype} {labels.shape}; expected {len(rows)} integers of at least 0")
         if self._added + len(rows) > self.dims[0]:
-            raise InputError(f"{self._added + len(rows)} rows for {self.output_path}; {self.dims[0]} were promised")
+            raise InputError(f"{self._added + len(rows)} rows for {self.output_path}; expected {self.dims[0]}")
         self._labels[self._added : self._added + len(rows)] = labels
         self._added += len(rows)
         self._buffer.append(rows)
@@ -80,29 +79,29 @@ class HDF5DatasetWriter:
             self._buffer[-1] = rows.copy()
 
     def store_class_labels(self, class_labels: Sequence[str], words: Sequence[str] = ()) -> None:
-        """Store what the labels 0, 1, ... stand for, and what people call it.
+        """Store the source's name of each class, in the order of the labels, and optionally readable `words`.
 
         Raises:
-            InputError: one of them can't be printed, or is longer than `MAX_TEXT` bytes.
+            InputError: a name isn't printable, or is longer than `MAX_TEXT` bytes.
         """
         for key, names in {"label_names": class_labels, "words": words}.items():
             for name in names:
                 if not name.isprintable() or len(name.encode()) > MAX_TEXT:
-                    raise InputError(f"{name!a:.100} is no name to print, of at most {MAX_TEXT} bytes")
+                    raise InputError(f"class name {name!a:.100}: expected printable text of at most {MAX_TEXT} bytes")
             if names:
                 self._file[key] = np.array([name.encode() for name in names])
 
     def close(self) -> None:
-        """Finish the file and give it its name.
+        """Complete the file and rename it to its final name.
 
         Raises:
-            InputError: fewer rows were added than promised; nothing is left of the file.
+            InputError: fewer rows than `dims` were added; the file is removed.
         """
         if not self._file:
             return
         try:
             if self._added < self.dims[0]:
-                raise InputError(f"{self._added} rows for {self.output_path}; {self.dims[0]} were promised")
+                raise InputError(f"{self._added} rows for {self.output_path}; expected {self.dims[0]}")
             self._write()
             self._file["labels"] = self._labels
             self._images.attrs["sha256"] = np.bytes_(self._digest.hexdigest())
@@ -132,15 +131,15 @@ class HDF5DatasetWriter:
         if len(rows):
             content = memoryview(np.ascontiguousarray(rows)).cast("B")
             self._digest.update(content)
-            place = self._images.id.get_offset() + self._written * rows[0].size
+            offset = self._images.id.get_offset() + self._written * rows[0].size
             self._written += len(rows)
             while content:
-                count = os.pwrite(self._descriptor, content, place)
-                content, place = content[count:], place + count
+                count = os.pwrite(self._descriptor, content, offset)
+                content, offset = content[count:], offset + count
         self._buffer.clear()
 
     def _reserve(self) -> None:
-        """Claim the disk space of all images, where the system can: a full disk shows now, and writing is faster."""
+        """Reserve disk space for all images, if the system can: a full disk fails here, and writing is faster."""
         if hasattr(os, "posix_fallocate"):
             try:
                 os.posix_fallocate(self._descriptor, self._images.id.get_offset(), self._images.size)
@@ -163,23 +162,24 @@ class HDF5DatasetWriter:
 
 def _check_absent(path: Path) -> None:
     if path.exists():
-        raise InputError(f"{path} exists already; remove it, or name another file")
+        raise InputError(f"{path} already exists; remove it, or name another file")
 
 
 def _seal(path: Path, images: tuple[int, int]) -> None:
-    """Write the seal of a data file, given the place and size of its images."""
+    """Write the seal of a data file, given the offset and size of its images."""
     with open(path, "r+b", buffering=0) as file:
         length = os.fstat(file.fileno()).st_size - BLOCK
         file.write(Seal(DATA.magic, length, digest_of(file, *images), images).pack())
 
 
 def _allocate(file: h5py.File, key: str, shape: tuple[int, ...]) -> h5py.Dataset:
-    """An uint8 dataset whose place in the file is settled now, so that it can be written past the HDF5 library: that
-    holds the interpreter for as long as a write takes, and whoever decodes the next images waits.
+    """Allocate a uint8 dataset with a fixed offset, so that it can be written without the HDF5 library.
+
+    The library would hold Python's interpreter lock during a write, and block the decoding of the next images.
     """
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_layout(h5py.h5d.CONTIGUOUS)
-    properties.set_obj_track_times(False)  # the same input, the same bytes
+    properties.set_obj_track_times(False)  # so that the same input gives the same bytes
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     space = h5py.h5s.create_simple(shape)

@@ -1,4 +1,4 @@
-"""Decoding many image files on all cores."""
+"""Decode many image files on all cores."""
 
 import mmap
 import multiprocessing
@@ -19,23 +19,22 @@ from pipeline.errors import InputError
 from pipeline.io.images import StrictDecoder, first_of
 from pipeline.utils.signals import STOPS
 
-# Images that a process decodes in a row, and such chunks that may be ahead of what is taken: together 126 MB of 64x64.
+# Images per chunk, and chunks decoded ahead: 126 MB of 64x64 images.
 _CHUNK = 64
 _MAX_AHEAD = 160
 _MAX_SHARED = 1 << 28  # bytes
 
 
 class ImageReader:
-    """Decodes images in processes of its own, one a core; a context manager.
+    """Decode images in worker processes; a context manager.
 
-    Threads would wait for each other: an image of 64x64 pixels decodes in less time than it takes to hand over Python's
-    interpreter a few times. The processes write into memory that they share with this one, and end when it ends,
-    however it ends. As everything that starts Python processes, it belongs below `if __name__ == "__main__":` in a
-    program's main module, which each process imports.
+    Threads would block each other: decoding an image of 64x64 pixels takes less time than handing over Python's
+    interpreter lock a few times. The workers write to shared memory, and end with this process, however it ends. Each
+    worker imports the main module, so create a reader there only below `if __name__ == "__main__":`.
 
     Args:
         shape: (height, width) that every image must have, in pixels.
-        processes: their number; one a core if None.
+        processes: number of workers; None for one per core.
     """
 
     def __init__(self, shape: tuple[int, int], processes: int | None = None) -> None:
@@ -54,25 +53,25 @@ class ImageReader:
             os.close(descriptor)
 
     def read(self, paths: Sequence[str]) -> Iterator[np.ndarray]:
-        """The images at `paths`, in order, in uint8 BGR arrays (n, height, width, 3) of a few dozen.
+        """Yield the images at `paths`, in order, as uint8 BGR arrays (n, height, width, 3) of up to 64 images.
 
-        Each array is valid until the next is taken. Decoding begins with the call and goes on ahead of what is taken.
-        Take all before the next call.
+        Decoding starts at the call and runs ahead. An array is valid until the next one is taken. Take all arrays
+        before the next call.
 
         Raises:
-            InputError: when all has been taken that comes before an image that `StrictDecoder` refuses; it says how
-                many more are refused.
+            InputError: `StrictDecoder` refuses an image; raised in place of the array with that image, after all others
+                are decoded. The message has the number of other refused images.
         """
         chunks = -(-len(paths) // _CHUNK)
         for worker in self._workers:
             with worker.alive():
                 worker.connection.send(paths)
         for chunk in range(min(chunks, len(self._ring))):
-            self._ask_for(chunk)
+            self._request(chunk)
         return self._take(len(paths), chunks)
 
     def close(self) -> None:
-        """End the processes and give back the memory; arrays that were taken are no longer valid."""
+        """End the workers and free the memory; arrays taken before become invalid."""
         for worker in self._workers:
             worker.connection.close()
         del self._ring
@@ -86,7 +85,7 @@ class ImageReader:
     def _worker(self, chunk: int) -> "_Worker":
         return self._workers[chunk % len(self._workers)]
 
-    def _ask_for(self, chunk: int) -> None:
+    def _request(self, chunk: int) -> None:
         with self._worker(chunk).alive():
             self._worker(chunk).connection.send(chunk)
 
@@ -99,35 +98,35 @@ class ImageReader:
                 yield self._ring[chunk % len(self._ring), : min(_CHUNK, count - chunk * _CHUNK)]
             following = chunk + len(self._ring)
             if following < chunks:
-                self._ask_for(following)
+                self._request(following)
         if refused:
             raise InputError(first_of(refused))
 
 
 @dataclass(frozen=True)
 class _Worker:
-    """A process, and our end of the connection to it."""
+    """A worker process, and this process's end of the connection."""
 
     process: BaseProcess
     connection: Connection
 
     @contextmanager
     def alive(self) -> Iterator[None]:
-        """Says what it means that the other end of the connection is gone."""
+        """Raise `OSError` with the reason if the worker has died."""
         try:
             yield
         except (EOFError, ConnectionError) as error:
             self.process.join(5)
             code = self.process.exitcode
             reason = {
-                -signal.SIGKILL: "killed: is there enough memory?",
-                1: 'see above; a main module must call this below if __name__ == "__main__":',
-            }.get(code, f"exit code {code}")
-            raise OSError(f"a process that decodes images has died, {reason}") from error
+                -signal.SIGKILL: "was killed; is there enough memory?",
+                1: 'failed, see above; use ImageReader below if __name__ == "__main__":',
+            }.get(code, f"ended with exit code {code}")
+            raise OSError(f"a process that decodes images {reason}") from error
 
 
 def check_images(paths: Sequence[str]) -> Iterator[tuple[int, ...] | str]:
-    """For each image at `paths`, in order: its shape, or what is wrong with it. Decodes on all cores."""
+    """Decode the images at `paths` on all cores; yield for each, in order, its shape or an error message."""
     cores = _cores()
     workers = _start(_check, [()] * cores)
     for number, worker in enumerate(workers):
@@ -140,13 +139,12 @@ def check_images(paths: Sequence[str]) -> Iterator[tuple[int, ...] | str]:
 
 
 def _start(target: Callable, arguments: Sequence[tuple]) -> list[_Worker]:
-    """Start a process for each of `arguments` that runs `target(connection, *arguments)`."""
+    """Start a process that runs `target(connection, *own)` for each tuple `own` in `arguments`."""
     context = multiprocessing.get_context("spawn")
     workers = []
-    # It would let signals through again once it starts, with the first process.
+    # Started with the first worker, the resource tracker would unblock the signals.
     resource_tracker.ensure_running()
-    # A blocked signal stays blocked in a child: what asks all processes to end is this one's to answer. By SIGTERM it
-    # ends them itself.
+    # Workers inherit blocked signals: only this process handles Ctrl+C, and it ends the workers by SIGTERM.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS} - {signal.SIGTERM})
     try:
         for own in arguments:
@@ -161,12 +159,12 @@ def _start(target: Callable, arguments: Sequence[tuple]) -> list[_Worker]:
 
 
 def _ring(descriptor: int, shape: tuple[int, ...]) -> np.ndarray:
-    """The shared memory behind `descriptor` as a uint8 array."""
+    """Map the shared memory `descriptor` as a uint8 array."""
     return np.frombuffer(mmap.mmap(descriptor, int(np.prod(shape))), np.uint8).reshape(shape)
 
 
 def _unnamed_memory() -> int:
-    """A descriptor of memory to share, without a name to clear up, or a limit as that of /dev/shm in a container."""
+    """Return a descriptor of shared memory: no name to remove, and no size limit such as /dev/shm's in a container."""
     try:
         return os.memfd_create("images")
     except (AttributeError, OSError):  # not on this system
@@ -175,12 +173,12 @@ def _unnamed_memory() -> int:
 
 
 def _cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check(connection: Connection) -> None:
-    """What a process does that checks images: takes a list of paths, and answers for each, in order."""
+    """Run a worker that checks images: receive a list of paths, send a shape or an error message for each."""
     decoder = StrictDecoder()
     for path in connection.recv():
         try:
@@ -194,13 +192,13 @@ def _check(connection: Connection) -> None:
 
 
 def _decode(connection: Connection, ring_shape: tuple[int, ...]) -> None:
-    """What a process does: takes the shared memory and a list of paths, then numbers of chunks of it.
+    """Run a worker that decodes images: receive shared memory, a list of paths, and numbers of chunks to decode.
 
-    Answers each with what is wrong with each image of the chunk that isn't sound.
+    Sends a list of error messages for each chunk.
     """
     try:
         descriptor = reduction.recv_handle(connection)
-    except (EOFError, OSError):  # closed before this process had started
+    except (EOFError, OSError):  # the reader was closed already
         os._exit(0)
     ring = _ring(descriptor, ring_shape)
     os.close(descriptor)
@@ -215,9 +213,9 @@ def _decode(connection: Connection, ring_shape: tuple[int, ...]) -> None:
             paths = message
             continue
         refused = []
-        for place, path in enumerate(paths[message * _CHUNK : (message + 1) * _CHUNK]):
+        for position, path in enumerate(paths[message * _CHUNK : (message + 1) * _CHUNK]):
             try:
-                ring[message % len(ring), place] = decoder.read(path, ring_shape[2:4])
+                ring[message % len(ring), position] = decoder.read(path, ring_shape[2:4])
             except InputError as error:
                 refused.append(str(error))
         try:

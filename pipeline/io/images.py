@@ -1,8 +1,8 @@
-"""Image files, found by one rule, and read whole or refused.
+"""Find image files, and read them completely or refuse them.
 
-In a folder and below it, a file is an image if its name or its first bytes say so. One that isn't sound JPEG or PNG is
-an error. Links are followed. What other programs leave behind, hidden or under one of a few names, is passed over, and
-files that are no images are counted.
+A file in a folder or its subfolders is an image if its extension or its first bytes say so. An image that isn't a sound
+JPEG or PNG is an error. Links are followed. Hidden files, and the leftovers of other systems, are skipped. Other files
+are counted.
 """
 
 import logging
@@ -31,7 +31,7 @@ _ALL_SUFFIXES = {
     ".j2k", ".jfif", ".jp2", ".jpe", ".jxl", ".mpo", ".nef", ".pbm", ".pgm", ".pjp", ".pjpeg", ".pnm", ".ppm", ".psd",
     ".raw", ".svg", ".tga", ".webp",
 }  # fmt: skip
-# What macOS, Windows and network storage leave in folders; names that begin with a dot are passed over anyway.
+# Leftovers of macOS, Windows and network storage; names that begin with a dot are skipped anyway.
 _FOREIGN = {
     "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin",
     "system volume information", "lost+found",
@@ -39,15 +39,15 @@ _FOREIGN = {
 
 
 def read_image(path: str | PathLike, shape: tuple[int, int] | None = None) -> np.ndarray:
-    """The pixels of a JPEG or PNG file, uint8 (height, width, 3), BGR; grayscale becomes three equal channels.
+    """Read a JPEG or PNG file as uint8 (height, width, 3), BGR; grayscale becomes three equal channels.
 
     Args:
         path: the file.
-        shape: the (height, width) that the image must have, or None for any of at most `MAX_IMAGE_PIXELS`.
+        shape: the required (height, width); None for any size up to `MAX_IMAGE_PIXELS`.
 
     Raises:
-        InputError: the file can't be read, is neither JPEG nor PNG, is too large, is cut short, has another size, or
-            doesn't decode. All but the last show before anything is decoded.
+        InputError: the file can't be read, is not JPEG or PNG, is too large or truncated, or has another size, all of
+            which is checked before decoding; or it can't be decoded.
     """
     try:
         content = read_regular(path, MAX_BYTES)
@@ -65,37 +65,37 @@ def read_image(path: str | PathLike, shape: tuple[int, int] | None = None) -> np
     try:
         pixels = cv2.imdecode(np.frombuffer(header.essential, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
-        raise InputError(f"image {path} doesn't decode: {error.err:.100}; replace it") from error
+        raise InputError(f"image {path} can't be decoded: {error.err:.100}; replace it") from error
     if pixels is None:
-        raise InputError(f"image {path} doesn't decode; replace it")
-    if shape is not None and pixels.shape[:2] != shape:  # turned, as its EXIF data ask for
+        raise InputError(f"image {path} can't be decoded; replace it")
+    if shape is not None and pixels.shape[:2] != shape:  # rotated by its EXIF orientation
         raise InputError(f"image {path} is {pixels.shape[1]}x{pixels.shape[0]} pixels; expected {shape[1]}x{shape[0]}")
     return pixels
 
 
 class StrictDecoder:
-    """Reads images one at a time, and takes the decoder's complaints for errors: it fills in what is missing inside.
+    """Read images, and treat the decoder's warnings as errors: it fills damaged parts with made-up pixels.
 
-    The C libraries behind OpenCV print their complaints. This turns the process's standard error, below Python, to a
-    file to find them in: for processes that do nothing else.
+    The C libraries in OpenCV print warnings to stderr, so this redirects the process's stderr to a file. Use it only in
+    processes that do nothing else.
     """
 
     def __init__(self) -> None:
         sys.stderr = os.fdopen(os.dup(2), "w")
-        with tempfile.TemporaryFile() as complaints:
-            os.dup2(complaints.fileno(), 2)
+        with tempfile.TemporaryFile() as warnings:
+            os.dup2(warnings.fileno(), 2)
 
     def read(self, path: str | PathLike, shape: tuple[int, int] | None = None) -> np.ndarray:
-        """What `read_image` returns; `InputError` also where the decoder has complained."""
+        """Read as `read_image` does; raise `InputError` also if the decoder warns."""
         try:
             pixels = read_image(path, shape)
         finally:
-            complaint = self._take_complaint()
-        if complaint:
-            raise InputError(f"image {path} is damaged: {complaint}; replace it")
+            warning = self._take_warning()
+        if warning:
+            raise InputError(f"image {path} is damaged: {warning}; replace it")
         return pixels
 
-    def _take_complaint(self) -> str:
+    def _take_warning(self) -> str:
         if not os.fstat(2).st_size:
             return ""
         text = os.pread(2, 200, 0).decode(errors="replace").partition("\n")[0]
@@ -106,9 +106,9 @@ class StrictDecoder:
 
 @dataclass(frozen=True)
 class Listing:
-    """What some files are, by their paths, each part in the order of these.
+    """A classification of files, sorted by path.
 
-    `images` are to be read as JPEG or PNG; `unreadable` says of each other image what it is; `others` are no images.
+    `images` are the JPEG and PNG files, `unreadable` maps other images to an error message, `others` aren't images.
     """
 
     images: list[str]
@@ -117,7 +117,7 @@ class Listing:
 
 
 def list_files(paths: Iterable[str]) -> Listing:
-    """What the files at `paths` are."""
+    """Classify the files at `paths`."""
     listing = Listing([], {}, [])
     for path in sorted(paths):
         suffix = os.path.splitext(path)[1].lower()
@@ -131,7 +131,7 @@ def list_files(paths: Iterable[str]) -> Listing:
             mark, wrong = b"", f"can't be read: {error.strerror}"
         else:
             kind = other_kind(mark)
-            wrong = f"is neither JPEG nor PNG{f' but {kind}' if kind else ''}"
+            wrong = f"is {kind or 'an unknown format'}, not JPEG or PNG"
         if mark.startswith((JPEG, PNG)):
             listing.images.append(path)
         elif suffix in _ALL_SUFFIXES or kind:
@@ -142,10 +142,10 @@ def list_files(paths: Iterable[str]) -> Listing:
 
 
 def list_folder(folder: Path) -> Listing:
-    """What the files in `folder` and below are, save foreign ones.
+    """Classify the files in `folder` and its subfolders, except foreign ones.
 
     Raises:
-        InputError: the folder, or one below, is missing or can't be listed.
+        InputError: a folder is missing or can't be listed.
     """
     if not folder.is_dir():
         raise InputError(f"folder {folder} is missing")
@@ -153,47 +153,47 @@ def list_folder(folder: Path) -> Listing:
 
 
 def list_images(*folders: Path) -> list[list[str]]:
-    """Paths of the image files in each of `folders` and below, in their order; other files are counted in a report.
+    """List the image files in each of `folders` and its subfolders, sorted; log the number of other files.
 
     Raises:
-        InputError: a folder is missing, holds no image, or one that is neither JPEG nor PNG or has a name that can't be
-            printed.
+        InputError: a folder is missing, or holds no image, an image other than JPEG or PNG, or one whose name isn't
+            printable.
     """
     listings = [list_folder(folder) for folder in folders]
     if unreadable := [text for listing in listings for text in listing.unreadable.values()]:
         raise InputError(first_of(unreadable))
     for folder, listing in zip(folders, listings, strict=True):
         if not listing.images:
-            raise InputError(f"folder {folder} holds no image")
+            raise InputError(f"folder {folder} holds no images")
         for path in listing.images:
             if not path[len(str(folder)) :].isprintable():
-                raise InputError(f"{folder} holds {path[len(str(folder)) :]!a}, whose name can't be printed; rename it")
+                raise InputError(f"{folder} holds {path[len(str(folder)) :]!a}, whose name isn't printable; rename it")
         if listing.others:
-            others = f"{len(listing.others):,}, as {listing.others[0]}"
-            logging.getLogger(__name__).info(f"files in {folder} that are no images: {others}; passed over")
+            others = f"{len(listing.others):,}, such as {listing.others[0]}"
+            logging.getLogger(__name__).info(f"skipped files in {folder} that are not images: {others}")
     return [listing.images for listing in listings]
 
 
-def first_of(unreadable: Sequence[str]) -> str:
-    """What to say of images that can't be read, given what is wrong with each."""
-    more = len(unreadable) - 1
-    return unreadable[0] + (f" ({more:,} more image{'s' * (more > 1)} can't be read either)" if more else "")
+def first_of(messages: Sequence[str]) -> str:
+    """Return the first of the `messages` about unreadable images, and the number of others."""
+    more = len(messages) - 1
+    return messages[0] + (f" ({more:,} more image{'s' * (more > 1)} can't be read)" if more else "")
 
 
 def is_foreign(name: str) -> bool:
-    """Whether a file or folder of this name is another program's, and no part of a data set."""
+    """Return whether a file or folder of this name is hidden, or a leftover of another system."""
     return name.startswith(".") or name.lower() in _FOREIGN
 
 
 def _files(folder: str) -> Iterator[str]:
-    """Paths of all files in `folder` and below, save foreign ones."""
+    """Yield the paths of all files in `folder` and its subfolders, except foreign ones."""
     pending: list[tuple[str, frozenset]] = [(folder, frozenset())]
     while pending:
         path, above = pending.pop()
         try:
             status = os.stat(path)
             here = status.st_dev, status.st_ino
-            if here in above:  # by a link to a folder that it lies in
+            if here in above:  # a link to a parent folder
                 continue
             with os.scandir(path) as entries:
                 found = [entry for entry in entries if not is_foreign(entry.name)]
@@ -214,7 +214,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def _mark(path: str) -> bytes:
-    """The first bytes of the file at `path`, which tell its kind."""
+    """Read the first bytes of the file `path`, which identify its format."""
     descriptor = open_regular(path)
     try:
         return os.read(descriptor, MARK_BYTES)

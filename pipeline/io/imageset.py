@@ -1,4 +1,4 @@
-"""Labelled images, wherever they lie, read into images of the size that a network takes."""
+"""Labelled images in a fixed order, in memory or on disk."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from pipeline.utils import memory
 
 
 class ImageSet:
-    """Labelled images in a fixed order, read by their positions. A subclass gives what is missing here.
+    """Labelled images in a fixed order, read by index. The base class of image sets.
 
     Attributes:
-        labels: integer array (n,), 0 to classes - 1.
-        class_names: what people call the classes.
-        label_names: what stands for each class in the source of the data, where that is something else.
-        image_shape: height, width and channels of an image as a network takes it.
+        labels: integers (n,), 0 to classes - 1.
+        class_names: readable names of the classes.
+        label_names: the source's names of the classes, such as WordNet ids.
+        image_shape: height, width and channels of the images that the network gets.
     """
 
     labels: np.ndarray
@@ -26,30 +26,29 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def stored(self, rows: np.ndarray) -> np.ndarray:
-        """The images (m, height, width, channels) at `rows` (m,), uint8 or float32; called from several threads."""
+    def load(self, rows: np.ndarray) -> np.ndarray:
+        """Return the images (m, height, width, channels) at `rows` (m,), uint8 or float32. Must be thread-safe."""
         raise NotImplementedError
 
     def read(self, rows: np.ndarray, augmentation=None, draws: np.ndarray | None = None) -> np.ndarray:
-        """The images at `rows` as a network takes them, varied by `augmentation` as `draws` say.
+        """Return the images at `rows` in the network's size, with `augmentation` applied according to `draws`.
 
-        One step, so that images that are kept encoded, of any size, can be decoded and cropped to the network's size in
-        it: those override this, not `stored`.
+        Sets of encoded images of any size override this, to decode, crop and augment in one step; others define `load`.
         """
-        images = self.stored(rows)
+        images = self.load(rows)
         return images if augmentation is None else augmentation(images, draws)
 
-    def choose(self, rows: np.ndarray) -> "ImageSet":
-        """Those at `rows`, in that order, as a set of their own."""
+    def subset(self, rows: np.ndarray) -> "ImageSet":
+        """Return the images at `rows`, in that order, as a set."""
         raise NotImplementedError
 
     def digest(self) -> str:
-        """SHA-256 over images, labels and class names, in hexadecimal: the same digest, the same data."""
+        """Return the SHA-256 of images, labels and class names, in hexadecimal."""
         raise NotImplementedError
 
 
 class ArrayImages(ImageSet):
-    """Images in memory, an array (n, height, width, channels)."""
+    """Images in memory: uint8 or float32 (n, height, width, channels), with their labels, integers (n,)."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> None:
         self.images = images
@@ -57,12 +56,12 @@ class ArrayImages(ImageSet):
         self.class_names = self.label_names = tuple(class_names)
         self.image_shape = images.shape[1:]
 
-    def stored(self, rows: np.ndarray) -> np.ndarray:
+    def load(self, rows: np.ndarray) -> np.ndarray:
         images = memory.empty((len(rows), *self.image_shape), self.images.dtype)
-        # Any mode but the default writes straight into `out`.
+        # The default mode would buffer instead of writing to `out` directly.
         return self.images.take(rows, axis=0, out=images, mode="clip")
 
-    def choose(self, rows: np.ndarray) -> "ArrayImages":
+    def subset(self, rows: np.ndarray) -> "ArrayImages":
         return ArrayImages(self.images[rows], self.labels[rows], self.class_names)
 
     def digest(self) -> str:
@@ -72,5 +71,5 @@ class ArrayImages(ImageSet):
         return digest.hexdigest()
 
     def mean(self) -> np.ndarray:
-        """The mean image, float32 (height, width, channels), 0 to 255."""
+        """Return the mean image, float32 (height, width, channels)."""
         return self.images.mean(axis=0, dtype=np.float64).astype(np.float32)

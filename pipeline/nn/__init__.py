@@ -1,1 +1,1 @@
-"""Networks and their layers."""
+"""Networks, layers, optimizer and weight averaging."""

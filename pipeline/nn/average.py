@@ -8,38 +8,37 @@ import numpy as np
 
 
 class MovingAverage:
-    """The average of all weights of `model`, the statistics of batch normalisation included, over the steps so far.
+    """An exponential moving average of all weights of `model`, including the statistics of batch normalization.
 
-    After each step average <- d * average + (1 - d) * weights, with d = min(decay, (1 + n) / (10 + n)) at step n, so
-    that what the network was at first is soon forgotten: the ramp of TensorFlow's `tf.train.ExponentialMovingAverage`.
-    Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992; of networks, Tarvainen and
-    Valpola, arXiv:1703.01780. All weights are one vector to it, in one compiled call: a step costs next to nothing
-    more.
+    After each step, average <- d * average + (1 - d) * weights, with d = min(decay, (1 + n) / (10 + n)) at step n,
+    counted from 0: the ramp of TensorFlow's `tf.train.ExponentialMovingAverage`, which soon forgets the initial
+    weights. Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992; for networks, Tarvainen
+    and Valpola, arXiv:1703.01780. One compiled call updates all weights as one vector, at almost no cost.
 
     Args:
-        model: a built network. Whoever trains it calls `update` after each step.
-        decay: above 0, below 1.
-        steps: number of steps that were taken already.
+        model: a built network. Call `update` after each training step.
+        decay: above 0 and below 1.
+        steps: number of steps already taken.
     """
 
     def __init__(self, model: keras.Model, decay: float, steps: int = 0) -> None:
         self.decay = decay
         self.steps = steps
         self._model = model
-        # As the JAX trainer orders them.
+        # The order of the variables in the state of Keras' JAX trainer.
         self._variables = [*model.trainable_variables, *model.non_trainable_variables]
         self._average = _flat([variable.value for variable in self._variables])
         self._raw: dict[str, np.ndarray] | None = None
         self._step = self._compiled_step()
 
     def update(self) -> None:
-        """Take the weights after a step into the average."""
+        """Update the average with the weights after a step."""
         rest = 1.0 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         self._average = self._step(self._average, keras.ops.convert_to_tensor(rest, "float32"))
         self.steps += 1
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The averages by the paths of their variables, as `conv1/kernel`."""
+        """Return the averages by the paths of their variables, such as `conv1/kernel`."""
         ends = np.cumsum([np.prod(variable.shape, dtype=int) for variable in self._variables])
         parts = np.split(keras.ops.convert_to_numpy(self._average), ends[:-1])
         return {
@@ -47,30 +46,30 @@ class MovingAverage:
         }
 
     def raw_arrays(self) -> dict[str, np.ndarray]:
-        """The weights that training goes on with, by the paths of their variables, also while the averages are in."""
+        """Return the raw weights by the paths of their variables, also while the averages are swapped in."""
         if self._raw is not None:
             return self._raw
         return {variable.path: keras.ops.convert_to_numpy(variable) for variable in self._variables}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Go on from averages by the paths of their variables, to the bit."""
+        """Restore averages, given by the paths of their variables."""
         values = [arrays[variable.path] for variable in self._variables]
         self._average = _flat([keras.ops.convert_to_tensor(value, "float32") for value in values])
 
-    def put_in(self) -> None:
-        """Make the averages the weights of the model."""
+    def swap_in(self) -> None:
+        """Assign the averages to the model's weights."""
         self._raw = self.raw_arrays()
         self._assign(self.arrays())
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Make the averages the weights of the model for a while."""
-        self.put_in()
+    def swapped_in(self) -> Iterator[None]:
+        """Assign the averages to the model's weights inside this context, and the raw weights after it."""
+        self.swap_in()
         try:
             yield
         finally:
             if keras.backend.backend() == "jax":
-                # An evaluation that was broken off has its state, the averages, still to hand back.
+                # An interrupted evaluation has not synchronized its state, the averages, yet.
                 self._model.jax_state_sync()
             self._assign(self._raw)
             self._raw = None
@@ -80,7 +79,7 @@ class MovingAverage:
             variable.assign(arrays[variable.path])
 
     def _compiled_step(self) -> Callable:
-        """(average, rest) -> the average with a share `rest` of the weights as they are now."""
+        """Compile (average, rest) -> average + rest * (weights - average)."""
 
         def blended(average, rest, weights):
             return average + rest * (_flat(weights) - average)
@@ -89,10 +88,10 @@ class MovingAverage:
             import jax
 
             compiled = jax.jit(blended)
-            # Within an epoch the state lives outside of the model's variables there.
-            state = ("trainable_variables", "non_trainable_variables")
+            # Inside an epoch JAX's state lives outside the model's variables.
+            parts = ("trainable_variables", "non_trainable_variables")
             return lambda average, rest: compiled(
-                average, rest, [value for kind in state for value in self._model._jax_state[kind]]
+                average, rest, [value for part in parts for value in self._model._jax_state[part]]
             )
         import tensorflow as tf
 
@@ -100,5 +99,5 @@ class MovingAverage:
 
 
 def _flat(values: list):
-    """All numbers of `values`, backend tensors, in one vector."""
+    """Concatenate `values`, backend tensors, into one vector."""
     return keras.ops.concatenate([keras.ops.reshape(value, (-1,)) for value in values])

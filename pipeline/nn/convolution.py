@@ -1,23 +1,23 @@
-"""A convolution that avoids a defect of TensorFlow's kernels, saved as the stock Keras layer."""
+"""A convolution that works around a defect of TensorFlow's kernels, saved as the stock Keras layer."""
 
 import keras
 
-# From so many input channels on the kernel is right.
+# With at least this many input channels the kernel is correct.
 _ENOUGH_CHANNELS = 16
 
 
 class Conv2D(keras.layers.Conv2D):
-    """`keras.layers.Conv2D`, a strided 1x1 convolution of few channels spelled out where TensorFlow is the backend.
+    """`keras.layers.Conv2D` that computes strided 1x1 convolutions of few channels differently on TensorFlow.
 
-    In oneDNN 3.7, which TensorFlow 2.21 ships, the weight gradient of a strided 1x1 convolution of fewer than 16 input
-    channels writes beyond its memory, or on processors without AVX-512 is wrong. Taking every so many pixels first, and
-    convolving without a stride, computes the same. Variables and configuration are the stock layer's.
+    In oneDNN 3.7, which TensorFlow 2.21 ships, the weight gradient of a strided 1x1 convolution with fewer than 16
+    input channels writes out of bounds, or is wrong on processors without AVX-512. Subsampling the input and convolving
+    without stride is equivalent. Variables and config are the stock layer's.
     """
 
     def call(self, inputs):
         if not self._is_affected(inputs):
             return super().call(inputs)
-        # A window of one pixel: its gradient costs half of that of a slice.
+        # Pooling over one pixel subsamples; its gradient costs half of a slice's.
         pixels = keras.ops.average_pool(inputs, 1, self.strides, data_format=self.data_format)
         outputs = keras.ops.conv(pixels, self.kernel, padding="same", data_format=self.data_format)
         if self.use_bias:

@@ -1,4 +1,4 @@
-"""Batch normalisation at the speed of the backend's own kernel, saved as the stock Keras layer."""
+"""Batch normalization through TensorFlow's fused kernel, saved as the stock Keras layer."""
 
 import json
 
@@ -8,12 +8,12 @@ from pipeline.nn.convolution import Conv2D
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
-    """`keras.layers.BatchNormalization`, through one fused kernel where TensorFlow is the backend.
+    """`keras.layers.BatchNormalization` that uses one fused kernel on TensorFlow.
 
-    Keras 3 spells the layer out as a dozen elementwise operations there; `FusedBatchNormV3` does the same arithmetic
-    in one pass forward and one back, which halves a training step on a CPU. Variables, configuration and moving
-    statistics are the stock layer's. Other backends, and inputs other than (batch, height, width, channels) tensors
-    of float16, bfloat16 or float32, take the stock path. Ioffe and Szegedy, arXiv:1502.03167.
+    Keras 3 computes the layer as a dozen elementwise operations; `FusedBatchNormV3` does the same arithmetic in one
+    pass forward and one backward, which nearly halves a training step on a CPU. Variables, config and moving statistics
+    are the stock layer's. Other backends, and inputs other than float16, bfloat16 or float32 tensors (batch, height,
+    width, channels), take the stock path. Ioffe and Szegedy, arXiv:1502.03167.
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -32,7 +32,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             is_training=learning,
         )
         if learning:
-            # The kernel returns the unbiased variance, n / (n - 1) times the mean square that Keras averages.
+            # The kernel returns the unbiased variance, n / (n - 1) times the biased one that Keras averages.
             shape = tf.shape(inputs, out_type=tf.int64)
             count = tf.cast(shape[0] * shape[1] * shape[2], variance.dtype)
             self._move(self.moving_mean, mean)
@@ -56,7 +56,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 def stock_config(model: keras.Model) -> str:
-    """The JSON configuration of `model` with stock layers only: Keras 3 rebuilds it without this project."""
+    """Return the JSON config of `model` with stock layers only, so that Keras 3 rebuilds it without this project."""
     config = json.loads(model.to_json())
     config.pop("compile_config", None)
     for layer in config["config"]["layers"]:

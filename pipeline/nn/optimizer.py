@@ -1,16 +1,16 @@
-"""SGD whose learning rate warms up."""
+"""SGD with a learning rate warm-up."""
 
 import keras
 import numpy as np
 
 
 class WarmupSGD(keras.optimizers.SGD):
-    """`keras.optimizers.SGD`, its rate raised linearly over the first `warmup_steps` steps.
+    """`keras.optimizers.SGD` whose rate rises linearly over the first `warmup_steps` steps.
 
-    Step s, counted from 0, goes at (s + 1) / `warmup_steps` of the rate that is set, which is reached at the last of
-    them. Goyal et al., "Accurate, Large Minibatch SGD", arXiv:1706.02677. The factor is computed within the step, from
-    the optimizer's own count of steps: it costs nothing, and a run resumed inside of the warm-up goes on with it. The
-    variables are those of SGD: the one of the learning rate holds the rate that is set.
+    Step s, counted from 0, uses min(1, (s + 1) / `warmup_steps`) times the set rate (Goyal et al., "Accurate, Large
+    Minibatch SGD", arXiv:1706.02677). The factor is computed inside the step from the optimizer's own step counter, so
+    it costs nothing and resumes inside the warm-up. The variables are SGD's; the learning rate variable holds the set
+    rate.
 
     Args:
         warmup_steps: number of steps; 0 is plain SGD.
@@ -26,7 +26,7 @@ class WarmupSGD(keras.optimizers.SGD):
         return super().get_config() | {"warmup_steps": self.warmup_steps}
 
     def rate_of(self, step):
-        """The learning rate of `step`, counted from 0, a scalar integer tensor or Python's."""
+        """Return the learning rate of `step`, an int or a scalar integer tensor, counted from 0."""
         rate = super()._get_current_learning_rate()
         if not self.warmup_steps:
             return rate
@@ -41,14 +41,14 @@ class WarmupSGD(keras.optimizers.SGD):
             self._is_stepping = False
 
     def _get_current_learning_rate(self):
-        """What `learning_rate` is: within a step the risen rate, elsewhere the one set, which callbacks may change."""
+        """Return the warm-up's rate inside a step, else the set rate, which callbacks may change."""
         return self.rate_of(self.iterations) if self._is_stepping else super()._get_current_learning_rate()
 
 
 def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
-    """The rate of the step that `optimizer` took last, in the shortest decimals that name the float32 number.
+    """Return the rate of the last step of `optimizer`, as the shortest decimal for its float32 value.
 
-    In a warm-up `optimizer.learning_rate` is already that of the step that comes next; before the first step both are.
+    Before the first step, it is the rate of the first.
     """
     rate = optimizer.learning_rate
     if isinstance(optimizer, WarmupSGD):
@@ -57,5 +57,5 @@ def last_learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
 
 
 def base_learning_rate(optimizer: keras.optimizers.Optimizer) -> object:
-    """The rate that `optimizer` is set to, a float, in a warm-up the one to rise to; of a schedule its config."""
+    """Return the set rate of `optimizer`, a float, which a warm-up rises to; for a schedule, its config."""
     return getattr(optimizer, "inner_optimizer", optimizer).get_config()["learning_rate"]

@@ -1,4 +1,4 @@
-"""What happens to images before a network sees them. Names load on first use: only some need Keras."""
+"""Augment and normalize images. Modules load on first use: only one needs Keras."""
 
 from pipeline.utils.lazy import names
 

@@ -1,7 +1,7 @@
-"""Random variations of training images, many in one call.
+"""Random augmentation of training images, many in one call.
 
-OpenCV's `warpAffine` takes one image. Threads that call it for each meet at Python's lock so often that two of them do
-1.5 times the work of one; one `remap` of many images, laid above one another, lets two do 1.8 times.
+OpenCV's `warpAffine` takes one image per call. Two threads that call it contend for Python's interpreter lock and reach
+1.5 times the rate of one; with one `remap` of many images, stacked vertically, they reach 1.8 times.
 """
 
 from collections.abc import Sequence
@@ -14,47 +14,46 @@ from pipeline.errors import InputError
 from pipeline.utils import memory, randomness
 
 FLIPS = ("none", "random", "alternate")
-"""What `AffineAugmentation` may be told of mirroring."""
+"""Values of `AffineAugmentation.flip`."""
 
-# How many points a call of OpenCV reads from at most, so that they stay in a processor's caches: about 2 MB in all; and
-# in how many rows, which it counts in 16 bits.
+# Coordinates per OpenCV call, so that they stay in the processor's caches (about 2 MB), and rows, which OpenCV counts
+# in 16 bits.
 _POINTS = 1 << 17
 _ROWS = 32766
-# Points are told in these fractions of a pixel, sums of which float32 holds exactly up to so many rows: an image comes
-# out the same wherever in a batch it lies.
+# Coordinates are rounded to 1/256 pixel, which float32 holds exactly up to 32,766 rows, so that an image is augmented
+# the same wherever it is in a batch.
 _FRACTIONS = 256.0
-# Numbers that an image draws, and the streams that they come from.
+# Number of draws per image, and their streams.
 _DRAWS = 9
 _VARIATION, _MIRRORING = 0, 1
 
 
 @dataclass(frozen=True)
 class AffineAugmentation:
-    """Random rotation, zoom, shifts, shear, mirroring and crops, composed into one affine warp an image.
+    """Random rotation, zoom, shift, shear, flip and crop, composed into one affine warp per image.
 
-    The ranges mean what Keras' `ImageDataGenerator` gave these names; all are drawn
-    uniformly, about the image's centre, with bilinear interpolation, and edges are repeated.
+    The ranges have the meaning that they have in Keras' `ImageDataGenerator`. All are drawn uniformly and relative to
+    the image's centre; interpolation is bilinear, and edge pixels are repeated beyond the image. An augmentation has no
+    random state: its effect on a sample depends only on the sample's `draws`.
 
     Args:
-        rotation_range: largest rotation either way, in degrees.
-        zoom_range: z for factors in [1 - z, 1 + z], or a pair (lowest, highest), width and height each on their own; a
-            factor below 1 enlarges what is seen.
-        width_shift_range, height_shift_range: largest shift either way, as a fraction of the image's width and height
-            if below 1, else in pixels; not rounded to whole pixels.
-        shear_range: largest shear angle either way, in degrees.
-        flip: mirror no image, "none", a half of them drawn anew in each epoch, "random", or in every second epoch the
-            half that was not mirrored in the one before, "alternate": two epochs show each image both ways (Jordan,
-            "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", arXiv:2404.00498).
-        pad_crop: N pads an image by N pixels on each side, in which it is mirrored without repeating its edge, and
-            crops it back to its size anywhere: a shift of up to N whole pixels either way (He et al.,
-            arXiv:1512.03385, pad with zeros). With it, all that is read beyond an edge, up to an image's size, is
-            mirrored in.
-
-    An augmentation holds no random state: what it does to a sample follows from the numbers of `draws`.
+        rotation_range: maximum rotation in degrees, in both directions.
+        zoom_range: z for factors in [1 - z, 1 + z], or a pair (lowest, highest); drawn separately for width and height.
+            A factor below 1 enlarges the content.
+        width_shift_range, height_shift_range: maximum shift in both directions, as a fraction of width or height if
+            below 1, else in pixels; not rounded to whole pixels.
+        shear_range: maximum shear angle in degrees, in both directions.
+        flip: "none"; "random", which mirrors a random half of the images in each epoch; or "alternate", which mirrors
+            one half in even epochs and the other half in odd ones (Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single
+            GPU", arXiv:2404.00498).
+        pad_crop: number of pixels N to pad on each side before a random crop to the original size, which shifts by up
+            to N whole pixels. The padding mirrors the image without repeating its edge (He et al., arXiv:1512.03385,
+            pad with zeros). If N is not 0, the other transformations also read the mirrored image, up to one image size
+            beyond each edge.
 
     Raises:
-        InputError: (a `ValueError`) a range is negative or not finite, a zoom factor is not above 0, `flip` is another
-            word.
+        InputError: (a `ValueError`) a range is negative or not finite, a zoom factor is not above 0, or `flip` is not
+            in `FLIPS`.
     """
 
     rotation_range: float = 0.0
@@ -73,47 +72,50 @@ class AffineAugmentation:
             raise InputError(f"flip is {self.flip!r}; expected one of {', '.join(FLIPS)}")
         lowest, highest = self._zoom_factors()
         if not 0.0 < lowest <= highest < np.inf:
-            raise InputError(f"zoom_range is {self.zoom_range}; expected factors above 0, as 0.15 or (0.85, 1.15)")
+            raise InputError(f"zoom_range is {self.zoom_range}; expected factors above 0, such as 0.15 or (0.85, 1.15)")
 
     def check(self, height: int, width: int) -> None:
-        """Raise `InputError` if images of `height` times `width` pixels can't be varied so."""
+        """Raise `InputError` if images of `height` times `width` pixels are too small for `pad_crop`."""
         if self.pad_crop >= min(height, width):
             raise InputError(
-                f"`pad_crop` {self.pad_crop}: expected at most {min(height, width) - 1}, for images of "
+                f"`pad_crop` {self.pad_crop}: expected at most {min(height, width) - 1} for images of "
                 f"{height}x{width} pixels"
             )
 
     def draws(self, seed: int, epoch: int, samples: np.ndarray) -> np.ndarray:
-        """Numbers in [0, 1), float64 (n, 9), a function of seed, epoch and each sample's index in `samples` (n,)."""
+        """Draw numbers in [0, 1), float64 (n, 9), from seed, epoch and the indices `samples` (n,)."""
         uniforms = randomness.uniforms(seed, epoch, samples, _DRAWS, _VARIATION)
         if self.flip == "alternate":
             uniforms[:, 2] = randomness.alternating(seed, epoch, samples, _MIRRORING)
         return uniforms
 
     def __call__(self, images: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-        """Varied copies of `images` (n, height, width, channels), uint8 or float32, given their `draws` (n, 9)."""
+        """Return augmented copies of `images` (n, height, width, channels), uint8 or float32.
+
+        `uniforms` (n, 9) are the result of `draws`.
+        """
         count, height, width = images.shape[:3]
         matrices = self.matrices(height, width, uniforms)
-        varied = memory.empty(images.shape, images.dtype)
+        augmented = memory.empty(images.shape, images.dtype)
         at_once = max(1, min(_POINTS // width, _ROWS) // height)
         for start in range(0, count, at_once):
             part = slice(start, start + at_once)
-            _warp(images[part], matrices[part], varied[part], self.pad_crop > 0)
-        return varied
+            _warp(images[part], matrices[part], augmented[part], self.pad_crop > 0)
+        return augmented
 
     def matrices(self, height: int, width: int, uniforms: np.ndarray) -> np.ndarray:
-        """Float64 matrices (n, 2, 3) that map a pixel (x, y, 1) of the result to the point (x, y) it is read from.
+        """Return float64 matrices (n, 2, 3) that map a result's pixel (x, y, 1) to the point (x, y) it is read from.
 
-        The point is centre + rotation @ (shift + shear @ zoom @ (pixel - centre)), the pixel mirrored first.
+        The point is centre + rotation @ (shift + shear @ zoom @ (pixel - centre)), with the pixel mirrored first.
         """
-        either_way = 2.0 * uniforms - 1.0
-        shift_x = either_way[:, 0] * self.width_shift_range * (width if self.width_shift_range < 1.0 else 1.0)
-        shift_y = either_way[:, 1] * self.height_shift_range * (height if self.height_shift_range < 1.0 else 1.0)
+        signed = 2.0 * uniforms - 1.0
+        shift_x = signed[:, 0] * self.width_shift_range * (width if self.width_shift_range < 1.0 else 1.0)
+        shift_y = signed[:, 1] * self.height_shift_range * (height if self.height_shift_range < 1.0 else 1.0)
         crop_x, crop_y = (np.floor(uniforms[:, 7:9] * (2 * self.pad_crop + 1)) - self.pad_crop).T
         shift_x, shift_y = shift_x + crop_x, shift_y + crop_y
         mirror = np.where((uniforms[:, 2] < 0.5) & (self.flip != "none"), -1.0, 1.0)
-        rotation = np.deg2rad(either_way[:, 3] * self.rotation_range)
-        shear = np.deg2rad(either_way[:, 4] * self.shear_range)
+        rotation = np.deg2rad(signed[:, 3] * self.rotation_range)
+        shear = np.deg2rad(signed[:, 4] * self.shear_range)
         lowest, highest = self._zoom_factors()
         zoom_x, zoom_y = (lowest + (highest - lowest) * uniforms[:, 5:7]).T
 
@@ -123,7 +125,7 @@ class AffineAugmentation:
         matrices[:, 0, 1] = (-cosine * np.sin(shear) - sine * np.cos(shear)) * zoom_y
         matrices[:, 1, 0] = sine * zoom_x * mirror
         matrices[:, 1, 1] = (-sine * np.sin(shear) + cosine * np.cos(shear)) * zoom_y
-        # Mirroring turns about the centre too, so the centre stays where it is but for the shift.
+        # Everything but the shift keeps the centre in place.
         centre = np.array([(width - 1) / 2, (height - 1) / 2])
         shift = np.stack([cosine * shift_x - sine * shift_y, sine * shift_x + cosine * shift_y], axis=1)
         matrices[:, :, 2] = centre + shift - (matrices[:, :, :2] * centre).sum(axis=2)
@@ -137,20 +139,20 @@ class AffineAugmentation:
 
 
 class Mirror:
-    """Mirrors every image: what test-time augmentation scores beside the image itself. Draws nothing."""
+    """Mirror every image, for test-time augmentation. Takes no draws."""
 
     def draws(self, seed: int, epoch: int, samples: np.ndarray) -> None:
         return None
 
     def __call__(self, images: np.ndarray, draws: None) -> np.ndarray:
-        """`images` (n, height, width, channels) from right to left."""
+        """Return `images` (n, height, width, channels) mirrored left to right."""
         return images[:, :, ::-1]
 
 
-def _warp(images: np.ndarray, matrices: np.ndarray, varied: np.ndarray, reflect: bool) -> None:
-    """Fill `varied` with `images` (n, height, width, channels), each read where its matrix (2, 3) says.
+def _warp(images: np.ndarray, matrices: np.ndarray, augmented: np.ndarray, reflect: bool) -> None:
+    """Warp `images` (n, height, width, channels) by their `matrices` (n, 2, 3) into `augmented`.
 
-    Beyond an edge lies the edge again and again, or with `reflect` the image mirrored at it.
+    Beyond the image, edge pixels are repeated, or with `reflect` the image is mirrored.
     """
     count, height, width, channels = images.shape
     across = _to_fractions(matrices[:, :, 0, None] * np.arange(width) + matrices[:, :, 2, None])
@@ -166,14 +168,14 @@ def _warp(images: np.ndarray, matrices: np.ndarray, varied: np.ndarray, reflect:
             np.abs(points, out=points)
             np.subtract(last, points, out=points)
         np.clip(points, 0.0, last, out=points)
-    # As one column of images.
+    # The images stacked vertically.
     y += np.arange(0, count * height, height, dtype=np.float32)[:, None, None]
     cv2.remap(
         images.reshape(-1, width, channels),
         x.reshape(-1, width),
         y.reshape(-1, width),
         cv2.INTER_LINEAR,
-        dst=varied.reshape(-1, width, channels),
+        dst=augmented.reshape(-1, width, channels),
         borderMode=cv2.BORDER_REPLICATE,
     )
 

@@ -1,4 +1,4 @@
-"""Images as the arrays that Keras takes."""
+"""Convert images to Keras arrays."""
 
 import keras
 import numpy as np
@@ -7,14 +7,14 @@ from pipeline.errors import InputError
 
 
 class ImageToArrayPreprocessor:
-    """Makes a float32 array with a channel axis, in the order `data_format`.
+    """Convert an image to a float32 array with a channel axis.
 
     Args:
-        data_format: "channels_last" (height, width, channels) or "channels_first" (channels, height, width); Keras'
-            setting if None.
+        data_format: "channels_last" (height, width, channels) or "channels_first" (channels, height, width); None for
+            Keras' setting.
 
     Raises:
-        InputError: (a `ValueError`) `data_format` is neither.
+        InputError: (a `ValueError`) `data_format` is invalid.
     """
 
     def __init__(self, data_format: str | None = None) -> None:
@@ -23,11 +23,11 @@ class ImageToArrayPreprocessor:
             raise InputError(f"data_format is {data_format!r}; expected channels_last or channels_first")
 
     def preprocess(self, image: np.ndarray) -> np.ndarray:
-        """The array of `image` (height, width) or (height, width, channels)."""
+        """Convert `image` (height, width) or (height, width, channels)."""
         return self.preprocess_batch(image[None])[0]
 
     def preprocess_batch(self, images: np.ndarray) -> np.ndarray:
-        """The same of `images` (n, height, width) or (n, height, width, channels)."""
+        """Convert `images` (n, height, width) or (n, height, width, channels)."""
         if images.ndim == 3:
             images = images[..., None]
         if self.data_format == "channels_first":

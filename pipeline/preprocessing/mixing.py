@@ -1,4 +1,4 @@
-"""What is done to a whole batch of training images at last: erase a patch, blend or paste images, soften labels."""
+"""Cutout, Mixup, CutMix and label smoothing of a training batch."""
 
 import math
 from dataclasses import dataclass, fields
@@ -9,41 +9,41 @@ import numpy as np
 from pipeline.errors import InputError
 from pipeline.utils import memory, randomness
 
-# The stream that patches are drawn from, beside those of `pipeline.preprocessing.augmentation`.
+# The stream of Cutout's patches; `pipeline.preprocessing.augmentation` uses 0 and 1.
 _PATCHES = 2
 
 
 class Mix(NamedTuple):
-    """How the images of one batch are mixed."""
+    """The random choices of Mixup or CutMix for one batch."""
 
     partners: np.ndarray
     """Integers (n,): the position of each image's partner."""
     lam: float
-    """The share of an image that stays."""
+    """The weight of the image itself, 0 to 1."""
     point: tuple[float, float] | None
-    """(y, x), fractions of height and width, around which CutMix pastes a box; None for Mixup."""
+    """(y, x) of the centre of CutMix' box, as fractions of height and width; None for Mixup."""
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """Cutout, label smoothing, Mixup and CutMix, in this order; each is off at 0.
+    """Apply Cutout, label smoothing, and Mixup or CutMix, in this order; each is off at 0.
+
+    There is no random state: Cutout depends on (seed, epoch, index of the sample), Mixup and CutMix on (seed, epoch,
+    number of the batch).
 
     Args:
-        cutout: side in pixels of a square around a pixel drawn uniformly, cut off at the image's edges, that is set to
-            0, the mean colour (DeVries and Taylor, arXiv:1708.04552).
-        mixup: alpha; every image of a batch is blended with another of the same batch, and so are their labels, at a
-            ratio drawn from Beta(alpha, alpha), one a batch (Zhang et al., arXiv:1710.09412).
-        cutmix: alpha; a box is pasted in from another image of the same batch, one box a batch. The share of the
-            area that stays is drawn from Beta(alpha, alpha), and what is left of it after the box is cut off at the
-            edges is the share of the label (Yun et al., arXiv:1905.04899). With Mixup too, each batch tosses a coin.
-        label_smoothing: e leaves 1 - e of a label and spreads e evenly over all classes (Szegedy et al.,
-            arXiv:1512.00567). Of training labels alone: validation keeps the labels as they are.
-
-    It holds no random state: Cutout is a function of (seed, epoch, index of the sample), the rest, which `draw` gives,
-    one of (seed, epoch, number of the batch).
+        cutout: side in pixels of a square around a random pixel, clipped at the image's edges, that is set to 0, the
+            mean colour (DeVries and Taylor, arXiv:1708.04552).
+        mixup: alpha; blend every image and label with another of the batch, with one ratio per batch from Beta(alpha,
+            alpha) (Zhang et al., arXiv:1710.09412).
+        cutmix: alpha; paste one box per batch from another image of the batch. The fraction of the area that stays is
+            drawn from Beta(alpha, alpha); after clipping the box at the edges, the remaining fraction weights the label
+            (Yun et al., arXiv:1905.04899). With Mixup too, each batch uses either one with probability 1/2.
+        label_smoothing: e; keep 1 - e of each training label and spread e evenly over all classes (Szegedy et al.,
+            arXiv:1512.00567). Validation labels stay as they are.
 
     Raises:
-        InputError: a value is below 0, or `label_smoothing` leaves nothing of a label.
+        InputError: (a `ValueError`) a value is below 0 or not finite, or `label_smoothing` is not below 1.
     """
 
     cutout: int = 0
@@ -55,21 +55,22 @@ class Mixing:
         for field in fields(self):
             value = getattr(self, field.name)
             if not 0 <= value < (1 if field.name == "label_smoothing" else math.inf):
-                raise InputError(f"{field.name} is {value}; expected 0 or more, of label_smoothing below 1")
+                below = " and below 1" if field.name == "label_smoothing" else ""
+                raise InputError(f"{field.name} is {value}; expected a finite number of at least 0{below}")
 
     def check(self, height: int, width: int) -> None:
-        """Raise `InputError` if images of `height` times `width` pixels can't be mixed so."""
+        """Raise `InputError` if images of `height` times `width` pixels are too small for `cutout`."""
         if self.cutout > min(height, width):
             raise InputError(
-                f"`cutout` {self.cutout}: expected at most {min(height, width)}, for images of {height}x{width} pixels"
+                f"`cutout` {self.cutout}: expected at most {min(height, width)} for images of {height}x{width} pixels"
             )
 
     def draw(self, seed: int, epoch: int, batch: int, count: int, group: int | None = None) -> Mix | None:
-        """What Mixup or CutMix do to batch `batch` of an epoch, from 0, of `count` images; None if both are off.
+        """Draw how to mix batch number `batch` of `count` images; return None if Mixup and CutMix are off.
 
-        Each image's partner is drawn, each once, from its `group`: the images of a batch in stretches of so many, whole
-        ones of `count`, or all of them. One group is what a batch of any number of shares takes, to be the same; with
-        groups that fit into a share, no share needs the images of another.
+        Partners are a permutation of the batch, or of each block of `group` images, where `group` divides `count`.
+        Without groups, a batch is mixed the same for any number of shares. With groups that fit into a share, no share
+        needs images of another.
         """
         if not (self.mixup or self.cutmix):
             return None
@@ -84,15 +85,15 @@ class Mixing:
     def __call__(
         self, images: np.ndarray, labels: np.ndarray, seed: int, epoch: int, samples: np.ndarray, mix: Mix | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Mixed images and labels, as many as `mix` has partners, else all; `images` may be changed in place.
+        """Return mixed images and labels; `images` may be modified in place.
 
         Args:
-            images: float32 (n, height, width, channels), the mean subtracted: those to be mixed, and behind them any
-                more that are partners.
-            labels: float32 (n, classes), each row sums to 1.
-            seed, epoch: of the run.
-            samples: integers (n,), the indices of the images in the data set.
-            mix: what `draw` gave.
+            images: float32 (n, height, width, channels), mean subtracted: the images to mix, followed by partners from
+                other shares.
+            labels: float32 (n, classes), rows that sum to 1.
+            seed, epoch: seed of the run, and completed epochs.
+            samples: indices (n,) of the images in the data set.
+            mix: the result of `draw`; as many images are returned as it has partners, or all if it is None.
         """
         if self.cutout:
             self._erase(images, randomness.uniforms(seed, epoch, samples, 2, _PATCHES))
@@ -119,7 +120,7 @@ class Mixing:
 
 
 def _blend(images: np.ndarray, batch: np.ndarray, partners: np.ndarray, lam: float) -> None:
-    """Leave `lam` of each of `images`, and add the rest of its partner in `batch`, in place."""
+    """Blend `images` with their partners in `batch`, with weights `lam` and 1 - `lam`, in place."""
     rest = batch.take(partners, axis=0, out=memory.empty(images.shape, images.dtype), mode="clip")
     rest *= np.float32(1.0 - lam)
     images *= np.float32(lam)
@@ -127,7 +128,7 @@ def _blend(images: np.ndarray, batch: np.ndarray, partners: np.ndarray, lam: flo
 
 
 def _paste(images: np.ndarray, batch: np.ndarray, partners: np.ndarray, lam: float, y: float, x: float) -> float:
-    """Paste a box of 1 - `lam` of the area around (y, x), fractions, out of `batch`; return the share that is left."""
+    """Paste a box with 1 - `lam` of the area around (y, x) from `batch`; return the fraction that is left."""
     height, width = images.shape[1:3]
     side = np.sqrt(1.0 - lam)
     top, bottom = _span(int(height * side), height, y)
@@ -137,6 +138,6 @@ def _paste(images: np.ndarray, batch: np.ndarray, partners: np.ndarray, lam: flo
 
 
 def _span(length: int, size: int, uniforms: np.ndarray | float) -> tuple:
-    """First pixel, and the one after the last, of a stretch around pixel floor(`uniforms` * `size`), within `size`."""
+    """Return start and end of `length` pixels around pixel floor(`uniforms` * `size`), clipped to 0 and `size`."""
     start = np.floor(np.asarray(uniforms) * size).astype(int) - length // 2
     return np.maximum(start, 0), np.minimum(start + length, size)

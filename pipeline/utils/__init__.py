@@ -1,1 +1,1 @@
-"""Arithmetic without state."""
+"""Small helpers: random draws, schedules, ranks, memory, signals."""

@@ -1,4 +1,4 @@
-"""What a run ran on, for its record."""
+"""Versions, device and commit, for the record of a run."""
 
 import platform
 import subprocess
@@ -10,7 +10,7 @@ import keras
 
 
 def versions() -> dict[str, str]:
-    """The version of Python and of each library that numbers depend on, by name."""
+    """Return the versions of Python and of each library that affects the numbers, by name."""
     packages = ("keras", keras.backend.backend(), "numpy", "h5py")
     return {
         "python": platform.python_version(),
@@ -20,7 +20,7 @@ def versions() -> dict[str, str]:
 
 
 def device() -> str:
-    """The name of what the steps run on."""
+    """Return the name of the device that computes."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -35,7 +35,7 @@ def device() -> str:
 
 
 def code_commit() -> str | None:
-    """The commit of this code as Git tells it, with `-dirty` if it was changed since; None where it isn't known."""
+    """Return the Git commit of this code, with `-dirty` if it was modified; None if unknown."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None

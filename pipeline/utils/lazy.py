@@ -1,11 +1,11 @@
-"""Names that a package hands on and that load on first use, so that a program pays only for what it needs."""
+"""Public names of a package that are imported on first use."""
 
 from collections.abc import Callable
 from importlib import import_module
 
 
 def names(package: str, **modules: str) -> tuple[Callable[[str], object], list[str]]:
-    """`__getattr__` and `__all__` of `package`, given the public names, by blanks apart, of modules in it (PEP 562)."""
+    """Return `__getattr__` and `__all__` of `package` (PEP 562), given space-separated public names by module."""
     homes = {name: module for module, held in modules.items() for name in held.split()}
 
     def load(name: str) -> object:

@@ -1,4 +1,4 @@
-"""Memory for batches, used again and again."""
+"""Reuse the memory of batches."""
 
 import math
 import mmap
@@ -9,12 +9,12 @@ import numpy as np
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
-    """As `numpy.empty`, in the memory of an earlier such array that nothing refers to any more, if there is one.
+    """Return an array like `numpy.empty`, in the memory of an earlier array that is no longer referenced, if any.
 
-    Batches are a few megabytes, which the system's allocator hands out page by page, each cleared and entered anew;
-    beside a working TensorFlow that takes several times as long as filling them. The memory begins at a page, so that
-    TensorFlow and JAX take a batch over on a CPU without copying it. It is used again once the array, every view of it
-    and whatever took it over are gone; as much is kept as was in use at one time, of the last few sizes.
+    Batches take a few megabytes, which the system's allocator maps and clears page by page; while TensorFlow is busy,
+    that takes several times as long as filling them. The memory is page-aligned, so that TensorFlow and JAX use a batch
+    on a CPU without a copy. It is reused once the array and all its views are gone. For the last 8 sizes, as much is
+    kept as was in use at one time.
     """
     dtype = np.dtype(dtype)
     count = math.prod(shape)
@@ -24,7 +24,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
         memory = free.pop()
     except IndexError:
         memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    # Every view of this array refers to it, however it was made, and to nothing below it.
+    # Views of this array keep a reference to it, not to the memory map below it.
     owner = np.frombuffer(memory, dtype, count)
     weakref.finalize(owner, free.append, memory).atexit = False
     return owner.reshape(shape)
@@ -32,5 +32,5 @@ def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _free(size: int) -> list[mmap.mmap]:
-    """The memory of `size` bytes that is in no use."""
+    """Return the list of free blocks of `size` bytes."""
     return []

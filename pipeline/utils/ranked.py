@@ -1,4 +1,4 @@
-"""How often the right class is among the best-scored ones."""
+"""Rank-1 and rank-5 accuracy."""
 
 import numpy as np
 
@@ -6,18 +6,17 @@ from pipeline.errors import InputError
 
 
 def rank5_accuracy(predictions: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Rank-1 and rank-5 accuracy, also called top-1 and top-5, as fractions from 0 to 1.
+    """Return rank-1 and rank-5 accuracy, also called top-1 and top-5, as fractions from 0 to 1.
 
-    A label counts for rank k if fewer than k other classes come before it: those that score higher, and of those that
-    score the same, those with a lower number. So rank-1 is what `argmax` and Keras' `accuracy` count, a network that
-    scores all classes the same is as good as chance, and each rank names exactly k classes.
+    A label is within rank k if fewer than k other classes have a higher score, or an equal score and a lower number.
+    Rank-1 thus equals `argmax` and Keras' `accuracy`, and equal scores for all classes give chance level.
 
     Args:
-        predictions: scores (n, classes), real numbers; the higher, the likelier.
+        predictions: scores (n, classes), real numbers, higher for likelier classes.
         labels: integers (n,), 0 to classes - 1.
 
     Raises:
-        InputError: (a `ValueError`) a score is NaN, a label is out of range, the shapes don't fit, or n is 0.
+        InputError: (a `ValueError`) a score is NaN, a label is out of range, shapes don't match, or n is 0.
     """
     predictions, labels = np.asarray(predictions), np.asarray(labels)
     if predictions.ndim != 2 or labels.shape != predictions.shape[:1] or not len(labels):

@@ -1,16 +1,16 @@
-"""Learning rates as functions of the epoch."""
+"""Learning rate schedules."""
 
 import math
 from collections.abc import Callable
 
 
 def poly(epoch: int, epochs: int) -> float:
-    """The share of the first learning rate after `epoch` of `epochs`, along a line to 0."""
+    """Return the factor of the initial rate after `epoch` of `epochs`: linear, from 1 to 0."""
     return 1.0 - epoch / epochs
 
 
 def cosine(epoch: int, epochs: int) -> float:
-    """The same along half a wave of the cosine.
+    """Return the factor of the initial rate after `epoch` of `epochs`: half a cosine, from 1 to 0.
 
     Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", arXiv:1608.03983, without restarts.
     """
@@ -21,11 +21,10 @@ DECAYS = {"poly": poly, "cosine": cosine}
 
 
 def decay_after_warmup(schedule: str, epochs: int, warmup_epochs: int) -> Callable[[int], float] | None:
-    """The share of the learning rate that is left after so many completed epochs.
+    """Return the function from completed epochs to the factor of the learning rate; None for "constant".
 
-    It is 1 in the first `warmup_epochs` of all `epochs`, within which the optimizer itself raises the rate step by step
-    (see `pipeline.nn.optimizer`), and falls by `schedule`, a key of `DECAYS`, over the rest, if there is any. With
-    "constant" there is no decay: None.
+    The factor is 1 in the first `warmup_epochs`, in which the optimizer raises the rate step by step (see
+    `pipeline.nn.optimizer`), and follows `schedule`, a key of `DECAYS`, over the rest of the `epochs`.
     """
     if schedule == "constant":
         return None

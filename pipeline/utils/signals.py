@@ -1,12 +1,12 @@
-"""The signals that ask a process to end."""
+"""Signals that ask a process to stop."""
 
 import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
 
-# Ctrl+C; a batch system, a shutdown or a power failure; a terminal that closes. Batch systems warn by the signal that a
-# job names, or before its time of computing is over (SIGXCPU).
+# From Ctrl+C, batch systems, a shutdown or power failure, a closed terminal. Batch systems send the signal that a job
+# asks for, or SIGXCPU before its CPU time ends.
 STOPS = tuple(
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGPWR")
@@ -15,17 +15,17 @@ STOPS = tuple(
 
 
 def handle_stops(handler: Callable | signal.Handlers) -> dict[int, Callable | signal.Handlers]:
-    """Let `handler` answer `STOPS`, save those that the process was started to ignore; return what answered before.
+    """Install `handler` for `STOPS`; return the previous handlers.
 
-    `nohup` ignores SIGHUP, and a shell script Ctrl+C for what it starts in the background.
+    Ignored signals stay ignored: `nohup` ignores SIGHUP, and shell scripts ignore Ctrl+C for background jobs.
     """
     return {number: signal.signal(number, handler) for number in STOPS if signal.getsignal(number) != signal.SIG_IGN}
 
 
 def write_from_handler(text: str, descriptor: int = 2) -> None:
-    """Write `text` from inside a signal handler: the signal may have come in the middle of a `print`.
+    """Write `text` inside a signal handler, which may have interrupted a `print`.
 
-    Whoever read it may be gone by the same signal, which is no reason to lose anything else.
+    Errors are ignored: the same signal may have ended the reader.
     """
     with suppress(OSError):
         os.write(descriptor, text.encode())

@@ -1,6 +1,6 @@
-"""Text for a terminal."""
+"""Text for terminals."""
 
 
 def printable(text: str) -> str:
-    """`text` with whatever would steer a terminal, as a name from a file may, spelled out."""
+    """Return `text` with control characters escaped, which a file name could contain."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""Convolutional networks. `ResNet` loads on first use: their layout needs no Keras."""
+"""Convolutional networks. `ResNet` loads on first use: the layout of a network needs no Keras."""
 
 from pipeline.utils.lazy import names
 

@@ -1,4 +1,4 @@
-"""A network of `ResNet.build` without building it, and without Keras: the bounds of its arguments, its layers."""
+"""The layers of a network and the bounds of its arguments, without building it. Needs no Keras."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,27 +8,27 @@ from numbers import Integral
 from pipeline.errors import InputError
 
 STEM_KERNELS = {"cifar10": 3, "tiny_imagenet": 5, "imagenet": 7}
-"""The size of the first convolution's kernel in each stem."""
+"""Kernel size of the first convolution in each stem."""
 
-# Far beyond any network that this project trains; a file from a stranger can't ask for more.
+# Limits for untrusted files, far beyond any network that this project trains.
 LARGEST = {"height": 4096, "width": 4096, "depth": 64, "classes": 1_000_000, "stages": 1000, "filters": 1 << 16}
 MAX_STAGES = 16
-# Keras walks along a network by recursion, ten calls a module, of which Python allows a thousand.
+# Keras traverses a network recursively, about ten calls per module; Python's limit is a thousand.
 MAX_MODULES = 90
 MAX_WEIGHTS = 1 << 28
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer by its name, the name of its Keras class, and the shapes of its weights (float32) by their names."""
+    """A layer: its name, its Keras class, and the shapes of its float32 weights by name."""
 
     name: str
-    kind: str
+    class_name: str
     weights: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def trainable(self) -> dict[str, tuple[int, ...]]:
-        """Those of the weights that training changes by their gradient."""
+        """The trainable weights."""
         return {name: shape for name, shape in self.weights.items() if not name.startswith("moving_")}
 
 
@@ -45,7 +45,7 @@ def check_arguments(
     bn_mom: float = 0.9,
     dataset: str = "cifar10",
 ) -> None:
-    """Raise `InputError` if `ResNet.build` doesn't take these arguments; see there for their meaning."""
+    """Raise `InputError` if an argument of `ResNet.build` is out of bounds."""
     if not isinstance(dataset, str) or dataset not in STEM_KERNELS:
         raise InputError(f"dataset is {dataset!a:.100}; expected one of {', '.join(STEM_KERNELS)}")
     for name, value in {"height": height, "width": width, "depth": depth, "classes": classes}.items():
@@ -60,21 +60,23 @@ def check_arguments(
         ):
             raise InputError(f"{name} is {values!a:.100}; expected whole numbers from 1 to {largest}")
     if len(stages) > MAX_STAGES or sum(stages) > MAX_MODULES:
-        raise InputError(f"stages is {tuple(stages)}; expected at most {MAX_STAGES} and {MAX_MODULES} modules in all")
+        raise InputError(
+            f"stages is {tuple(stages)}; expected at most {MAX_STAGES} stages and {MAX_MODULES} modules in total"
+        )
     if len(filters) != len(stages) + 1:
         raise InputError(
-            f"filters has {len(filters)} entries and stages {len(stages)}; expected one for the stem and one a stage, "
-            f"{len(stages) + 1}"
+            f"filters has {len(filters)} entries and stages {len(stages)}; expected {len(stages) + 1} filters, one for "
+            "the stem and one per stage"
         )
     if any(value % 4 for value in filters):
-        raise InputError(f"filters is {tuple(filters)}; expected multiples of 4, a bottleneck is a quarter as wide")
+        raise InputError(f"filters is {tuple(filters)}; expected multiples of 4: a bottleneck has a quarter of them")
     weights = sum(
         math.prod(shape)
         for layer in layers(depth=depth, classes=classes, stages=stages, filters=filters, dataset=dataset)
         for shape in layer.weights.values()
     )
     if weights > MAX_WEIGHTS:
-        raise InputError(f"filters is {tuple(filters)}: {weights:,} weights in all; expected at most {MAX_WEIGHTS:,}")
+        raise InputError(f"filters is {tuple(filters)}: {weights:,} weights in total; expected at most {MAX_WEIGHTS:,}")
     if not (_is_number(reg) and 0 <= reg < math.inf):
         raise InputError(f"reg is {reg!a:.100}; expected a number of at least 0")
     if not (_is_number(bn_eps) and 0 < bn_eps < math.inf):
@@ -86,7 +88,7 @@ def check_arguments(
 def layers(
     *, depth: int, classes: int, stages: Sequence[int], filters: Sequence[int], dataset: str = "cifar10", **_: object
 ) -> Iterator[Layer]:
-    """The layers of the network that `ResNet.build` makes of these arguments, in the order of `model.layers`."""
+    """Yield the layers that `ResNet.build` creates from these arguments, in the order of `model.layers`."""
     yield Layer("images", "InputLayer")
     yield _normalization("input_bn", depth)
     yield _convolution("conv1", STEM_KERNELS[dataset], depth, filters[0])
