@@ -121,7 +121,8 @@ def check_folder_images(root: Path, paths: list[str]) -> Iterator[Finding]:
     sizes = ", ".join(f"{count:,} of {size}" for size, count in shapes.most_common(3))
     more = ", ..." if len(shapes) > 3 else ""
     if shapes:
-        yield Finding(str(root), "images", True, f"{shapes.total():,} complete images: {sizes}{more}")
+        total = f"{shapes.total():,} image{'s' if shapes.total() > 1 else ''}"
+        yield Finding(str(root), "images", True, f"{total}, all complete: {sizes}{more}")
     if broken:
         yield Finding(str(root), "images", False, f"{broken:,} of {len(paths):,} images are not sound")
 

@@ -146,7 +146,7 @@ HOSTILE = {
     "deep state": (state(lambda content: "[" * 100_000), "nest|deep|recurs"),
     "infinite state": (state(lambda content: '{"epoch": Infinity}'), "Infinity"),
     "key twice": (state(lambda content: '{"epoch": 1, "epoch": 2}'), r"\bkey\b", REPEATED),
-    "digits": (state(lambda content: '{"epoch": ' + "9" * 5000 + "}"), r"\b5000\b"),
+    "digits": (state(lambda content: '{"epoch": ' + "9" * 5000 + "}"), r"\b5,?000\b"),
     "negative height": (network(height=-1), "height", r"\B-1\b"),
     "giant width": (network(width=1 << 40), "width", "1099511627776"),
     "true classes": (network(classes=True), "classes", "True"),
@@ -209,7 +209,7 @@ HOSTILE = {
         averaged(lambda file: file.create_dataset("run/raw/evil", data=1)), "run/raw/evil", UNEXPECTED
     ),
     "negative epoch": (
-        state(lambda content: content.update(epoch=-1)), r"contradict|consisten|epoch\D{0,9}\B-1\b|\B-1 .*epoch"
+        state(lambda content: content.update(epoch=-1)), r"epoch\D{0,20}-1\b"
     ),
 }  # fmt: skip
 
