@@ -21,6 +21,7 @@ from pipeline.data.source import DataSource
 from pipeline.errors import InputError
 from pipeline.files.atomic import make_folder, move_aside, remove_unfinished
 from pipeline.files.lock import Lock
+from pipeline.io.batches import Batches
 from pipeline.utils.environment import code_commit, device, versions
 
 _log = logging.getLogger(__name__)
@@ -67,7 +68,8 @@ class Run:
     ) -> Self:
         """Open the run with its checkpoints in `folder`: resume the newest valid one, or start a fresh run.
 
-        Use it in your own programs; the scripts create their runs from the command line.
+        Use it in your own programs; the scripts create their runs from the command line. A resume needs the same data,
+        batch size, seed, network and optimizer, and for exactness the same augmentation.
 
         Args:
             folder: folder of the checkpoints, created by `training.fit` if missing.
@@ -132,22 +134,30 @@ class Run:
         """Number of the last epoch of this process."""
         return min(self.args.epochs, self.args.stop_after or self.args.epochs)
 
-    def begin(self, data: DataSource, steps: int, precision: str) -> None:
+    def begin(self, data: DataSource, train: Batches, precision: str) -> None:
         """Record the data set and this process in the history.
 
         Args:
-            steps: batches per epoch.
+            train: the training batches.
             precision: dtype policy of the model.
 
         Raises:
-            InputError: the checkpoint was trained on other data, or is inside an epoch after the last one.
+            InputError: the checkpoint was trained on other data, with other batches, or in another precision; or it is
+                inside an epoch after the last one.
         """
         record, digest, (epoch, batch) = self.history["run"], data.digest(), self.progress
         if self.resumed is not None:
             if record["data"] != digest:
                 raise InputError(self._other_data())
-            if batch > steps:
-                raise InputError(f"{self.resumed.path} is after batch {batch} of an epoch of {steps} batches")
+            if record["steps"] != train.steps:
+                raise InputError(
+                    f"{self.resumed.path} was trained with {record['steps']} steps per epoch; the run has {train.steps}; "
+                    "use the same batch size"
+                )
+            if record.get("precision", precision) != precision:
+                raise InputError(f"{self.resumed.path} was trained in {record['precision']}; the model is {precision}")
+            if batch > train.steps:
+                raise InputError(f"{self.resumed.path} is after batch {batch} of an epoch of {train.steps} batches")
             if batch and epoch >= self.last:
                 raise InputError(
                     f"checkpoint {self.resumed.path} is inside epoch {epoch + 1}, after the last epoch {self.last}; "
@@ -157,12 +167,16 @@ class Run:
                 _log.info(
                     f"the checkpoint is from the {self.resumed.backend} backend: the run resumes, but not bit for bit"
                 )
+        for name in {"batch_size", "seed"} - vars(self.args).keys():  # which no flag has set and compared
+            now = int(getattr(train, name))
+            if (recorded := record["arguments"].setdefault(name, now)) != now:
+                raise InputError(f"{self.resumed.path} was trained with {name} {recorded}; the run has {now}")
         record |= {
             "dataset": data.name,
             "data": digest,
             "classes": list(data.class_names),
             "precision": precision,
-            "steps": steps,
+            "steps": train.steps,
         }
         sitting = {"epoch": epoch, "batch": batch, "backend": keras.backend.backend(), "device": device()}
         sitting |= {"versions": versions(), "commit": code_commit()}

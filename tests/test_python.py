@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import ROOT, arrays
+from messages import naming
 
 from pipeline.callbacks import AsyncCallbackList
 from pipeline.data import ArraySource
@@ -72,6 +73,21 @@ def test_the_example_goes_on_with_another_learning_rate(program):
     assert history["learning_rate"][0] > 0.01
     assert history["learning_rate"][1] == 0.01
     assert history["run"]["learning_rate_changes"] == [[1, 0, 0.01]]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        (r"train_batches\(\d+", "train_batches(8", ["steps", "4", "8"]),
+        ("seed=1", "seed=2", ["seed 1", "2"]),
+        ("classes=10", "classes=10, reg=0.01", ["reg 0.0001", "0.01"]),
+        (r"x_val, y_val\)\)", "x_val, 9 - y_val))", ["data"]),
+    ],
+)
+def test_a_resume_with_another_batch_size_seed_network_or_data_is_refused(program, old, new, named):
+    program("run", {r"epochs=\d+": "epochs=1"}.items())
+    with pytest.raises(InputError, match=naming("epoch_1.hdf5" if "data" not in named else "checkpoint", *named)):
+        program("run", {old: new}.items())
 
 
 @pytest.mark.parametrize(
