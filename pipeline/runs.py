@@ -151,8 +151,8 @@ class Run:
                 raise InputError(self._other_data())
             if record["steps"] != train.steps:
                 raise InputError(
-                    f"{self.resumed.path} was trained with {record['steps']} steps per epoch; the run has {train.steps}; "
-                    "use the same batch size"
+                    f"{self.resumed.path} was trained with {record['steps']} steps per epoch, the run has "
+                    f"{train.steps}: use the same batch size"
                 )
             if record.get("precision", precision) != precision:
                 raise InputError(f"{self.resumed.path} was trained in {record['precision']}; the model is {precision}")
