@@ -69,7 +69,8 @@ class Run:
         """Open the run with its checkpoints in `folder`: resume the newest valid one, or start a fresh run.
 
         Use it in your own programs; the scripts create their runs from the command line. A resume needs the same data,
-        batch size, seed, network and optimizer, and for exactness the same augmentation.
+        batch size, seed, network and optimizer, and for exactness the same augmentation. Messages go to
+        `logging`, which prints them unless the program has configured it otherwise.
 
         Args:
             folder: folder of the checkpoints, created by `training.fit` if missing.
@@ -89,6 +90,9 @@ class Run:
         for name, value in {"lr": lr, "checkpoint_seconds": checkpoint_seconds}.items():
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"{name} is {value}; expected a number above 0")
+        if not logging.root.handlers and not logging.getLogger("pipeline").handlers:
+            # Otherwise Python would drop everything but warnings.
+            logging.basicConfig(level=logging.INFO, format="%(message)s")
         folder, name = Path(folder), "run"
         found = list_checkpoints(folder)
         checkpoint = find_checkpoint("latest", folder)
@@ -101,6 +105,7 @@ class Run:
         else:
             check_resumable(checkpoint, name)
             history = checkpoint.history
+            _log.info("resuming from %s: epoch %d, batch %d", checkpoint.path, *checkpoint.progress)
         history["run"]["arguments"]["epochs"] = epochs
         args = Namespace(
             epochs=epochs,
@@ -111,6 +116,7 @@ class Run:
             warmup_epochs=0,
         )
         checkpoints = CheckpointFolder(folder, history, keep=keep, changeable=("epochs",))
+        _log.info("Ctrl+C saves and stops; the same program resumes")
         command = f"Run.open({str(folder)!r}, epochs={epochs})"
         return cls(name, args, checkpoints, checkpoint, command, found=found, new_lr=lr, draws_progress=True)
 

@@ -39,7 +39,8 @@ def main() -> None:
         raise InputError(f"{args.old} already has format {FORMAT}; add --weights_only to extract its weights")
     check_folder(args.new.parent)
     mean = checkpoint.mean if checkpoint.mean is not None else mean_of_training(checkpoint, args.data)
-    checkpoint.history["run"].setdefault("dataset", dataset_of(checkpoint))
+    if "dataset" not in checkpoint.history["run"]:
+        checkpoint.history["run"]["dataset"] = dataset_of(checkpoint)
     arrays = dict(checkpoint.arrays) | {"run/normalization": mean}
     state = State(**{field.name: getattr(checkpoint, field.name) for field in fields(State)})
     state = replace(state, normalization=mean.shape)

@@ -100,7 +100,7 @@ def test_within_a_warm_up_the_menu_tells_both_rates_and_takes_the_one_to_rise_to
     asked = typed(0.04)
     command(BY_HAND, *RUN, "--warmup_epochs", "1")
     (message,) = asked
-    assert_names(message, r"epoch 0\b", r"batch 2\b", r"\b0\.05\b.*\b0\.1\b")
+    assert_names(message, r"epoch 1\b", r"batch 2\b", r"\b0\.05\b.*\b0\.1\b")
     history = json.loads((tmp_path / "output" / "resnet_cifar10.json").read_text())
     assert history["learning_rate"] == [0.04, 0.04]
     assert history["run"]["learning_rate_changes"] == [[0, 2, 0.04]]

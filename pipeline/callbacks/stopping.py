@@ -132,4 +132,5 @@ class StopMenu:
         optimizer = self.rate.model.optimizer
         is_rising = isinstance(optimizer, WarmupSGD) and epoch * self.steps + batch < optimizer.warmup_steps
         rising = f", rising to {self.rate.rate_of(epoch):g}" if is_rising else ""
-        return f"after epoch {epoch}, batch {batch}, learning rate {last_learning_rate(optimizer):g}{rising}:"
+        point = f"in epoch {epoch + 1}, after batch {batch} of {self.steps}" if batch else f"after epoch {epoch}"
+        return f"{point}, learning rate {last_learning_rate(optimizer):g}{rising}:"

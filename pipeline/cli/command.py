@@ -63,7 +63,10 @@ def run(main: Callable[[], None], *, tidy: bool = False) -> None:
 
 def fail(message: str, code: int) -> int:
     """Print `message` as an error line and return `code`."""
-    print(f"{os.path.basename(sys.argv[0])}: error: {printable(message)}", file=sys.stderr)
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    is_module = spec is not None and spec.name.startswith("pipeline.")
+    name = f"python -m {spec.name}" if is_module else os.path.basename(sys.argv[0])
+    print(f"{name}: error: {printable(message)}", file=sys.stderr)
     return code
 
 

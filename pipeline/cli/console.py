@@ -129,12 +129,15 @@ def ask(message: str, given_up: Callable[[], bool]) -> str | float:
         # A blocking read would miss a signal that arrives just before it.
         while not select.select([sys.stdin], [], [], 0.1)[0]:
             if given_up():
+                print()
                 return "stop"
         try:
             line = sys.stdin.readline()
         except OSError:  # the terminal is closed
             line = ""
         answer = line.strip().lower()
+        if not line:
+            print()
         if answer == "s" or not line:
             return "stop"
         if answer in ("c", ""):

@@ -47,9 +47,14 @@ def dataset_of(checkpoint, given: str | None = None) -> str:
     """
     run = checkpoint.history["run"]
     name = run.get("dataset", _SCRIPTS.get(run.get("script"), given))
+    if name is not None and name not in DATASETS:
+        raise InputError(
+            f"{checkpoint.path} was trained on {name}, which scripts can't open; evaluate it in Python (docs/data.md)"
+        )
     if given not in (None, name):
         raise InputError(f"--dataset {given}: {checkpoint.path} was trained on {name}; omit the flag")
     if name not in DATASETS:
-        found = f"was trained on {name}" if name else "doesn't name its data set"
-        raise InputError(f"{checkpoint.path} {found}; name one of {', '.join(DATASETS)} with --dataset")
+        raise InputError(
+            f"{checkpoint.path} doesn't name its data set; name one of {', '.join(DATASETS)} with --dataset"
+        )
     return name

@@ -41,7 +41,7 @@ def start_by_hand(parsed: Namespace, script: str, config: ModuleType) -> Run:
     checkpoint = find_checkpoint(parsed.model, default)
     start_epoch = checkpoint.epoch if checkpoint else 0
     if parsed.start_epoch not in (None, start_epoch):
-        found = f"the checkpoint is after epoch {start_epoch}"
+        found = f"the checkpoint is after epoch {start_epoch}; omit the flag, or name another checkpoint"
         fresh = "a fresh run starts at epoch 0; name a checkpoint with --model"
         raise InputError(f"--start_epoch {parsed.start_epoch}: {found if checkpoint else fresh}")
     folder = checkpoint.path.parent if checkpoint and not parsed.checkpoints else default
@@ -102,7 +102,7 @@ def _prepare(run: Run, parsed: Namespace) -> Run:
         print(printable(f"resuming from {run.resumed.path}: epoch {run.progress[0]}{batch}"))
     if args.data not in (None, DIGITS) and not Path(args.data).exists():
         whose = "" if parsed.data else "the checkpoint's "
-        raise InputError(f"{whose}--data {args.data} does not exist in {Path.cwd()}; name the images with --data")
+        raise InputError(f"{whose}--data {args.data} does not exist in {Path.cwd()}; name an existing file or folder")
     for path in (folder, Path(args.output), *([run.model_path.parent] if run.model_path else [])):
         check_folder(path)
     with console.quiet_start():  # Keras imports TensorFlow, if it is installed, to seed it, even on JAX.

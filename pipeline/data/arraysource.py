@@ -60,7 +60,9 @@ def _checked(split: str, images: np.ndarray, labels: np.ndarray, class_names: Se
             f"{split} images are {images.dtype} {images.shape}; expected uint8 or float32 (n, height, width, channels)"
         )
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
-        raise InputError(f"{split} labels are {labels.dtype} {labels.shape}; expected {len(images)} integers")
+        raise InputError(
+            f"{split} labels are {labels.dtype} {labels.shape}; expected {len(images)} integers ({len(images)},)"
+        )
     if labels.min() < 0 or labels.max() >= len(class_names):
         raise InputError(
             f"{split} labels are {labels.min()} to {labels.max()}; expected 0 to {len(class_names) - 1}, one per class"

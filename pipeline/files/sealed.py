@@ -78,12 +78,12 @@ def open_sealed(
         InputError: the file is missing, damaged, or of another format, or HDF5 fails inside the context.
         OSError: the disk fails while the digest is computed.
     """
-    with as_input_error(OSError, f"can't read {file_format.name} {path}: "):
+    with as_input_error(OSError, f"can't read {file_format.name} {path}: ", "; name another file"):
         descriptor = open_regular(path)
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         seal = _unpack(file.read(BLOCK), file_format)
         if seal is None:
-            raise InputError(f"{path} is not a {file_format.name} of this project")
+            raise InputError(f"{path} is not a {file_format.name} of this project; name another file")
         length = os.fstat(descriptor).st_size - BLOCK
         if length != seal.length:
             raise file_format.damaged(path, f"it has {length:,} bytes; expected {seal.length:,}")

@@ -58,27 +58,29 @@ def check_arguments(
             or not values
             or not all(_is_count(value, largest) for value in values)
         ):
-            raise InputError(f"{name} is {values!a:.100}; expected whole numbers from 1 to {largest}")
+            raise InputError(f"`{name}` is {values!a:.100}; expected whole numbers from 1 to {largest}")
     if len(stages) > MAX_STAGES or sum(stages) > MAX_MODULES:
         raise InputError(
-            f"stages is {tuple(stages)}; expected at most {MAX_STAGES} stages and {MAX_MODULES} modules in total"
+            f"`stages` is {tuple(stages)}; expected at most {MAX_STAGES} stages and {MAX_MODULES} modules in total"
         )
     if len(filters) != len(stages) + 1:
         raise InputError(
-            f"filters has {len(filters)} entries and stages {len(stages)}; expected {len(stages) + 1} filters, one for "
-            "the stem and one per stage"
+            f"`filters` has {len(filters)} entries and `stages` {len(stages)}; expected {len(stages) + 1} filters, "
+            "one for the stem and one per stage"
         )
     if any(value % 4 for value in filters):
-        raise InputError(f"filters is {tuple(filters)}; expected multiples of 4: a bottleneck has a quarter of them")
+        raise InputError(f"`filters` is {tuple(filters)}; expected multiples of 4: a bottleneck has a quarter of them")
     weights = sum(
         math.prod(shape)
         for layer in layers(depth=depth, classes=classes, stages=stages, filters=filters, dataset=dataset)
         for shape in layer.weights.values()
     )
     if weights > MAX_WEIGHTS:
-        raise InputError(f"filters is {tuple(filters)}: {weights:,} weights in total; expected at most {MAX_WEIGHTS:,}")
+        raise InputError(
+            f"`filters` is {tuple(filters)}: {weights:,} weights in total; expected at most {MAX_WEIGHTS:,}"
+        )
     if not (_is_number(reg) and 0 <= reg < math.inf):
-        raise InputError(f"reg is {reg!a:.100}; expected a number of at least 0")
+        raise InputError(f"`reg` is {reg!a:.100}; expected a number of at least 0")
     if not (_is_number(bn_eps) and 0 < bn_eps < math.inf):
         raise InputError(f"bn_eps is {bn_eps!a:.100}; expected a number above 0")
     if not (_is_number(bn_mom) and 0 <= bn_mom <= 1):
