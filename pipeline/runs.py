@@ -105,7 +105,6 @@ class Run:
         else:
             check_resumable(checkpoint, name)
             history = checkpoint.history
-            _log.info("resuming from %s: epoch %d, batch %d", checkpoint.path, *checkpoint.progress)
         history["run"]["arguments"]["epochs"] = epochs
         args = Namespace(
             epochs=epochs,
@@ -116,9 +115,11 @@ class Run:
             warmup_epochs=0,
         )
         checkpoints = CheckpointFolder(folder, history, keep=keep, changeable=("epochs",))
-        _log.info("Ctrl+C saves and stops; the same program resumes")
         command = f"Run.open({str(folder)!r}, epochs={epochs})"
-        return cls(name, args, checkpoints, checkpoint, command, found=found, new_lr=lr, draws_progress=True)
+        run = cls(name, args, checkpoints, checkpoint, command, found=found, new_lr=lr, draws_progress=True)
+        run.report_start()
+        _log.info("Ctrl+C saves and stops; the same program resumes")
+        return run
 
     @property
     def folder(self) -> Path:
@@ -259,6 +260,12 @@ class Run:
             return is_ancestor_of(read_history(json_path), self.history, changeable=self.checkpoints.changeable)
         except InputError:
             return False
+
+    def report_start(self) -> None:
+        """Report the checkpoint that the run resumes from, if any."""
+        epoch, batch = self.progress
+        if self.resumed is not None:
+            _log.info(f"resuming from {self.resumed.path}: epoch {epoch}{f', batch {batch}' if batch else ''}")
 
     def report_resume(self) -> None:
         """Report the newest checkpoint and the command that resumes from it."""

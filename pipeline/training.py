@@ -1,7 +1,6 @@
 """Train a run from its first step to its last, and report its accuracy."""
 
 import gc
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -142,13 +141,6 @@ def _check_fit(
         if batches.image_shape != shape:
             of_data = f" of `data` {run.args.data}" if run.args.data else ""
             raise InputError(f"the images{of_data} have shape {batches.image_shape}; the model expects {shape}")
-    network = json.loads(json.dumps(dict(model.network)))  # lists in place of tuples, as in a checkpoint
-    for name, saved in (run.resumed.network if run.resumed else {}).items():
-        if saved != network[name]:
-            raise InputError(
-                f"checkpoint {run.resumed.path}: its network has {name} {saved}, the model {network[name]}; build the "
-                "same network, or start a fresh run"
-            )
     for callback in callbacks:
         name = type(callback).__name__
         if isinstance(callback, keras.callbacks.BackupAndRestore):

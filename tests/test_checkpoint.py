@@ -120,11 +120,11 @@ def test_other_files_are_told_apart(tmp_path):
         read_checkpoint(path)
 
 
-def test_arrays_of_another_network_are_refused(trained):
+def test_another_network_is_refused(trained):
     checkpoint = read_checkpoint(trained[1])
     for changes, parts in (
-        ({"filters": [8, 8, 32]}, ["'conv3_1_1_conv_kernel_momentum'", r"\(1, 1, 8, 4\)", r"\(1, 1, 8, 8\)"]),
-        ({"stages": [2, 1]}, ["'conv3_1_1_bn_gamma_momentum'", "'conv2_2_1_bn_gamma_momentum'"]),
+        ({"filters": [8, 8, 32]}, ["filters", r"\[8, 8, 16\]", r"\[8, 8, 32\]"]),
+        ({"stages": [2, 1]}, ["stages", r"\[1, 1\]", r"\[2, 1\]"]),
     ):
         other = build(1, **changes)
         other.optimizer.build(other.trainable_variables)

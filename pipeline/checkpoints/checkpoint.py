@@ -128,6 +128,7 @@ class Checkpoint(State):
         """
         from pipeline.checkpoints.compiled import (
             check_same_arrays,
+            check_same_network,
             check_same_optimizer,
             metrics_manifest,
             optimizer_by_name,
@@ -139,6 +140,7 @@ class Checkpoint(State):
         if self.optimizer is None:
             raise InputError(f"checkpoint {self.path} holds weights only; to resume, name one with an optimizer")
         with as_input_error(InputError, f"checkpoint {self.path} doesn't match the compiled model: "):
+            check_same_network(self.network, model)
             check_same_optimizer(self.optimizer, optimizer_record(model.optimizer))
             check_same_arrays(self.metrics, metrics_manifest(model), "metrics")
         weights = raw_by_name(model) if self.averaged else weights_by_name(model)

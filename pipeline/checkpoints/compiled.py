@@ -129,6 +129,14 @@ def metrics_manifest(model: keras.Model) -> list[dict]:
     return _manifest(model.metrics_variables, [variable.path for variable in model.metrics_variables])
 
 
+def check_same_network(saved: Mapping, model: keras.Model) -> None:
+    """Raise `InputError` with the first difference between the `saved` arguments of `ResNet.build` and the model's."""
+    network = json.loads(json.dumps(dict(model.network)))  # lists in place of tuples, as in a checkpoint
+    for name, before in saved.items():
+        if before != network[name]:
+            raise InputError(f"its network has {name} {before!a:.100}, the model's has {network[name]!a:.100}")
+
+
 def check_same_optimizer(saved: Mapping, compiled: Mapping) -> None:
     """Raise `InputError` with the first difference between the `saved` and the `compiled` `optimizer_record`.
 

@@ -41,9 +41,9 @@ def start_by_hand(parsed: Namespace, script: str, config: ModuleType) -> Run:
     checkpoint = find_checkpoint(parsed.model, default)
     start_epoch = checkpoint.epoch if checkpoint else 0
     if parsed.start_epoch not in (None, start_epoch):
-        found = f"the checkpoint is after epoch {start_epoch}; omit the flag, or name another checkpoint"
+        after = f"the checkpoint is after epoch {start_epoch}; omit the flag, or name another checkpoint"
         fresh = "a fresh run starts at epoch 0; name a checkpoint with --model"
-        raise InputError(f"--start_epoch {parsed.start_epoch}: {found if checkpoint else fresh}")
+        raise InputError(f"--start_epoch {parsed.start_epoch}: {after if checkpoint else fresh}")
     folder = checkpoint.path.parent if checkpoint and not parsed.checkpoints else default
     run = _create_run(parsed, script, config.BY_HAND, config.RECIPES, checkpoint, folder)
     command = _command("--checkpoints", folder, "--model", "latest")
@@ -97,9 +97,7 @@ def _command(*words: object) -> str:
 def _prepare(run: Run, parsed: Namespace) -> Run:
     """Check input and output paths, seed Keras, and print where the run starts and how to resume it."""
     args, folder = run.args, run.checkpoints.folder
-    if run.resumed is not None:
-        batch = f", batch {run.progress[1]}" if run.progress[1] else ""
-        print(printable(f"resuming from {run.resumed.path}: epoch {run.progress[0]}{batch}"))
+    run.report_start()
     if args.data not in (None, DIGITS) and not Path(args.data).exists():
         whose = "" if parsed.data else "the checkpoint's "
         raise InputError(f"{whose}--data {args.data} does not exist in {Path.cwd()}; name an existing file or folder")
