@@ -105,7 +105,7 @@ def write(path: Path, count: int) -> Path:
     """Write a data file of `count` random images, and a mean beside it."""
     import numpy as np
 
-    from pipeline.data.tinyimagenetfiles import write_mean
+    from pipeline.data.textfiles import write_mean
     from pipeline.io import HDF5DatasetWriter
 
     write_mean(path.with_name("mean.json"), MEAN)

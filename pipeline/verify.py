@@ -3,9 +3,10 @@
     python -m pipeline.verify output/resnet_cifar10/checkpoints datasets/tiny-imagenet-200
     python -m pipeline.verify --json output/resnet_cifar10.hdf5 output/resnet_cifar10.json
 
-Run it in the project's folder, or set PYTHONPATH to that folder. Takes checkpoints, data files, CIFAR-10 archives,
-histories and images, and folders of these. Reads all images of a data file and checks their digest, and decodes all
-image files; builds no network. Exit code 0 if every file is sound, 1 if one is not, 2 for a usage error.
+Run it in the project's folder, or set PYTHONPATH to that folder. Takes checkpoints, data files, shards, CIFAR-10
+archives, histories and images, and folders of these. Reads all images of a data file or shard and checks their digest,
+and in a shard the checksum and size of each; decodes all image files; builds no network. Exit code 0 if every file is
+sound, 1 if one is not, 2 for a usage error.
 """
 
 import json
@@ -71,19 +72,23 @@ def findings(path: Path) -> Iterator[Finding]:
         if not (listing.images or listing.unreadable or others):
             raise InputError(f"folder {path} holds no checkpoint, data file, history or image")
     for file in sorted(others):
-        yield check_file(file)
+        yield from check_file(file)
+    if path.is_dir():
+        for folder in sorted({file.parent for file in others}):
+            yield from check_shard_sets(folder)
     for file, wrong in listing.unreadable.items():
         yield Finding(file, "image", False, wrong)
     if listing.images:
         yield from check_folder_images(path, listing.images)
 
 
-def check_file(path: Path) -> Finding:
-    """Check the file `path`, which is not an image."""
+def check_file(path: Path) -> Iterator[Finding]:
+    """Check the file `path`, which is not an image; yield a finding, and one for each damaged image in a shard."""
     from pipeline.checkpoints.checkpoint import CHECKPOINT
     from pipeline.files.regular import open_regular
     from pipeline.files.sealed import read_seal
     from pipeline.io.hdf5dataset import DATA
+    from pipeline.io.shards import SHARD
 
     checks = {
         "checkpoint": _checkpoint, "data file": _data_file, "mean": _mean, "history": _history, "archive": _archive
@@ -93,16 +98,37 @@ def check_file(path: Path) -> Finding:
     elif path.suffix.lower() in _ARCHIVE_SUFFIXES:
         kind = "archive"
     else:
-        kind = next((kind.name for kind in (CHECKPOINT, DATA) if read_seal(path, kind)), None)
+        kind = next((kind.name for kind in (CHECKPOINT, DATA, SHARD) if read_seal(path, kind)), None)
     try:
         os.close(open_regular(path))
         if kind is None:
             raise InputError(f"{path} is not a file of this project, or its first bytes are damaged")
-        return Finding(str(path), kind, True, checks[kind](path))
+        if kind == SHARD.name:
+            yield from _shard(path)
+        else:
+            yield Finding(str(path), kind, True, checks[kind](path))
     except InputError as error:
-        return Finding(str(path), kind or "unknown", False, arguments.with_flags(str(error)))
+        yield Finding(str(path), kind or "unknown", False, arguments.with_flags(str(error)))
     except OSError as error:
-        return Finding(str(path), "unknown", False, f"can't read {path}: {error.strerror}")
+        yield Finding(str(path), "unknown", False, f"can't read {path}: {error.strerror or error}")
+
+
+def check_shard_sets(folder: Path) -> Iterator[Finding]:
+    """Check that the shards in `folder` are complete and belong together; yield a finding for each split."""
+    from pipeline.io.shards import Shards, find_shards
+
+    for split in sorted({match["split"] for match in find_shards(folder).values()}):
+        try:
+            shards = Shards(folder, split)
+        except InputError as error:
+            yield Finding(str(folder), "shards", False, str(error))
+            continue
+        about = (
+            f"{len(shards):,} {split} images of {len(shards.label_names):,} classes in {len(shards.shards)} shards, "
+            f"digest {shards.digest()}"
+        )
+        shards.close()
+        yield Finding(str(folder), "shards", True, about)
 
 
 def check_folder_images(root: Path, paths: list[str]) -> Iterator[Finding]:
@@ -148,6 +174,22 @@ def _data_file(path: Path) -> str:
     return f"{count:,} images of {width}x{height}x{channels}, {len(images.label_names)} classes"
 
 
+def _shard(path: Path) -> Iterator[Finding]:
+    from pipeline.io.shards import Shard
+
+    shard, damaged = Shard(path), 0
+    with console.progress(path.name, shard.lengths.sum() / 1e6, "MB") as advance:
+        for wrong in shard.check(lambda count: advance(count / 1e6)):
+            damaged += 1
+            yield Finding(str(path), "shard", False, wrong)
+    shard.close()
+    if damaged:
+        yield Finding(str(path), "shard", False, f"{damaged:,} of {len(shard):,} images in {path} are damaged")
+    else:
+        about = f"{len(shard):,} of {shard.total:,} images of {len(shard.label_names):,} classes"
+        yield Finding(str(path), "shard", True, about)
+
+
 def _history(path: Path) -> str:
     from pipeline.checkpoints.history import epochs_of, read_history
 
@@ -164,9 +206,11 @@ def _archive(path: Path) -> str:
 
 
 def _mean(path: Path) -> str:
-    from pipeline.data.tinyimagenetfiles import read_mean
+    from pipeline.data.textfiles import read_mean
 
-    return ", ".join(f"{channel} {value:.2f}" for channel, value in read_mean(path).items())
+    mean, deviation = read_mean(path)
+    parts = [mean] if deviation is None else [mean, deviation]
+    return "; deviation ".join(", ".join(f"{channel} {value:.2f}" for channel, value in part.items()) for part in parts)
 
 
 def _is_to_check(path: Path) -> bool:

@@ -5,7 +5,9 @@ KIND is one of:
     save                                  SIGKILL just before step NUMBER of writing files (open, write, flush, fsync,
                                           rename, fsync of the folder)
     storm in fsync, storm in savefig      ten times SIGINT at call NUMBER of that function, in a save or in a plot
-    pause                                 wait forever just before data file NUMBER of a build is complete
+    pause                                 wait forever just before data file NUMBER of a build is complete, or, with
+                                          shards, before message NUMBER of a process that builds them
+    publish                               SIGKILL just before shard NUMBER of a build gets its final name
     none                                  nothing
 Points are counted from 1 over the whole process; if there are fewer than NUMBER, the script ends by itself.
 """
@@ -98,6 +100,16 @@ def pause():
         original(self)
 
     HDF5DatasetWriter.close = closing
+    from pipeline.data.imagenet import build
+
+    original_wait = build.wait
+
+    def waiting(connections):
+        if next(points) == int(number):
+            signal.pause()
+        return original_wait(connections)
+
+    build.wait = waiting
 
 
 sys.path.insert(0, str(Path(script).parent))
@@ -107,6 +119,10 @@ elif kind.startswith("storm"):
     storm()
 elif kind == "pause":
     pause()
+elif kind == "publish":
+    from pipeline.data.imagenet import build
+
+    before(build, "_publish")
 elif kind != "none":
     stop_at_batches()
 sys.argv = [script, *arguments]

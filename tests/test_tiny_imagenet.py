@@ -20,7 +20,8 @@ from tinylayout import IDS, SMALL
 
 from config import tiny_imagenet_config as config
 from pipeline.cli.recipe import Recipe
-from pipeline.data import TinyImageNet, tinyimagenetfiles
+from pipeline.data import TinyImageNet
+from pipeline.data.textfiles import write_mean
 from pipeline.nn.conv import ResNet
 
 
@@ -98,7 +99,7 @@ def test_the_digest_is_that_of_the_files_and_the_mean_whatever_is_chosen(built, 
     digest = source_of(built).digest()
     assert digest == source_of(built, limit=7).digest()
     assert len({source_of(built, holdout=count).digest() for count in (7, 8)} - {digest}) == 1
-    tinyimagenetfiles.write_mean(tmp_path / "mean.json", dict.fromkeys("RGB", 1.0))
+    write_mean(tmp_path / "mean.json", dict.fromkeys("RGB", 1.0))
     assert TinyImageNet(config.files(str(built)) | {"mean": tmp_path / "mean.json"}).digest() != digest
 
 

@@ -16,7 +16,7 @@ from messages import (
 )
 from tinylayout import SMALL
 
-from pipeline.data import tinyimagenetfiles
+from pipeline.data.textfiles import read_mean, write_mean
 from pipeline.io import HDF5DatasetWriter
 
 
@@ -110,7 +110,7 @@ def test_names_that_would_steer_a_terminal_are_refused(command, raw):
 def test_a_mean_that_is_none_is_refused(tmp_path, mean):
     (tmp_path / "mean.json").write_text(mean)
     with pytest.raises(ValueError, match=r"mean\.json"):
-        tinyimagenetfiles.read_mean(tmp_path / "mean.json")
+        read_mean(tmp_path / "mean.json")
 
 
 def test_files_of_two_data_sets_are_not_mixed(command, built, raw):
@@ -138,7 +138,7 @@ def test_a_stranger_s_data_file_ends_the_scripts_in_one_line(command, built, raw
 
 def test_images_of_another_size_are_refused(command, raw):
     (raw / "hdf5").mkdir()
-    tinyimagenetfiles.write_mean(raw / "hdf5" / "mean.json", dict.fromkeys("RGB", 1.0))
+    write_mean(raw / "hdf5" / "mean.json", dict.fromkeys("RGB", 1.0))
     for split in ("train", "val"):
         with HDF5DatasetWriter((20, 32, 32, 3), raw / "hdf5" / f"{split}.hdf5") as writer:
             writer.store_class_labels(["n01", "n02"])

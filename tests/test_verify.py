@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, SMALL
 from messages import NOT_REGULAR, TRUNCATED, assert_names, assert_refused
 
-from pipeline.data.tinyimagenetfiles import write_mean
+from pipeline.data.textfiles import write_mean
 from pipeline.io import HDF5DatasetWriter
 
 

@@ -54,6 +54,7 @@ def _is_within(least: float, largest: float, value: float) -> bool:
 count, whole = _whole(1), _whole(0)
 epochs = _whole(1, 10**6)  # fits the step counter of every backend
 threads = _whole(1, 256)
+shards = _whole(1, 256)  # each is an open file
 seed = _whole(0, 2**32 - 1)  # the range of NumPy and Keras
 positive = partial(_number, float, lambda value: 0 < value < math.inf, "a number above 0")
 non_negative = partial(_number, float, lambda value: 0 <= value < math.inf, "a number of at least 0")

@@ -3,7 +3,7 @@
 from functools import cached_property
 
 from pipeline.data.source import DataSource
-from pipeline.data.tinyimagenetfiles import read_mean
+from pipeline.data.textfiles import read_mean
 from pipeline.io.hdf5dataset import HDF5Images
 from pipeline.preprocessing import MeanPreprocessor
 
@@ -24,5 +24,5 @@ class TinyImageNet(DataSource):
 
     @cached_property
     def normalization(self) -> MeanPreprocessor:
-        mean = read_mean(self.data["mean"])
+        mean, _ = read_mean(self.data["mean"])
         return MeanPreprocessor(mean["R"], mean["G"], mean["B"])

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from pipeline.data import tinyimagenetfiles
+from pipeline.data.textfiles import write_mean
 from pipeline.errors import InputError
 from pipeline.files import atomic
 from pipeline.files.lock import Lock
@@ -83,7 +84,7 @@ def build(
                 for _ in reader.read([*val_paths, *train_paths]):
                     pass
                 raise
-            tinyimagenetfiles.write_mean(mean_json, mean)
+            write_mean(mean_json, mean)
             # Training needs the mean, so remove it first and write it last: a mix of two builds can't be used.
             paths.mean.unlink(missing_ok=True)
             atomic.flush(folder)

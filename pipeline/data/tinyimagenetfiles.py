@@ -7,24 +7,18 @@ val/images/*.JPEG, val/val_annotations.txt 50 per class; file name, tab, WordNet
 test/images/*.JPEG                         without labels
 """
 
-import json
 import os
 import re
 import tempfile
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from pipeline.errors import InputError, as_input_error
-from pipeline.files.atomic import make_folder, write_atomically
-from pipeline.files.regular import read_regular
-from pipeline.files.strictjson import is_number, read_json
+from pipeline.data.textfiles import is_name, lines, nfc
+from pipeline.errors import InputError
+from pipeline.files.atomic import make_folder
 from pipeline.io import archives
 from pipeline.io.images import list_images
 
-CHANNELS = ("R", "G", "B")
-
-_MAX_TABLE = 1 << 23  # bytes; the largest, words.txt, has 2.6 million
 _MAX_CLASSES = 1 << 16
 _TOP = "tiny-imagenet-200"
 MEMBERS = re.compile(
@@ -64,9 +58,9 @@ def read_wordnet_ids(path: Path) -> tuple[str, ...]:
     Raises:
         InputError: the table is missing, has fewer than two or too many ids, or a line is not an id or repeats one.
     """
-    ids = [line.strip() for line in _lines(path) if line.strip()]
+    ids = [line.strip() for line in lines(path) if line.strip()]
     for number, wordnet_id in enumerate(ids, 1):
-        if not _is_name(wordnet_id):
+        if not is_name(wordnet_id):
             raise InputError(f"{path}, line {number}: {wordnet_id!a} is not a WordNet id")
     if len(set(ids)) < len(ids):
         raise InputError(f"{path} names a class twice")
@@ -86,7 +80,7 @@ def read_words(path: Path, wordnet_ids: Iterable[str]) -> tuple[str, ...]:
         InputError: the table is missing, or lacks an id.
     """
     words = dict.fromkeys(wordnet_ids, "")
-    for line in _lines(path):
+    for line in lines(path):
         wordnet_id, _, word = line.partition("\t")
         if wordnet_id in words:
             words[wordnet_id] = word.strip()
@@ -104,7 +98,7 @@ def list_train(folder: Path, wordnet_ids: Iterable[str]) -> tuple[list[str], lis
     """
     (paths,) = list_images(folder)
     start = len(str(folder)) + 1
-    ids = [_nfc(path[start:].split("/", 1)[0]) for path in paths]
+    ids = [nfc(path[start:].split("/", 1)[0]) for path in paths]
     expected, found = set(wordnet_ids), set(ids)
     for path, wordnet_id in zip(paths, ids, strict=True):
         if "/" not in path[start:]:
@@ -124,7 +118,7 @@ def list_val(folder: Path, mappings: Path, wordnet_ids: Iterable[str]) -> tuple[
     """
     (paths,) = list_images(folder)
     expected, id_of = set(wordnet_ids), {}
-    for number, line in enumerate(_lines(mappings), 1):
+    for number, line in enumerate(lines(mappings), 1):
         name, *rest = line.rstrip("\n").split("\t")
         if not rest:
             raise InputError(f"{mappings}, line {number}: expected file name, tab, WordNet id")
@@ -133,54 +127,10 @@ def list_val(folder: Path, mappings: Path, wordnet_ids: Iterable[str]) -> tuple[
         if rest[0] not in expected:
             raise InputError(f"{mappings}, line {number}: class {rest[0]!a} of {name!a} is not among the WordNet ids")
         id_of[name] = rest[0]
-    names = [_nfc(Path(path).name) for path in paths]
+    names = [nfc(Path(path).name) for path in paths]
     for name, path in zip(names, paths, strict=True):
         if name not in id_of:
             raise InputError(f"validation image {path} has no line in {mappings}")
     if missing := sorted(id_of.keys() - set(names)):
         raise InputError(f"{mappings} lists {missing[0]!a}, which is missing in {folder}")
     return paths, [id_of[name] for name in names]
-
-
-def write_mean(path: Path, mean: dict[str, float]) -> None:
-    """Write the mean of each channel R, G and B, 0 to 255, as JSON."""
-    write_atomically(path, (json.dumps(mean, indent=1) + "\n").encode())
-
-
-def read_mean(path: Path) -> dict[str, float]:
-    """Read the mean of each channel R, G and B, 0 to 255.
-
-    Raises:
-        InputError: the file is missing or invalid.
-    """
-    hint = "; build the data set first, with build_tiny_imagenet.py"
-    with (
-        as_input_error(OSError, f"can't read mean {path}: ", hint),
-        as_input_error(ValueError, f"mean {path} is not JSON: ", hint),
-    ):
-        mean = read_json(path)
-    if not isinstance(mean, dict) or mean.keys() != set(CHANNELS) or not all(map(_is_mean, mean.values())):
-        raise InputError(f"mean {path} doesn't hold R, G and B from 0 to 255; build the data set again")
-    return mean
-
-
-def _lines(path: Path) -> list[str]:
-    with (
-        as_input_error(OSError, f"can't read {path}: "),
-        as_input_error(UnicodeDecodeError, f"{path} is not a text file: "),
-    ):
-        return _nfc(read_regular(path, _MAX_TABLE).decode("utf-8-sig")).splitlines()
-
-
-def _nfc(text: str) -> str:
-    """Return `text` in one Unicode form: file systems return accented letters in different forms."""
-    return unicodedata.normalize("NFC", text)
-
-
-def _is_name(text: str) -> bool:
-    """Return whether `text` is a valid folder name that is safe to print."""
-    return text.isprintable() and not set(text) & set(" /\\") and text not in (".", "..")
-
-
-def _is_mean(value: object) -> bool:
-    return is_number(value) and 0 <= value <= 255

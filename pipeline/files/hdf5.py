@@ -126,6 +126,13 @@ def variable_text_attribute(file: h5py.File, content: Iterable[bytes], name: str
     return file.attrs[name]
 
 
+def count_attribute(item: h5py.Group | h5py.Dataset, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
+    """Return the attribute `name`, uint64 of the given `shape`; raise `InputError` if it isn't such an array."""
+    if _attribute(item, name, shape).dtype != np.uint64:
+        raise InputError(f"the attribute {name} of {item.name} is not uint64")
+    return np.asarray(item.attrs[name])
+
+
 def flag_attribute(item: h5py.Group | h5py.Dataset, name: str) -> bool:
     """Return the attribute `name`, a boolean; raise `InputError` if it isn't one."""
     if _attribute(item, name).dtype != np.bool_:
@@ -133,12 +140,12 @@ def flag_attribute(item: h5py.Group | h5py.Dataset, name: str) -> bool:
     return bool(item.attrs[name])
 
 
-def _attribute(item: h5py.Group | h5py.Dataset, name: str) -> h5py.h5a.AttrID:
+def _attribute(item: h5py.Group | h5py.Dataset, name: str, shape: tuple[int, ...] = ()) -> h5py.h5a.AttrID:
     if not h5py.h5a.exists(item.id, name.encode()):
         raise InputError(f"{item.name} lacks the attribute {name}")
     attribute = h5py.h5a.open(item.id, name.encode())
-    if attribute.shape != ():
-        raise InputError(f"the attribute {name} of {item.name} is not a scalar")
+    if attribute.shape != shape:
+        raise InputError(f"the attribute {name} of {item.name} is not {'an array' if shape else 'a scalar'}")
     return attribute
 
 

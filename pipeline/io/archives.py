@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import http.client
+import os
 import re
 import shutil
 import tarfile
@@ -10,6 +11,7 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -89,15 +91,18 @@ def unpack(archive: Path, folder: Path, expected: re.Pattern) -> None:
         raise InputError(f"{archive} is not a complete zip archive: {error}") from error
 
 
-def read_tar(path: Path, expected: Mapping[str, int], max_bytes: int) -> Iterator[tuple[str, bytes]]:
+def read_tar(
+    path: Path, expected: Mapping[str, int], max_bytes: int, *, skip_others: bool = False
+) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of each file in the tar archive `path`, which may be gzipped.
 
     Unlike `tarfile`, this ignores pax headers: they can declare sparse files, and `tarfile` copies global ones to every
     member and keeps them all, so that a small archive can exhaust memory.
 
     Args:
-        expected: allowed names of files, each with its maximum size in bytes.
+        expected: names of the files to read, each with its maximum size in bytes.
         max_bytes: maximum size of the unpacked archive.
+        skip_others: skip other regular files; if False, refuse them.
 
     Raises:
         OSError: the archive can't be read, is damaged, or exceeds `max_bytes`.
@@ -115,6 +120,8 @@ def read_tar(path: Path, expected: Mapping[str, int], max_bytes: int) -> Iterato
                     name, largest = None, _MAX_PAX_HEADER
                 elif member.name in expected and member.name not in seen and member.type in _REGULAR:
                     name, largest = member.name, expected[member.name]
+                elif skip_others and member.name not in expected and member.type in _REGULAR:
+                    name, largest = None, _MAX_MEMBER
                 else:
                     raise InputError(
                         f"{path} holds {member.name!a:.200}, which is not expected, or repeated, or not a regular file"
@@ -134,6 +141,71 @@ def read_tar(path: Path, expected: Mapping[str, int], max_bytes: int) -> Iterato
                 pass
         except (tarfile.TarError, EOFError, zlib.error) as error:
             raise OSError(f"it can't be unpacked ({error!s:.100})") from error
+
+
+@dataclass(frozen=True)
+class TarMember:
+    """A regular file in an uncompressed tar archive: its name, and the place of its content in bytes."""
+
+    name: str
+    offset: int
+    size: int
+
+
+def tar_members(descriptor: int, start: int, end: int) -> Iterator[TarMember]:
+    """Yield the regular files of the uncompressed tar archive that is bytes `start` to `end` of a file.
+
+    Folders are skipped. Of extended headers, only a member's name is taken (pax, and GNU's for long names).
+
+    Raises:
+        ValueError: the archive is cut short or damaged, or has a member that is not a regular file, such as a link.
+    """
+    long_name = None
+    while True:
+        block = os.pread(descriptor, min(tarfile.BLOCKSIZE, end - start), start)
+        if len(block) < tarfile.BLOCKSIZE:
+            raise ValueError("is cut short")
+        if not block.strip(b"\0"):
+            return
+        try:
+            member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except tarfile.TarError as error:
+            raise ValueError(f"is damaged, or not an uncompressed tar archive ({error!s:.100})") from error
+        start += tarfile.BLOCKSIZE
+        is_header = member.type in (*_PAX_HEADERS, tarfile.GNUTYPE_LONGNAME)
+        if not 0 <= member.size <= (_MAX_PAX_HEADER if is_header else end - start):
+            raise ValueError(
+                "is cut short" if member.size > end - start else f"has a bad header for {member.name!a:.200}"
+            )
+        if is_header:
+            content = os.pread(descriptor, member.size, start)
+            if member.type == tarfile.GNUTYPE_LONGNAME:
+                long_name = content.rstrip(b"\0").decode(errors="surrogateescape")
+            elif member.type == tarfile.XHDTYPE:
+                long_name = _pax_name(content) or long_name
+        else:
+            name, long_name = long_name or member.name, None
+            if member.type in _REGULAR:
+                yield TarMember(name, start, member.size)
+            elif not member.isdir():
+                raise ValueError(f"holds {name!a:.200}, which is not a regular file")
+        start += -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def _pax_name(content: bytes) -> str | None:
+    """Return the name that a pax header gives to the next member, if any; raise `ValueError` if it is sparse."""
+    name = None
+    while content:
+        length, _, rest = content.partition(b" ")
+        if not (length.isdigit() and len(length) < 6 and len(length) + 3 < int(length) <= len(content)):
+            raise ValueError("has a damaged pax header")
+        key, _, value = rest[: int(length) - len(length) - 2].partition(b"=")
+        if key == b"path":
+            name = value.decode(errors="surrogateescape")
+        elif key == b"size" or key.startswith(b"GNU.sparse"):
+            raise ValueError(f"has a pax header with {key.decode()!a}, which is not supported")
+        content = content[int(length) :]
+    return name
 
 
 class _LimitedReader:

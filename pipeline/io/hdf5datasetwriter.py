@@ -1,20 +1,17 @@
 """Write data files (see `pipeline.io.hdf5dataset`)."""
 
-import errno
-import hashlib
 import os
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Self
 
-import h5py
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.files.atomic import flush, make_folder, temporary_path
+from pipeline.files.atomic import flush, make_folder
+from pipeline.files.blockwriter import BlockWriter
 from pipeline.files.hdf5 import MAX_TEXT
-from pipeline.files.sealed import BLOCK, Seal, digest_of
 from pipeline.io.hdf5dataset import DATA
 
 
@@ -44,16 +41,10 @@ class HDF5DatasetWriter:
             raise InputError(f"buffer_size is {buffer_size}; expected a number of images of at least 1")
         _check_absent(self.output_path)
         make_folder(self.output_path.parent)
-        self._temporary = temporary_path(self.output_path)
-        # No other process knows the name, and some file systems have no locks.
-        self._file = h5py.File(self._temporary, "w", userblock_size=BLOCK, locking=False)
-        self._images = _allocate(self._file, data_key, self.dims)
-        self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CLOEXEC)
-        self._reserve()
+        self._block = BlockWriter(self.output_path, DATA, data_key, self.dims)
         self._buffer_size = buffer_size
         self._buffer: list[np.ndarray] = []
         self._labels = np.empty(self.dims[0], np.int64)
-        self._digest = hashlib.sha256()
         self._added = 0
         self._written = 0
 
@@ -89,7 +80,7 @@ class HDF5DatasetWriter:
                 if not name.isprintable() or len(name.encode()) > MAX_TEXT:
                     raise InputError(f"class name {name!a:.100}: expected printable text of at most {MAX_TEXT} bytes")
             if names:
-                self._file[key] = np.array([name.encode() for name in names])
+                self._block.file[key] = np.array([name.encode() for name in names])
 
     def close(self) -> None:
         """Complete the file and rename it to its final name.
@@ -97,24 +88,20 @@ class HDF5DatasetWriter:
         Raises:
             InputError: fewer rows than `dims` were added; the file is removed.
         """
-        if not self._file:
+        if not self._block.file:
             return
         try:
             if self._added < self.dims[0]:
                 raise InputError(f"{self._added} rows for {self.output_path}; expected {self.dims[0]}")
             self._write()
-            self._file["labels"] = self._labels
-            self._images.attrs["sha256"] = np.bytes_(self._digest.hexdigest())
-            self._file.attrs["complete"] = True
-            images = (self._images.id.get_offset(), self._images.size)
-            self._close_files()
-            _seal(self._temporary, images)
-            flush(self._temporary)
+            self._block.file["labels"] = self._labels
+            temporary = self._block.finish()
+            flush(temporary)
             _check_absent(self.output_path)
-            os.rename(self._temporary, self.output_path)
+            os.rename(temporary, self.output_path)
             flush(self.output_path.parent)
         except BaseException:
-            self._discard()
+            self._block.discard()
             raise
 
     def __enter__(self) -> Self:
@@ -124,63 +111,16 @@ class HDF5DatasetWriter:
         if kind is None:
             self.close()
         else:
-            self._discard()
+            self._block.discard()
 
     def _write(self) -> None:
         rows = np.concatenate(self._buffer) if len(self._buffer) > 1 else next(iter(self._buffer), ())
         if len(rows):
-            content = memoryview(np.ascontiguousarray(rows)).cast("B")
-            self._digest.update(content)
-            offset = self._images.id.get_offset() + self._written * rows[0].size
+            self._block.write(np.ascontiguousarray(rows))
             self._written += len(rows)
-            while content:
-                count = os.pwrite(self._descriptor, content, offset)
-                content, offset = content[count:], offset + count
         self._buffer.clear()
-
-    def _reserve(self) -> None:
-        """Reserve disk space for all images, if the system can: a full disk fails here, and writing is faster."""
-        if hasattr(os, "posix_fallocate"):
-            try:
-                os.posix_fallocate(self._descriptor, self._images.id.get_offset(), self._images.size)
-            except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP):
-                    self._discard()
-                    raise
-
-    def _discard(self) -> None:
-        try:
-            self._close_files()
-        finally:
-            self._temporary.unlink(missing_ok=True)
-
-    def _close_files(self) -> None:
-        if self._file:
-            os.close(self._descriptor)
-            self._file.close()
 
 
 def _check_absent(path: Path) -> None:
     if path.exists():
         raise InputError(f"{path} already exists; remove it, or name another file")
-
-
-def _seal(path: Path, images: tuple[int, int]) -> None:
-    """Write the seal of a data file, given the offset and size of its images."""
-    with open(path, "r+b", buffering=0) as file:
-        length = os.fstat(file.fileno()).st_size - BLOCK
-        file.write(Seal(DATA.magic, length, digest_of(file, *images), images).pack())
-
-
-def _allocate(file: h5py.File, key: str, shape: tuple[int, ...]) -> h5py.Dataset:
-    """Allocate a uint8 dataset with a fixed offset, so that it can be written without the HDF5 library.
-
-    The library would hold Python's interpreter lock during a write, and block the decoding of the next images.
-    """
-    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    properties.set_layout(h5py.h5d.CONTIGUOUS)
-    properties.set_obj_track_times(False)  # so that the same input gives the same bytes
-    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    space = h5py.h5s.create_simple(shape)
-    return h5py.Dataset(h5py.h5d.create(file.id, key.encode(), h5py.h5t.STD_U8LE, space, properties))

@@ -1,23 +1,18 @@
 """Decode many image files on all cores."""
 
 import mmap
-import multiprocessing
 import os
-import signal
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from multiprocessing import reduction, resource_tracker
+from collections.abc import Iterator, Sequence
+from multiprocessing import reduction
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from typing import Self
 
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.io import workers
 from pipeline.io.images import StrictDecoder, first_of
-from pipeline.utils.signals import STOPS
 
 # Images per chunk, and chunks decoded ahead: 126 MB of 64x64 images.
 _CHUNK = 64
@@ -45,7 +40,7 @@ class ImageReader:
         try:
             os.ftruncate(descriptor, ring_shape[0] * chunk_bytes)
             self._ring = _ring(descriptor, ring_shape)
-            self._workers = _start(_decode, [(ring_shape,)] * (processes or _cores()))
+            self._workers = workers.start(_decode, [(ring_shape,)] * (processes or workers.cores()))
             for worker in self._workers:
                 with worker.alive():
                     reduction.send_handle(worker.connection, descriptor, worker.process.pid)
@@ -82,7 +77,7 @@ class ImageReader:
     def __exit__(self, *error) -> None:
         self.close()
 
-    def _worker(self, chunk: int) -> "_Worker":
+    def _worker(self, chunk: int) -> workers.Worker:
         return self._workers[chunk % len(self._workers)]
 
     def _request(self, chunk: int) -> None:
@@ -103,59 +98,17 @@ class ImageReader:
             raise InputError(first_of(refused))
 
 
-@dataclass(frozen=True)
-class _Worker:
-    """A worker process, and this process's end of the connection."""
-
-    process: BaseProcess
-    connection: Connection
-
-    @contextmanager
-    def alive(self) -> Iterator[None]:
-        """Raise `OSError` with the reason if the worker has died."""
-        try:
-            yield
-        except (EOFError, ConnectionError) as error:
-            self.process.join(5)
-            code = self.process.exitcode
-            reason = {
-                -signal.SIGKILL: "was killed; is there enough memory?",
-                1: 'failed, see above; use ImageReader below if __name__ == "__main__":',
-            }.get(code, f"ended with exit code {code}")
-            raise OSError(f"a process that decodes images {reason}") from error
-
-
 def check_images(paths: Sequence[str]) -> Iterator[tuple[int, ...] | str]:
     """Decode the images at `paths` on all cores; yield for each, in order, its shape or an error message."""
-    cores = _cores()
-    workers = _start(_check, [()] * cores)
-    for number, worker in enumerate(workers):
+    cores = workers.cores()
+    checkers = workers.start(_check, [()] * cores)
+    for number, worker in enumerate(checkers):
         with worker.alive():
             worker.connection.send(paths[number::cores])
     for number in range(len(paths)):
-        worker = workers[number % cores]
+        worker = checkers[number % cores]
         with worker.alive():
             yield worker.connection.recv()
-
-
-def _start(target: Callable, arguments: Sequence[tuple]) -> list[_Worker]:
-    """Start a process that runs `target(connection, *own)` for each tuple `own` in `arguments`."""
-    context = multiprocessing.get_context("spawn")
-    workers = []
-    # Started with the first worker, the resource tracker would unblock the signals.
-    resource_tracker.ensure_running()
-    # Workers inherit blocked signals: only this process handles Ctrl+C, and it ends the workers by SIGTERM.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS} - {signal.SIGTERM})
-    try:
-        for own in arguments:
-            connection, other_end = context.Pipe()
-            process = context.Process(target=target, args=(other_end, *own), daemon=True)
-            process.start()
-            other_end.close()
-            workers.append(_Worker(process, connection))
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    return workers
 
 
 def _ring(descriptor: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -170,11 +123,6 @@ def _unnamed_memory() -> int:
     except (AttributeError, OSError):  # not on this system
         with tempfile.TemporaryFile() as file:
             return os.dup(file.fileno())
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check(connection: Connection) -> None:

@@ -53,23 +53,35 @@ def read_image(path: str | PathLike, shape: tuple[int, int] | None = None) -> np
         content = read_regular(path, MAX_BYTES)
     except OSError as error:
         raise InputError(f"can't read image {path}: {error.strerror}") from error
+    return decode_image(content, str(path), shape)
+
+
+def decode_image(
+    content: bytes, name: str, shape: tuple[int, int] | None = None, *, oriented: bool = True
+) -> np.ndarray:
+    """Decode the JPEG or PNG file `content`, called `name` in messages; see `read_image`.
+
+    Args:
+        oriented: rotate the image as its EXIF orientation says; if False, ignore it.
+    """
     try:
         header = read_header(content)
     except ValueError as error:
-        raise InputError(f"image {path} {error}; remove or replace it") from error
+        raise InputError(f"image {name} {error}; remove or replace it") from error
     size = f"{header.width}x{header.height}"
     if shape is not None and {header.height, header.width} != set(shape):
-        raise InputError(f"image {path} is {size} pixels; expected {shape[1]}x{shape[0]}")
+        raise InputError(f"image {name} is {size} pixels; expected {shape[1]}x{shape[0]}")
     if header.width * header.height > MAX_IMAGE_PIXELS:
-        raise InputError(f"image {path} has {size} pixels; expected at most {MAX_IMAGE_PIXELS:,}")
+        raise InputError(f"image {name} has {size} pixels; expected at most {MAX_IMAGE_PIXELS:,}")
+    flags = cv2.IMREAD_COLOR | (0 if oriented else cv2.IMREAD_IGNORE_ORIENTATION)
     try:
-        pixels = cv2.imdecode(np.frombuffer(header.essential, np.uint8), cv2.IMREAD_COLOR)
+        pixels = cv2.imdecode(np.frombuffer(header.essential, np.uint8), flags)
     except cv2.error as error:
-        raise InputError(f"image {path} can't be decoded: {error.err:.100}; replace it") from error
+        raise InputError(f"image {name} can't be decoded: {error.err:.100}; replace it") from error
     if pixels is None:
-        raise InputError(f"image {path} can't be decoded; replace it")
+        raise InputError(f"image {name} can't be decoded; replace it")
     if shape is not None and pixels.shape[:2] != shape:  # rotated by its EXIF orientation
-        raise InputError(f"image {path} is {pixels.shape[1]}x{pixels.shape[0]} pixels; expected {shape[1]}x{shape[0]}")
+        raise InputError(f"image {name} is {pixels.shape[1]}x{pixels.shape[0]} pixels; expected {shape[1]}x{shape[0]}")
     return pixels
 
 
@@ -90,12 +102,13 @@ class StrictDecoder:
         try:
             pixels = read_image(path, shape)
         finally:
-            warning = self._take_warning()
+            warning = self.take_warning()
         if warning:
             raise InputError(f"image {path} is damaged: {warning}; replace it")
         return pixels
 
-    def _take_warning(self) -> str:
+    def take_warning(self) -> str:
+        """Return what the decoder warned about since the last call, and forget it; empty for nothing."""
         if not os.fstat(2).st_size:
             return ""
         text = os.pread(2, 200, 0).decode(errors="replace").partition("\n")[0]

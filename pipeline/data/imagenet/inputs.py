@@ -1,0 +1,225 @@
+"""Find and list ImageNet's images as distributed.
+
+ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar       the official archives; the first holds an archive for each class
+train/<WordNet id>/, val/<WordNet id>/ or val/         folders
+ILSVRC/Data/CLS-LOC/train/<WordNet id>/, .../val/      Kaggle's folders
+
+Archives are read in place. A split's images are ordered by WordNet id and file name, wherever they lie.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from pipeline.data.imagenet.images import ImageFiles, Split
+from pipeline.data.imagenet.labels import read_labels
+from pipeline.data.textfiles import is_name, nfc
+from pipeline.errors import InputError, as_input_error
+from pipeline.files.hdf5 import MAX_TEXT
+from pipeline.files.regular import open_regular
+from pipeline.io.archives import TarMember, tar_members
+from pipeline.io.images import MAX_BYTES, first_of, is_foreign, list_files, list_folder
+
+Progress = Callable[[str, float, str], AbstractContextManager[Callable[[float], None]]]
+"""Called with a description, a total and its unit; a context manager that yields a function for further amounts."""
+
+_MAX_CLASSES = 1 << 16
+_BLOCK = 1 << 20
+
+
+def find(paths: SimpleNamespace, progress: Progress) -> tuple[Split, Split]:
+    """Find and list the training and validation images.
+
+    Args:
+        paths: `root`; the places where each split may lie, in the order of preference: `train_tar`, `val_tar`, and
+            `train_folders`, `val_folders`; and the labels of validation images (see `read_labels`).
+
+    Raises:
+        InputError: images are missing, an archive is cut short or holds something else, or labels are missing or wrong.
+    """
+    train_source, val_source = (
+        _existing(paths.root, split, getattr(paths, f"{split}_tar"), getattr(paths, f"{split}_folders"))
+        for split in ("train", "val")
+    )
+    log = logging.getLogger(__name__)
+    if train_source.is_dir():
+        by_class = _list_class_folders(train_source, progress)
+        if not by_class:
+            raise InputError(f"folder {train_source} holds no class's folder; expected {train_source}/<WordNet id>/")
+    else:
+        by_class = _list_class_archives(train_source, progress)
+    wordnet_ids = tuple(sorted(by_class))
+    if not 2 <= len(wordnet_ids) <= _MAX_CLASSES:
+        raise InputError(f"{train_source} holds {len(wordnet_ids):,} classes; expected 2 to {_MAX_CLASSES:,}")
+    train = Split("train", wordnet_ids, [by_class[wordnet_id] for wordnet_id in wordnet_ids])
+    val = Split("val", wordnet_ids, _list_val(val_source, paths, wordnet_ids, progress))
+    for split, source in ((train, train_source), (val, val_source)):
+        classes = sum(len(files) > 0 for files in split.files)
+        log.info(f"{split.name}: {len(split):,} images of {classes:,} classes in {source}")
+    return train, val
+
+
+def check_md5(expected: dict[Path, str], progress: Progress) -> None:
+    """Compare the archives that exist among the `expected` with their MD5 digests.
+
+    Raises:
+        InputError: a digest differs, or there is no such archive.
+        OSError: the disk fails.
+    """
+    archives = {path: md5 for path, md5 in expected.items() if path.exists()}
+    if not archives:
+        raise InputError(f"there is no archive to check; expected {' or '.join(map(str, expected))}")
+    for path, md5 in archives.items():
+        digest = hashlib.md5(usedforsecurity=False)
+        with (
+            open(open_regular(path), "rb", buffering=0) as file,
+            progress(f"checking {path}", path.stat().st_size / 1e6, "MB") as advance,
+        ):
+            while block := file.read(_BLOCK):
+                digest.update(block)
+                advance(len(block) / 1e6)
+        if digest.hexdigest() != md5:
+            raise InputError(f"{path} has the MD5 digest {digest.hexdigest()}; expected {md5}; download it again")
+        logging.getLogger(__name__).info(f"{path}: MD5 digest as expected")
+
+
+def _existing(root: Path, split: str, archive: Path, folders: Iterable[Path]) -> Path:
+    """Return the place of a split's images."""
+    if not root.is_dir():
+        raise InputError(f"folder {root} is missing; name the folder of ImageNet with `data`")
+    places = [archive, *folders]
+    for place in places:
+        if place.exists():
+            return place
+    expected = " or ".join(str(place.relative_to(root)) for place in places)
+    raise InputError(f"folder {root} has no {split} images; expected {expected}")
+
+
+def _list_val(
+    source: Path, paths: SimpleNamespace, wordnet_ids: tuple[str, ...], progress: Progress
+) -> list[ImageFiles]:
+    """List the validation images of each class in the order of `wordnet_ids`."""
+    if source.is_dir():
+        if by_class := _list_class_folders(source, progress):
+            if unknown := sorted(by_class.keys() - set(wordnet_ids)):
+                raise InputError(f"folder {source} has the class {unknown[0]!a:.100}, which has no training images")
+            nothing = next(iter(by_class.values()))[:0]
+            return [by_class.get(wordnet_id, nothing) for wordnet_id in wordnet_ids]
+        files = _list_folder_files(source)
+    else:
+        descriptor = open_regular(source)
+        try:
+            files = _list_archive(source, descriptor, 0, os.fstat(descriptor).st_size, source.name)
+        finally:
+            os.close(descriptor)
+    if not len(files):
+        raise InputError(f"{source} holds no images")
+    label_of = {wordnet_id: label for label, wordnet_id in enumerate(wordnet_ids)}
+    labels = np.array(
+        [label_of[wordnet_id] for wordnet_id in read_labels(paths, list(files.stored_names()), wordnet_ids)]
+    )
+    return [files[np.flatnonzero(labels == label)] for label in range(len(wordnet_ids))]
+
+
+def _list_class_folders(folder: Path, progress: Progress) -> dict[str, ImageFiles]:
+    """List the images of each class: of each subfolder of `folder`. Empty if it has none."""
+    with as_input_error(OSError, f"can't list folder {folder}: "), os.scandir(folder) as entries:
+        found = sorted((entry for entry in entries if not is_foreign(entry.name)), key=lambda entry: entry.name)
+        folders = {entry.name for entry in found if entry.is_dir()}
+    if not folders:
+        return {}
+    beside = list_files(entry.path for entry in found if entry.name not in folders)
+    if stray := [*beside.images, *beside.unreadable]:
+        raise InputError(f"image {stray[0]} is not in a class's folder; expected {folder}/<WordNet id>/")
+    by_class: dict[str, ImageFiles] = {}
+    with progress(f"listing {folder}", len(folders), "classes") as advance:
+        for name in sorted(folders):
+            _add(by_class, folder, name, _list_folder_files(folder / name))
+            advance(1)
+    return by_class
+
+
+def _list_folder_files(folder: Path) -> ImageFiles:
+    """List the images in `folder` and its subfolders."""
+    listing = list_folder(folder)
+    if listing.unreadable:
+        raise InputError(first_of(list(listing.unreadable.values())))
+    start = len(str(folder)) + 1
+    with as_input_error(OSError, f"can't list folder {folder}: "):
+        files = [TarMember(path[start:], 0, os.stat(path).st_size) for path in listing.images]
+    return _in_order(str(folder), files, in_archive=False)
+
+
+def _list_class_archives(path: Path, progress: Progress) -> dict[str, ImageFiles]:
+    """List the images of each class: of each archive in the archive `path`."""
+    by_class: dict[str, ImageFiles] = {}
+    descriptor = open_regular(path)
+    try:
+        size = os.fstat(descriptor).st_size
+        with progress(f"listing {path}", size / 1e6, "MB") as advance:
+            for member in _members(path, descriptor, 0, size, path.name):
+                wordnet_id = member.name.removesuffix(".tar")
+                if wordnet_id == member.name:
+                    raise InputError(f"{path} holds {member.name!a:.200}; expected archives <WordNet id>.tar")
+                end = member.offset + member.size
+                _add(by_class, path, wordnet_id, _list_archive(path, descriptor, member.offset, end, member.name))
+                advance(member.size / 1e6)
+    finally:
+        os.close(descriptor)
+    return by_class
+
+
+def _list_archive(path: Path, descriptor: int, start: int, end: int, name: str) -> ImageFiles:
+    """List the images in the archive `name`, which is bytes `start` to `end` of the file `path`."""
+    return _in_order(str(path), list(_members(path, descriptor, start, end, name)), in_archive=True)
+
+
+def _members(path: Path, descriptor: int, start: int, end: int, name: str) -> Iterator[TarMember]:
+    """Yield the files of an archive, without leading "./"; other systems' leftovers are skipped."""
+    what = str(path) if name == path.name else f"{path}: {name!a:.200}"
+    try:
+        for member in tar_members(descriptor, start, end):
+            file = member.name.removeprefix("./")
+            if "/" in file:
+                raise InputError(f"{what} holds {member.name!a:.200}; expected files without folders")
+            if not is_foreign(file):
+                yield TarMember(file, member.offset, member.size)
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{what} {error}; download it again") from error
+
+
+def _in_order(source: str, files: list[TarMember], *, in_archive: bool) -> ImageFiles:
+    """Check the files of `source`, and sort them by name."""
+    for file in files:
+        if not file.name.isprintable() or len(file.name.encode()) > MAX_TEXT:
+            raise InputError(f"{source} holds {file.name!a:.200}, whose name isn't printable or is too long; rename it")
+        if not 1 <= file.size <= MAX_BYTES:
+            raise InputError(f"{source} holds {file.name!a:.200} of {file.size:,} bytes; expected 1 to {MAX_BYTES:,}")
+    files = sorted(files, key=lambda file: nfc(file.name))
+    for one, other in pairwise(files):
+        if nfc(one.name) == nfc(other.name):
+            raise InputError(f"{source} holds {one.name!a:.200} twice")
+    offsets = np.array([file.offset for file in files], np.int64) if in_archive else None
+    names = np.array([file.name.encode() for file in files], "S" if files else "S1")
+    return ImageFiles(source, names, offsets, np.array([file.size for file in files], np.int64))
+
+
+def _add(by_class: dict[str, ImageFiles], place: Path, name: str, files: ImageFiles) -> None:
+    """Add the `files` of the class `name`, found in `place`."""
+    wordnet_id = nfc(name)
+    if not is_name(wordnet_id) or len(wordnet_id.encode()) > MAX_TEXT:
+        raise InputError(f"{place} holds {name!a:.200}; expected a WordNet id, such as n01440764")
+    if wordnet_id in by_class:
+        raise InputError(f"{place} holds the class {wordnet_id!a:.100} twice, in two Unicode forms; rename one")
+    if not len(files):
+        raise InputError(f"{place}: class {wordnet_id!a:.100} has no images")
+    by_class[wordnet_id] = files

@@ -1,0 +1,368 @@
+"""Read shards: the HDF5 files of a split whose images are stored as JPEG or PNG files, not decoded.
+
+A split's images are ordered by class and file name. Image i of a split in S shards is row i // S of shard i % S, so the
+order of the images doesn't depend on S, and each shard has images of all classes. The file SPLIT-SSS-of-SSS.hdf5 holds:
+
+    bytes 0-511   the seal (see `pipeline.files.sealed`); its two numbers are the offset and size of the encoded images
+                  in bytes, which its digest omits; its mark is a digest of what the shard was built from
+    encoded       uint8 (m,), the image files one after the other; its attribute `sha256` is their digest
+    offsets       int64 (n + 1,): image r is encoded[offsets[r]:offsets[r + 1]]
+    crc32         uint32 (n,), of each image file
+    labels        int64 (n,), 0 to classes - 1, ascending
+    sizes         int32 (n, 2), height and width of each image in pixels
+    names         bytes (n,), UTF-8, file names, ascending within a class
+    label_names   bytes (classes,), UTF-8, ascending: the WordNet ids of the classes
+    words         bytes (classes,), UTF-8, readable names of the classes
+
+Attributes of the file, uint64 but for the last: `shard`, its number; `shards` and `images` of the split; `channel_sums`
+and `channel_squares` (3,), sums over all pixels of the shard for R, G and B; `complete`, true.
+"""
+
+import hashlib
+import math
+import os
+import re
+import weakref
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from pipeline import MAX_IMAGE_PIXELS
+from pipeline.errors import InputError, as_input_error
+from pipeline.files.hdf5 import (
+    MAX_TEXT,
+    check_attributes,
+    check_disjoint,
+    check_members,
+    count_attribute,
+    dataset_of,
+    flag_attribute,
+    text_attribute,
+)
+from pipeline.files.imageheader import read_header
+from pipeline.files.sealed import FileFormat, Seal, open_sealed
+from pipeline.io.images import MAX_BYTES
+
+SHARD = FileFormat(b"ResNet shard 1\n", "shard", "remove the shard, and run the build again")
+MAX_SHARDS = 256
+"""Maximum number of shards of a split: each is an open file."""
+
+_MAX_IMAGES = 1 << 24
+_MAX_CLASSES = 1 << 16
+# Maximum size of HDF5's metadata in bytes; these few datasets need a few kilobytes.
+_MAX_OVERHEAD = 1 << 20
+_COUNTS = {"shard": (), "shards": (), "images": (), "channel_sums": (3,), "channel_squares": (3,)}
+_NAME = re.compile(r"(?P<split>train|val)-(?P<number>\d{3})-of-(?P<count>\d{3})\.hdf5")
+
+
+@dataclass
+class ChannelSums:
+    """The number of pixels, and for R, G and B the sums of the values, 0 to 255, and of their squares.
+
+    They are integers of any size, so that they are exact, and the order of the pixels doesn't matter.
+    """
+
+    pixels: int = 0
+    values: Sequence[int] = (0, 0, 0)
+    squares: Sequence[int] = (0, 0, 0)
+
+    def add(self, other: "ChannelSums") -> None:
+        """Add the pixels of `other`."""
+        self.pixels += other.pixels
+        self.values = [one + another for one, another in zip(self.values, other.values, strict=True)]
+        self.squares = [one + another for one, another in zip(self.squares, other.squares, strict=True)]
+
+    def mean(self) -> list[float]:
+        """Return the mean of R, G and B."""
+        return [value / self.pixels for value in self.values]
+
+    def deviation(self) -> list[float]:
+        """Return the standard deviation of R, G and B."""
+        return [
+            math.sqrt((self.pixels * square - value**2) / self.pixels**2)
+            for value, square in zip(self.values, self.squares, strict=True)
+        ]
+
+
+def shard_name(split: str, number: int, count: int) -> str:
+    """Return the file name of shard `number`, from 0, of `count`."""
+    return f"{split}-{number:03}-of-{count:03}.hdf5"
+
+
+def find_shards(folder: Path) -> dict[Path, re.Match]:
+    """Return the files in `folder` that are named like shards, sorted, with their split, number and count."""
+    found = {path: _NAME.fullmatch(path.name) for path in sorted(folder.iterdir())}
+    return {path: match for path, match in found.items() if match}
+
+
+class Shard:
+    """The encoded images of one shard, read on demand, from several threads at once.
+
+    Attributes:
+        number, count, total: number of the shard, number of shards and of images of the split.
+        labels, sizes, lengths, crc32: label, (height, width), number of bytes, and checksum of each image.
+        names: file name of each image, as UTF-8 bytes.
+        label_names, words: names of the classes.
+        sums: `ChannelSums` of all pixels.
+
+    Raises:
+        InputError: (a `ValueError`) the file is missing, truncated, damaged, or not a shard.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with open_sealed(path, SHARD, skip_numbered=True) as (file, source, seal):
+            with as_input_error(ValueError, f"shard {path} was not written by this project: ", f"; {SHARD.remedy}"):
+                self.__dict__ |= _read(file, seal)
+            self._descriptor = os.dup(source.fileno())
+        self._close_file = weakref.finalize(self, os.close, self._descriptor)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, row: int) -> str:
+        """Return the class and file name of the image at `row`."""
+        return f"{self.label_names[self.labels[row]]}/{self.names[row].decode()}"
+
+    def encoded(self, row: int) -> bytes:
+        """Return the file of the image at `row`, JPEG or PNG.
+
+        Raises:
+            InputError: it is damaged, or isn't an image of the size that the shard gives.
+            OSError: the disk fails.
+        """
+        try:
+            content = os.pread(self._descriptor, int(self.lengths[row]), int(self._starts[row]))
+        except OSError as error:
+            raise OSError(f"can't read shard {self.path}: {error.strerror or error}") from error
+        if wrong := self._fault(row, content):
+            raise InputError(wrong)
+        return content
+
+    def check(self, advance: Callable[[int], None]) -> Iterator[str]:
+        """Read all images; yield a message for each damaged one. Call `advance` with the number of bytes of each."""
+        digest, sound = hashlib.sha256(), True
+        for row in range(len(self)):
+            content = os.pread(self._descriptor, int(self.lengths[row]), int(self._starts[row]))
+            digest.update(content)
+            if wrong := self._fault(row, content):
+                sound = False
+                yield wrong
+            advance(len(content))
+        if sound and digest.hexdigest() != self._sha256:
+            yield str(SHARD.damaged(self.path, "the digest of its images differs"))
+
+    def close(self) -> None:
+        """Close the file; the images can't be read afterwards."""
+        self._close_file()
+
+    def _fault(self, row: int, content: bytes) -> str | None:
+        """Return a message if `content` isn't the image at `row`."""
+        height, width = self.sizes[row]
+        if len(content) < self.lengths[row]:
+            fault = "it is truncated"
+        elif zlib.crc32(content) != self.crc32[row]:
+            fault = "its CRC-32 checksum differs"
+        else:
+            try:
+                header = read_header(content)
+            except ValueError as error:
+                fault = f"it {error}"
+            else:
+                if (header.height, header.width) == (height, width):
+                    return None
+                fault = f"it is {header.width}x{header.height} pixels; expected {width}x{height}"
+        return f"shard {self.path}: image {self.name(row)} in row {row} is damaged: {fault}; {SHARD.remedy}"
+
+
+class Shards:
+    """The encoded images of a split, in all its shards.
+
+    Attributes:
+        shards: the shards in order.
+        labels: label of each image, int64 (n,).
+        label_names, words: names of the classes.
+
+    Raises:
+        InputError: (a `ValueError`) a shard is missing or unusable, or the shards don't belong together.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        paths = {path: match for path, match in find_shards(folder).items() if match["split"] == split}
+        counts = sorted({int(match["count"]) for match in paths.values()})
+        if len(counts) != 1:
+            what = f"{split} shards of several builds: of {' and of '.join(map(str, counts))}" if counts else "none"
+            raise InputError(f"folder {folder} holds {what}; expected {split} shards; run the build")
+        for number in range(*counts):
+            if folder / shard_name(split, number, *counts) not in paths:
+                raise InputError(f"folder {folder} lacks shard {shard_name(split, number, *counts)}; run the build")
+        self.shards = [Shard(path) for path in paths]
+        first = self.shards[0]
+        for number, shard in enumerate(self.shards):
+            if (shard.number, shard.count) != (number, *counts):
+                raise InputError(
+                    f"shard {shard.path} is number {shard.number} of {shard.count}; expected {number} of {counts[0]}"
+                )
+            for part in ("total", "label_names", "words"):
+                if getattr(shard, part) != getattr(first, part):
+                    raise InputError(f"shards {first.path} and {shard.path} are of different builds; {SHARD.remedy}")
+        self.label_names, self.words = first.label_names, first.words
+        self.labels = self._interleaved("labels")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def encoded(self, index: int) -> bytes:
+        """Return the file of image `index`; see `Shard.encoded`."""
+        row, number = divmod(index, len(self.shards))
+        return self.shards[number].encoded(row)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of classes, labels, file names, lengths and CRC-32 checksums, in hexadecimal.
+
+        It doesn't depend on the number of shards, nor on the words of the classes.
+        """
+        digest = hashlib.sha256(repr((len(self), self.label_names)).encode())
+        digest.update(self.labels.astype("<i8").data)
+        digest.update(b"\0".join(self._interleaved("names").tolist()))
+        digest.update(self._interleaved("lengths").astype("<i8").data)
+        digest.update(self._interleaved("crc32").astype("<u4").data)
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Close all files; the images can't be read afterwards."""
+        for shard in self.shards:
+            shard.close()
+
+    def _interleaved(self, part: str) -> np.ndarray:
+        """Return an array of all shards, in the order of the images."""
+        parts = [getattr(shard, part) for shard in self.shards]
+        joined = np.empty(self.shards[0].total, np.result_type(*parts))
+        for number, values in enumerate(parts):
+            joined[number :: len(parts)] = values
+        return joined
+
+
+def _read(file: h5py.File, seal: Seal) -> dict:
+    """Read and check everything in the file but the images."""
+    if not flag_attribute(file, "complete"):
+        raise InputError("it is not marked complete")
+    check_members(
+        file,
+        dict.fromkeys(("encoded", "offsets", "crc32", "labels", "sizes", "names", "label_names", "words")),
+    )
+    encoded = dataset_of(file, "encoded", ["u1"], (None,))
+    if seal.numbers != (encoded.id.get_offset(), encoded.size):
+        found = encoded.id.get_offset(), encoded.size
+        raise InputError(f"its seal gives {seal.numbers} as offset and size of the images; its dataset has {found}")
+    crc32 = dataset_of(file, "crc32", ["<u4"], (None,))
+    if len(crc32) > _MAX_IMAGES:
+        raise InputError(f"it holds {len(crc32):,} images; expected at most {_MAX_IMAGES:,}")
+    count = len(crc32)
+    label_names = dataset_of(file, "label_names", ["S"], (None,))
+    if len(label_names) > _MAX_CLASSES:
+        raise InputError(f"it names {len(label_names):,} classes; expected at most {_MAX_CLASSES:,}")
+    datasets = {
+        "offsets": dataset_of(file, "offsets", ["<i8"], (count + 1,)),
+        "crc32": crc32,
+        "labels": dataset_of(file, "labels", ["<i8"], (count,)),
+        "sizes": dataset_of(file, "sizes", ["<i4"], (count, 2)),
+        "names": dataset_of(file, "names", ["S"], (count,)),
+        "label_names": label_names,
+        "words": dataset_of(file, "words", ["S"], (len(label_names),)),
+    }
+    check_disjoint([encoded, *datasets.values()])
+    expected = encoded.size + sum(dataset.nbytes for dataset in datasets.values()) + _MAX_OVERHEAD
+    if seal.length > expected:
+        raise InputError(f"it has {seal.length:,} bytes; expected at most {expected:,} for its datasets")
+    check_attributes(file, ["complete", *_COUNTS])
+    check_attributes(encoded, ["sha256"])
+    for dataset in datasets.values():
+        check_attributes(dataset)
+    parts = {name: dataset[()] for name, dataset in datasets.items()}
+    counts = {name: count_attribute(file, name, shape) for name, shape in _COUNTS.items()}
+    parts |= {name: tuple(_texts(name, parts[name])) for name in ("label_names", "words")}
+    _check_images(parts, encoded.size)
+    _check_order(parts)
+    _check_counts(parts, counts)
+    offsets = parts.pop("offsets")
+    return parts | {
+        "number": int(counts["shard"]),
+        "count": int(counts["shards"]),
+        "total": int(counts["images"]),
+        "sums": _check_sums(parts, counts),
+        "lengths": np.diff(offsets),
+        "_starts": encoded.id.get_offset() + offsets[:-1],
+        "_sha256": text_attribute(encoded, "sha256", 64),
+    }
+
+
+def _check_images(parts: dict, encoded_bytes: int) -> None:
+    """Check offsets and sizes of the images."""
+    offsets, sizes = parts["offsets"], parts["sizes"]
+    if offsets[0] != 0 or offsets[-1] != encoded_bytes:
+        raise InputError(f"its offsets go from {offsets[0]} to {offsets[-1]}; expected 0 to {encoded_bytes}")
+    # Compared before they are subtracted, which could overflow.
+    if wrong := np.flatnonzero(offsets[1:] <= offsets[:-1]).tolist():
+        raise InputError(f"its offsets don't ascend at row {wrong[0]}")
+    if wrong := np.flatnonzero(np.diff(offsets) > MAX_BYTES).tolist():
+        raise InputError(f"the image in row {wrong[0]} has more than {MAX_BYTES:,} bytes")
+    pixels = sizes.prod(axis=1, dtype=np.int64)
+    if wrong := np.flatnonzero((sizes < 1).any(axis=1) | (pixels > MAX_IMAGE_PIXELS)).tolist():
+        height, width = sizes[wrong[0]]
+        raise InputError(
+            f"the image in row {wrong[0]} is {width}x{height} pixels; expected at most {MAX_IMAGE_PIXELS:,}"
+        )
+
+
+def _check_order(parts: dict) -> None:
+    """Check labels and names, and their order."""
+    labels, names, label_names = parts["labels"], parts["names"], parts["label_names"]
+    if list(label_names) != sorted(set(label_names)):
+        raise InputError("its label_names are not in order, or repeated")
+    if labels[0] < 0 or labels[-1] >= len(label_names) or (labels[1:] < labels[:-1]).any():
+        raise InputError(f"its labels don't ascend from 0 to {len(label_names) - 1}")
+    # Nearly all names are ASCII, which NumPy checks at once.
+    letters = names.view(np.uint8).reshape(len(names), -1)
+    is_end = letters == 0  # names are padded with zeros
+    is_plain = (((letters >= 0x20) & (letters < 0x7F)) | is_end).all(axis=1)
+    is_plain &= ~is_end[:, 0] & ~(is_end[:, :-1] & ~is_end[:, 1:]).any(axis=1)
+    list(_texts("names", names[~is_plain]))
+    if ((labels[1:] == labels[:-1]) & (names[1:] <= names[:-1])).any():
+        raise InputError("its names are not in order, or repeated")
+
+
+def _check_counts(parts: dict, counts: dict) -> None:
+    """Check the number of images."""
+    shard, shards, images = (int(counts[name]) for name in ("shard", "shards", "images"))
+    if not 0 <= shard < shards <= MAX_SHARDS or images > _MAX_IMAGES * MAX_SHARDS:
+        raise InputError(f"it is shard {shard} of {shards}, of {images:,} images; expected at most {MAX_SHARDS} shards")
+    if len(parts["labels"]) != len(range(shard, images, shards)):
+        raise InputError(
+            f"it holds {len(parts['labels']):,} images; expected {len(range(shard, images, shards)):,}, as shard "
+            f"{shard} of {shards}, of {images:,} images"
+        )
+
+
+def _check_sums(parts: dict, counts: dict) -> ChannelSums:
+    """Return the sums over the pixels, after checking that they are possible."""
+    pixels = int(parts["sizes"].prod(axis=1, dtype=np.int64).sum())
+    sums = ChannelSums(pixels, counts["channel_sums"].tolist(), counts["channel_squares"].tolist())
+    for value, square in zip(sums.values, sums.squares, strict=True):
+        # No value is above 255, and the variance isn't negative.
+        if value > 255 * pixels or square > 255 * value or value**2 > pixels * square:
+            raise InputError(f"its channel_sums and channel_squares are not those of {pixels:,} pixels")
+    return sums
+
+
+def _texts(key: str, values: np.ndarray) -> Iterator[str]:
+    """Decode `values`, bytes (n,); raise `InputError` for one that isn't printable."""
+    for value in values.tolist():
+        name = value.decode()
+        if not name or not name.isprintable() or len(value) > MAX_TEXT:
+            raise InputError(f"{key} holds {name!a:.100}; expected printable text of 1 to {MAX_TEXT} bytes")
+        yield name
