@@ -117,14 +117,14 @@ def tar(files, **fields):
     return archive.getvalue()
 
 
-def synsets(numbers=NUMBERS):
-    """Return a table of classes as the development kit has it: a structure array in a MATLAB file, compressed."""
+def synsets(numbers=NUMBERS, compressed=True):
+    """Return a table of classes as the development kit has it: a structure array in a MATLAB file."""
     columns = ("ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children")
     table = np.empty((len(numbers), 1), [(column, object) for column in columns])
     for row, (wordnet_id, number) in enumerate(numbers.items()):
         table[row, 0] = (float(number), wordnet_id, "some words", "a definition", 0.0, np.array([1.0, 2.0]))
     file = io.BytesIO()
-    scipy.io.savemat(file, {"synsets": table}, do_compression=True)
+    scipy.io.savemat(file, {"synsets": table}, do_compression=compressed)
     return file.getvalue()
 
 

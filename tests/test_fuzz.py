@@ -26,13 +26,18 @@ from conftest import ROOT
 from forge import BLOCK, reseal
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from imagenetlayout import synsets, val_files
+from imagenetlayout import tar as image_archive
+from test_shards import write as write_shards
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.checkpoints.history import CURVES, read_history
-from pipeline.errors import InputError
+from pipeline.errors import InputError, as_input_error
+from pipeline.files.matlabtable import read_table
 from pipeline.files.pickledarrays import read_pickled
 from pipeline.io import HDF5Images, archives
 from pipeline.io.hdf5datasetwriter import HDF5DatasetWriter
+from pipeline.io.shards import Shard
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "150"))
 READ, REFUSED = 0, 1
@@ -133,6 +138,11 @@ def data_bytes():
         return path.read_bytes()
 
 
+def shard_bytes():
+    with tempfile.TemporaryDirectory() as folder:
+        return (write_shards(Path(folder), shards=1) / "val-000-of-001.hdf5").read_bytes()
+
+
 def tar_bytes():
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as archive:
@@ -152,6 +162,24 @@ def read_data(path):
     HDF5Images(path, classes=1 << 16).close()
 
 
+def read_shard(path):
+    shard = Shard(path)
+    list(shard.check(lambda count: None))
+    shard.close()
+
+
+def read_image_archive(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    with as_input_error(ValueError, ""):
+        for member in archives.tar_members(descriptor, 0, path.stat().st_size):
+            assert member.offset + member.size <= path.stat().st_size
+
+
+def read_matlab(path):
+    with as_input_error(ValueError, ""):
+        read_table(path.read_bytes(), "synsets", ("ILSVRC2012_ID", "WNID"), 1 << 24)
+
+
 def plain(path):
     """Leave the file as it is."""
 
@@ -168,6 +196,9 @@ READERS = {
     "checkpoint": (read_checkpoint, lambda: mutations(checkpoint_bytes(), BLOCK), reseal),
     "data": (read_data, lambda: mutations(data_bytes(), BLOCK), sealed_data),
     "data without a seal": (read_data, lambda: mutations(data_bytes()), plain),
+    "shard": (read_shard, lambda: mutations(shard_bytes(), BLOCK), sealed_data),
+    "image archive": (read_image_archive, lambda: mutations(image_archive(val_files())), plain),
+    "matlab": (read_matlab, lambda: mutations(synsets()) | mutations(synsets(compressed=False)), plain),
     "pickle": (
         lambda path: read_pickled(path.read_bytes()),
         lambda: mutations(PICKLE) | st.lists(st.sampled_from(OPERATIONS), max_size=40).map(b"".join),

@@ -212,6 +212,14 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half(command, imagenet, tmp_
         assert content(tmp_path / "out") == {}
 
 
+def test_a_disk_with_too_little_room_is_noticed_before_the_build(command, imagenet, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=9000))
+    done = command(BUILD, "--data", imagenet, "--output", tmp_path / "out", "--shards", "2", code=1)
+    assert_refused(done, str(tmp_path / "out"), "9,000", r"\b\d\d,\d\d\d bytes")
+    assert content(tmp_path / "out") == {}
+
+
 def test_the_official_digests_are_compared_on_request(command, tmp_path, monkeypatch):
     from config import imagenet_config
 

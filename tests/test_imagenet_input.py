@@ -117,6 +117,10 @@ def test_unusable_folders_are_refused(raw_imagenet, break_it, parts):
         (lambda root: (root / VAL_TAR).write_bytes(bytes(10_240)), [VAL_TAR, "no images"]),
         (lambda root: (root / VAL_TAR).write_bytes(gzip.compress((root / VAL_TAR).read_bytes())), [VAL_TAR, "tar"]),
         (lambda root: changed_archive(root, f"{IDS[1]}.tar", without_end), [f"'{IDS[1]}.tar'", TRUNCATED]),
+        (
+            lambda root: changed_archive(root, f"{IDS[1]}.tar", lambda old: old.rstrip(b"\0")),
+            [f"'{IDS[1]}.tar'", TRUNCATED],
+        ),
         (lambda root: changed_archive(root, f"{IDS[1]}.tar", lambda old: bytes(1024)), [f"'{IDS[1]}'", "no images"]),
         (lambda root: changed_archive(root, f"./{IDS[1]}.tar", lambda old: old), [f"'{IDS[1]}'", REPEATED]),
         (lambda root: changed_archive(root, "more.txt", lambda old: old), [r"'more\.txt'", r"\.tar"]),

@@ -6,8 +6,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,11 +21,9 @@ from pipeline.files import atomic
 from pipeline.files.lock import Lock
 from pipeline.io.hdf5datasetwriter import HDF5DatasetWriter
 from pipeline.io.imagereader import ImageReader
+from pipeline.utils.progress import Progress
 
 _log = logging.getLogger(__name__)
-
-Progress = Callable[[str, float, str], AbstractContextManager[Callable[[float], None]]]
-"""Called with a description, a total and its unit; a context manager that yields a function for further amounts."""
 
 
 def build(

@@ -162,8 +162,8 @@ def tar_members(descriptor: int, start: int, end: int) -> Iterator[TarMember]:
     """
     long_name = None
     while True:
-        block = os.pread(descriptor, min(tarfile.BLOCKSIZE, end - start), start)
-        if len(block) < tarfile.BLOCKSIZE:
+        block = os.pread(descriptor, tarfile.BLOCKSIZE, start)
+        if start + tarfile.BLOCKSIZE > end or len(block) < tarfile.BLOCKSIZE:
             raise ValueError("is cut short")
         if not block.strip(b"\0"):
             return

@@ -4,7 +4,8 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -14,8 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from pipeline.data.imagenet import inputs, labels
-from pipeline.data.imagenet.images import Split
-from pipeline.data.imagenet.inputs import Progress
+from pipeline.data.imagenet.images import ImageFiles, Split
 from pipeline.data.imagenet.shardbuilder import Task, work
 from pipeline.data.textfiles import CHANNELS, write_mean
 from pipeline.errors import InputError
@@ -26,6 +26,7 @@ from pipeline.files.sealed import BLOCK, read_seal
 from pipeline.io import workers
 from pipeline.io.images import first_of
 from pipeline.io.shards import SHARD, ChannelSums, Shard, find_shards, shard_name
+from pipeline.utils.progress import Progress
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +81,8 @@ def build(
                 for number in range(count)
             ]
             missing = _missing(paths.built, plan)
+            if shorter_side is None:
+                _check_space(paths.built, sum(planned.bytes for planned in missing))
             try:
                 sums = _build_all(builders, missing, progress)
             finally:
@@ -111,11 +114,19 @@ class _Planned:
         return len(self._indices)
 
     @property
+    def bytes(self) -> int:
+        """Number of bytes of the images' files."""
+        return sum(int(files.lengths.sum()) for _, files in self._files())
+
+    @property
     def _indices(self) -> range:
         return range(self.number, len(self.split), self.count)
 
+    def _files(self) -> Iterator[tuple[int, ImageFiles]]:
+        return self.split.take(np.array(self._indices))
+
     def task(self) -> Task:
-        files = list(self.split.take(np.array(self._indices)))
+        files = list(self._files())
         total = len(self.split)
         # The mark is a digest of what determines the bytes of the shard, wherever the images lie.
         mark = hashlib.sha256(
@@ -165,6 +176,13 @@ def _missing(folder: Path, plan: list[_Planned]) -> list[_Planned]:
     if len(missing) < len(plan):
         _log.info(f"{len(plan) - len(missing):,} of {len(plan):,} shards are complete already")
     return missing
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    """Raise `OSError` if the disk of `folder` has less room than `needed` bytes: better now than after an hour."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(f"can't write to {folder}: {needed:,} bytes needed, {free:,} free")
 
 
 def _other_build(path: Path) -> InputError:

@@ -10,8 +10,7 @@ Archives are read in place. A split's images are ordered by WordNet id and file 
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,9 +25,7 @@ from pipeline.files.hdf5 import MAX_TEXT
 from pipeline.files.regular import open_regular
 from pipeline.io.archives import TarMember, tar_members
 from pipeline.io.images import MAX_BYTES, first_of, is_foreign, list_files, list_folder
-
-Progress = Callable[[str, float, str], AbstractContextManager[Callable[[float], None]]]
-"""Called with a description, a total and its unit; a context manager that yields a function for further amounts."""
+from pipeline.utils.progress import Progress
 
 _MAX_CLASSES = 1 << 16
 _BLOCK = 1 << 20
