@@ -4,10 +4,10 @@
     python build_imagenet.py --data datasets/imagenet --shorter_side 256
     python build_imagenet.py --data /mnt/imagenet --output datasets/imagenet --check_md5
 
-Reads the images where they are: the official archives ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, the folders
-train/<WordNet id>/ and val/, or Kaggle's folder ILSVRC. Decodes each image once to check it. Writes shards, such as
-train-000-of-128.hdf5, and mean.json to the subfolder hdf5/, or to --output. If it is stopped, the same command goes on
-with the shards that are missing.
+--data names the folder that holds the official archives ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, or the
+folders train/<WordNet id>/ and val/, or Kaggle's folder ILSVRC/. They are read in place, and each image is decoded once
+to check it. Writes shards, such as train-000-of-128.hdf5, and mean.json to the subfolder hdf5/, or to --output. If the
+build is stopped, the same command goes on with the shards that are missing.
 """
 
 import sys
@@ -44,10 +44,7 @@ def main() -> None:
     if not paths.root.is_dir():
         raise InputError(f"folder {paths.root} is missing; name the folder of ImageNet with --data")
     from pipeline.data.imagenet.build import build
-    from pipeline.data.imagenet.inputs import check_md5
 
-    if args.check_md5:
-        check_md5({getattr(paths, name): md5 for name, md5 in config.MD5.items()}, console.progress)
     mean = build(
         paths,
         shards=args.shards,
@@ -55,6 +52,7 @@ def main() -> None:
         accept_warnings=args.accept_warnings,
         overwrite=args.overwrite,
         progress=console.progress,
+        md5={getattr(paths, name): digest for name, digest in config.MD5.items()} if args.check_md5 else None,
     )
     print("mean: " + ", ".join(f"{channel} {value:.2f}" for channel, value in mean.items()))
     print(f"written: {paths.built}")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 # The folder of the data set, unless --data or the environment variable names another.
 DATA = "datasets/imagenet"
 DATA_VARIABLE = "IMAGENET_DIR"
-DATA_HELP = f"folder of ImageNet, or the build's --output (default: ${DATA_VARIABLE} if set, else {DATA})"
+DATA_HELP = f"folder that holds ImageNet (default: ${DATA_VARIABLE} if set, else {DATA})"
 
 # Places in the data set as distributed; of several, the first that exists.
 PARTS = {

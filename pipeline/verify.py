@@ -14,7 +14,7 @@ import math
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -71,11 +71,15 @@ def findings(path: Path) -> Iterator[Finding]:
         others = [file for file in others if _is_to_check(file)]
         if not (listing.images or listing.unreadable or others):
             raise InputError(f"folder {path} holds no checkpoint, data file, history or image")
+    unsound = set()
     for file in sorted(others):
-        yield from check_file(file)
+        for finding in check_file(file):
+            yield finding
+            if not finding.sound:
+                unsound.add(file)
     if path.is_dir():
         for folder in sorted({file.parent for file in others}):
-            yield from check_shard_sets(folder)
+            yield from check_shard_sets(folder, unsound)
     for file, wrong in listing.unreadable.items():
         yield Finding(file, "image", False, wrong)
     if listing.images:
@@ -113,22 +117,48 @@ def check_file(path: Path) -> Iterator[Finding]:
         yield Finding(str(path), "unknown", False, f"can't read {path}: {error.strerror or error}")
 
 
-def check_shard_sets(folder: Path) -> Iterator[Finding]:
-    """Check that the shards in `folder` are complete and belong together; yield a finding for each split."""
+def check_shard_sets(folder: Path, unsound: Container[Path] = ()) -> Iterator[Finding]:
+    """Check that the shards in `folder` are complete and belong together, and that the mean is theirs.
+
+    Yields a finding for each split. `unsound` are files that are known to be damaged.
+    """
     from pipeline.io.shards import Shards, find_shards
 
-    for split in sorted({match["split"] for match in find_shards(folder).values()}):
+    found = find_shards(folder)
+    for split in sorted({match["split"] for match in found.values()}):
+        damaged = sum(path in unsound for path, match in found.items() if match["split"] == split)
         try:
+            if damaged:
+                raise InputError(f"folder {folder} holds {damaged} damaged {split} shards; see above")
             shards = Shards(folder, split)
+            if split == "train":
+                _check_mean(folder / "mean.json", shards)
         except InputError as error:
             yield Finding(str(folder), "shards", False, str(error))
             continue
         about = (
-            f"{len(shards):,} {split} images of {len(shards.label_names):,} classes in {len(shards.shards)} shards, "
+            f"{len(shards):,} {split} images of {len(shards.label_names):,} classes, shards: {len(shards.shards)}, "
             f"digest {shards.digest()}"
         )
         shards.close()
         yield Finding(str(folder), "shards", True, about)
+
+
+def _check_mean(path: Path, shards) -> None:
+    """Raise `InputError` unless the file `path` holds the mean and deviation of the training `shards`."""
+    from pipeline.data.textfiles import CHANNELS, read_mean
+    from pipeline.io.shards import mean_and_deviation
+
+    if not path.exists():
+        raise InputError(f"folder {path.parent} holds training shards, but no {path.name}; run the build again")
+    stored = read_mean(path)
+    expected = mean_and_deviation(shard.sums for shard in shards.shards)
+    for values, numbers in zip(stored, expected, strict=True):
+        for channel, number in zip(CHANNELS, numbers, strict=True):
+            value = None if values is None else values[channel]
+            if value is None or abs(value - number) > 1e-6:
+                found = f"{channel} {value}; expected {number:.6f}"
+                raise InputError(f"{path} holds {found}, that of the shards beside it; run the build again")
 
 
 def check_folder_images(root: Path, paths: list[str]) -> Iterator[Finding]:
@@ -177,15 +207,13 @@ def _data_file(path: Path) -> str:
 def _shard(path: Path) -> Iterator[Finding]:
     from pipeline.io.shards import Shard
 
-    shard, damaged = Shard(path), 0
+    shard, sound = Shard(path), True
     with console.progress(path.name, shard.lengths.sum() / 1e6, "MB") as advance:
         for wrong in shard.check(lambda count: advance(count / 1e6)):
-            damaged += 1
+            sound = False
             yield Finding(str(path), "shard", False, wrong)
     shard.close()
-    if damaged:
-        yield Finding(str(path), "shard", False, f"{damaged:,} of {len(shard):,} images in {path} are damaged")
-    else:
+    if sound:
         about = f"{len(shard):,} of {shard.total:,} images of {len(shard.label_names):,} classes"
         yield Finding(str(path), "shard", True, about)
 
@@ -235,4 +263,4 @@ def _line(finding: Finding) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, tidy=True)  # a progress bar hides the cursor

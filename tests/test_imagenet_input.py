@@ -25,11 +25,11 @@ from imagenetlayout import (
     write_devkit,
     write_files,
 )
-from messages import MISSING, NOT_REGULAR, REPEATED, TRUNCATED, assert_refused, naming
+from messages import CORRUPT, MISSING, NOT_REGULAR, REPEATED, TRUNCATED, assert_refused, naming
 
 from config import imagenet_config as config
-from pipeline.data.imagenet.build import _read_words
-from pipeline.data.imagenet.inputs import find
+from pipeline.data.imagenet.inputs import find, locate
+from pipeline.data.imagenet.labels import read_words
 from pipeline.errors import InputError
 from pipeline.files.matlabtable import read_table
 
@@ -40,7 +40,8 @@ COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "nécole") for form in ("NFC
 
 def found(root):
     """Return (class, file name) of the images that `find` finds in each split."""
-    splits = find(config.paths(root), lambda *about: nullcontext(lambda amount: None))
+    paths = config.paths(root)
+    splits = find(paths, *locate(paths), lambda *about: nullcontext(lambda amount: None))
     return [
         [
             (wordnet_id, name)
@@ -73,6 +74,12 @@ def without_end(archive):
     return archive[: -(-len(archive.rstrip(b"\0")) // 512) * 512]
 
 
+def with_a_hole(archive):
+    """Return an archive with zeros in place of its second header, as a download that was interrupted may have."""
+    header = archive.index(b"ustar", 600) - 257
+    return archive[:header] + bytes(512) + archive[header + 512 :]
+
+
 def cut(path, size):
     os.truncate(path, path.stat().st_size - size if size > 0 else -size)
 
@@ -89,6 +96,9 @@ def cut(path, size):
         (lambda root: write_files(root / "train" / "my class", {"a.JPEG": b"x"}), ["'my class'"]),
         (lambda root: write_files(root / "train", {"a.JPEG": b"x"}), ["train/a.JPEG", "class"]),
         (lambda root: write_files(root / "train" / IDS[0], {"a.gif": b"GIF89a"}), ["a.gif", "GIF"]),
+        (lambda root: (root / "train" / "n09").symlink_to("nowhere"), ["train/n09", "link"]),
+        (lambda root: (root / "train" / IDS[0] / "a.JPEG").symlink_to("nowhere"), [r"a\.JPEG", "No such file"]),
+        (lambda root: [shutil.rmtree(root / "train"), write_files(root / "train", {"n09.tar": b"x"})], [r"n09\.tar"]),
         (lambda root: write_files(root / "train" / IDS[0], {"a.JPEG": b""}), [r"'a\.JPEG'", r"\b0 bytes"]),
         (lambda root: write_files(root / "train" / IDS[0], {"\x1b[2J.JPEG": b"x"}), [r"'\\x1b\[2J\.JPEG'"]),
         (
@@ -121,6 +131,13 @@ def test_unusable_folders_are_refused(raw_imagenet, break_it, parts):
             lambda root: changed_archive(root, f"{IDS[1]}.tar", lambda old: old.rstrip(b"\0")),
             [f"'{IDS[1]}.tar'", TRUNCATED],
         ),
+        (
+            lambda root: changed_archive(root, f"{IDS[1]}.tar", with_a_hole),
+            [f"'{IDS[1]}.tar'", CORRUPT],
+        ),
+        (lambda root: (root / TRAIN_TAR).unlink() or os.mkfifo(root / TRAIN_TAR), [TRAIN_TAR, NOT_REGULAR]),
+        (lambda root: append(root, "./"), [r"'\./'|''"]),
+        (lambda root: append(root, "\u0958" * 300), ["too long"]),
         (lambda root: changed_archive(root, f"{IDS[1]}.tar", lambda old: bytes(1024)), [f"'{IDS[1]}'", "no images"]),
         (lambda root: changed_archive(root, f"./{IDS[1]}.tar", lambda old: old), [f"'{IDS[1]}'", REPEATED]),
         (lambda root: changed_archive(root, "more.txt", lambda old: old), [r"'more\.txt'", r"\.tar"]),
@@ -142,6 +159,7 @@ def test_unusable_folders_are_refused(raw_imagenet, break_it, parts):
         (lambda root: write_devkit(root, truth="1\n" * 6 + "²\n"), [DEVKIT, r"\b7\b", r"'\\xb2'"]),
         (lambda root: write_devkit(root, truth="1\n" * 6 + "9\n"), [DEVKIT, "'n00001740'", sorted(VAL)[6]]),
         (lambda root: write_devkit(root, NUMBERS | {"n04": 1}), [DEVKIT, "meta.mat", REPEATED]),
+        (lambda root: write_devkit(root, meta=floats_for_integers()), [DEVKIT, "meta.mat", "integers"]),
         (lambda root: write_devkit(root, meta=b"x" * 500), [DEVKIT, "meta.mat", "MATLAB"]),
         (lambda root: write_devkit(root, meta=bytes(1 + (1 << 20))), [DEVKIT, "meta.mat", "1,048,577"]),
         (lambda root: write_devkit(root, meta=bomb()), [DEVKIT, "meta.mat", "16,777,216"]),
@@ -165,7 +183,7 @@ def test_unusable_archives_are_refused(tmp_path, break_it, parts):
         (lambda rows: [*rows, f"other,{IDS[0]} 1 2 3 4"], ["'other'", MISSING]),
         (lambda rows: [*rows[:-1], rows[-1].replace("n0", "n9")], [r"_00000001\.JPEG'", "'n9"]),
         (lambda rows: [*rows[:-1], rows[-1] + f"{IDS[0]} 1 2 3 4 {IDS[1]} 1 2 3 4"], ["line 8"]),
-        (lambda rows: [*rows, "other"], ["line 9"]),
+        (lambda rows: [*rows, "", "other"], ["line 10"]),
     ],
 )
 def test_unusable_labels_of_kaggle_are_refused(tmp_path, change, parts):
@@ -201,6 +219,15 @@ def test_leftovers_of_other_systems_and_folders_in_archives_are_skipped(tmp_path
     assert found(folders) == expected
 
 
+def test_a_folder_in_an_archive_has_no_content_whatever_its_size(tmp_path):
+    root = as_archives(tmp_path / "imagenet")
+    expected = found(root)
+    folder = tarfile.TarInfo("folder")
+    folder.type, folder.size = tarfile.DIRTYPE, 4096
+    (root / VAL_TAR).write_bytes(folder.tobuf() + tar(val_files()))
+    assert found(root) == expected
+
+
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
 def test_long_and_accented_names_in_archives_are_read_in_either_form(tmp_path, form):
     root = as_archives(tmp_path / "imagenet")
@@ -218,11 +245,12 @@ def test_long_and_accented_names_in_archives_are_read_in_either_form(tmp_path, f
 
 def test_words_come_from_the_table_beside_the_images_else_from_the_project_s(tmp_path):
     paths = config.paths(tmp_path)
-    assert _read_words(paths, (*IDS, "mine")) == ("tench, Tinca tinca", "crane", "crane", "mine")
+    tables = paths.words, paths.default_words
+    assert read_words(*tables, (*IDS, "mine")) == ("tench, Tinca tinca", "crane", "crane", "mine")
     paths.words.write_text("mine my  words\nn01440764\tfish\n")
-    assert _read_words(paths, (IDS[0], "mine")) == ("fish", "my  words")
+    assert read_words(*tables, (IDS[0], "mine")) == ("fish", "my  words")
     with pytest.raises(InputError, match=naming("LOC_synset_mapping.txt", IDS[1])):
-        _read_words(paths, IDS)
+        read_words(*tables, IDS)
     _, *table = config.WORDS.read_text().splitlines()
     assert len(table) == len({line.split()[0] for line in table}) == 1000
     assert table == sorted(table)
@@ -260,8 +288,18 @@ def test_a_matlab_table_is_read_as_scipy_reads_it(number, compressed):
 
 
 def test_any_change_to_a_matlab_table_gives_a_table_or_an_error():
-    content = synsets()
-    for place in range(126, len(content)):
-        for changed in (content[:place], content[:place] + bytes([content[place] ^ 0x11]) + content[place + 1 :]):
+    content, read = synsets(compressed=False), 0
+    for place in range(126, 1200):
+        for value in range(0, 256, 5):
+            changed = content[:place] + bytes([content[place] ^ value]) + content[place + 1 :]
             with suppress(ValueError):
-                read_table(changed, "synsets", ("WNID",), 1 << 24)
+                read += bool(read_table(changed, "synsets", ("ILSVRC2012_ID", "WNID"), 1 << 24))
+    assert read > 20_000
+
+
+def floats_for_integers():
+    """Return a table whose flags have the type of floating-point numbers."""
+    content = bytearray(synsets(compressed=False))
+    assert content[136] == 6  # the type of the flags, behind the header and the tag of the array
+    content[136] = 9
+    return bytes(content)

@@ -49,7 +49,10 @@ def run(main: Callable[[], None], *, tidy: bool = False) -> None:
         code = _call(main)
         # Only the interpreter's shutdown is left.
         handle_stops(signal.SIG_IGN)
-    except KeyboardInterrupt:
+    except BaseException:
+        # An import that is interrupted may raise another exception.
+        if not asked:
+            raise
         handle_stops(signal.SIG_IGN)
     if asked:  # even if the interpreter dropped the exception, as in a destructor
         code = 128 + asked[0]

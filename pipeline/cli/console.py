@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from pipeline.cli import backend, command, flags
 from pipeline.errors import InputError
 from pipeline.utils.signals import STOPS, handle_stops
 from pipeline.utils.text import printable
+
+# Seconds between two lines of progress.
+_LINE_SECONDS = 60
 
 
 @contextmanager
@@ -93,9 +97,9 @@ def _show_if_process_dies(chatter: int) -> Callable[[], None]:
 
 @contextmanager
 def progress(description: str, total: float, unit: str) -> Iterator[Callable[[float], None]]:
-    """Show a progress bar on a terminal, nothing elsewhere; yield a function that advances it by an amount."""
+    """Show a progress bar on a terminal, elsewhere a line a minute; yield a function that advances it by an amount."""
     if not sys.stderr.isatty():
-        yield lambda amount: None
+        yield _progress_lines(description, total, unit)
         return
     from rich import progress as bars
     from rich.console import Console
@@ -115,6 +119,25 @@ def progress(description: str, total: float, unit: str) -> Iterator[Callable[[fl
     with bars.Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(printable(description), total=total)
         yield lambda amount: bar.advance(task, amount)
+
+
+def _progress_lines(description: str, total: float, unit: str) -> Callable[[float], None]:
+    """Return a function that takes amounts, and prints a line to stderr once a minute, as for a batch job's log."""
+    start = last = time.monotonic()
+    done = 0.0
+
+    def advance(amount: float) -> None:
+        nonlocal last, done
+        done += amount
+        now = time.monotonic()
+        if now - last >= _LINE_SECONDS and 0 < done < total:
+            last = now
+            rate = done / (now - start)
+            left = f"{(total - done) / rate / 60:,.0f} minutes left"
+            about = f"{done:,.0f}/{total:,.0f} {unit}, {rate:,.0f}/s, {left}"
+            print(printable(f"{description}: {about}"), file=sys.stderr, flush=True)
+
+    return advance
 
 
 def ask(message: str, given_up: Callable[[], bool]) -> str | float:

@@ -19,12 +19,13 @@ _CAN_NOT_FLUSH = {
 class WriteError(OSError):
     """A file couldn't be written. An existing file of that name is untouched."""
 
-    def __init__(self, path: Path, bytes_needed: int, error: OSError) -> None:
+    def __init__(self, path: Path, bytes_needed: int | None, error: OSError) -> None:
+        needed = "" if bytes_needed is None else f"; {bytes_needed:,} bytes needed"
         room = ""
         with suppress(OSError):  # the disk is gone
             folder = next(parent for parent in path.absolute().parents if parent.is_dir())
             room = f", {shutil.disk_usage(folder).free:,} free"
-        super().__init__(f"can't write {path}: {error.strerror or error}; {bytes_needed:,} bytes needed{room}")
+        super().__init__(f"can't write {path}: {error.strerror or error}{needed}{room}")
 
 
 def write_atomically(path: Path, *parts: bytes) -> None:

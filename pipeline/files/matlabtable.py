@@ -12,6 +12,7 @@ from collections.abc import Iterator
 _HEADER = 128
 # Types of elements.
 _NUMBERS = {1: "b", 2: "B", 3: "h", 4: "H", 5: "i", 6: "I", 7: "f", 9: "d", 12: "q", 13: "Q"}
+_FLOATS = (7, 9)
 _TEXTS = {1: "ascii", 2: "ascii", 4: "utf-16", 16: "utf-8", 17: "utf-16"}
 _MATRIX, _COMPRESSED = 14, 15
 # Classes of arrays.
@@ -93,6 +94,11 @@ class _Element:
         form = _NUMBERS[self.type]
         return struct.unpack(f"{self.order}{self.size // struct.calcsize(form)}{form}", self.content)
 
+    def integers(self) -> tuple[int, ...]:
+        if self.type in _FLOATS:
+            raise ValueError("an element holds floating-point numbers; expected integers")
+        return self.numbers()
+
     def text(self) -> str:
         if self.type not in _TEXTS:
             raise ValueError(f"an element has type {self.type}; expected text")
@@ -107,8 +113,8 @@ class _Array:
         if element.type != _MATRIX:
             raise ValueError(f"an element has type {element.type}; expected an array")
         flags, dimensions, name, *self.parts = element.inner()
-        self.kind = flags.numbers()[0] & 0xFF
-        self.size = math.prod(dimensions.numbers())
+        self.kind = flags.integers()[0] & 0xFF
+        self.size = math.prod(dimensions.integers())
         self.name = name.text()
 
     def value(self) -> str | float | None:
@@ -122,7 +128,7 @@ def _rows(array: _Array, fields: tuple[str, ...]) -> list[tuple]:
     if array.kind != _STRUCTURE:
         raise ValueError(f"{array.name} is not a structure array")
     length, names, *values = array.parts
-    (width,) = length.numbers()
+    (width,) = length.integers()
     if not 1 <= width <= names.size <= width * _MAX_FIELDS:
         raise ValueError(f"{array.name} has names of {width} and {names.size:,} bytes; expected 1 to {_MAX_FIELDS}")
     names = [names.content[start : start + width].rstrip(b"\0").decode() for start in range(0, names.size, width)]

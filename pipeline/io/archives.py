@@ -28,6 +28,8 @@ _MAX_MEMBERS = 1_000_000
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
 _PAX_HEADERS = (tarfile.XHDTYPE, tarfile.XGLTYPE)
 _MAX_PAX_HEADER = 1 << 16
+# Maximum number of zeros at the end of a tar archive, in bytes; GNU tar writes up to 10,240.
+_MAX_PADDING = 1 << 20
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -116,7 +118,9 @@ def read_tar(
         try:
             while (block := unpacked.read(tarfile.BLOCKSIZE)).strip(b"\0"):
                 member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-                if member.isdir() or member.type in _PAX_HEADERS:
+                if member.isdir():
+                    continue  # folders have no content, whatever their size
+                if member.type in _PAX_HEADERS:
                     name, largest = None, _MAX_PAX_HEADER
                 elif member.name in expected and member.name not in seen and member.type in _REGULAR:
                     name, largest = member.name, expected[member.name]
@@ -166,6 +170,9 @@ def tar_members(descriptor: int, start: int, end: int) -> Iterator[TarMember]:
         if start + tarfile.BLOCKSIZE > end or len(block) < tarfile.BLOCKSIZE:
             raise ValueError("is cut short")
         if not block.strip(b"\0"):
+            padding = os.pread(descriptor, min(_MAX_PADDING + 1, end - start), start)
+            if len(padding) > _MAX_PADDING or padding.strip(b"\0"):
+                raise ValueError("is damaged: there is more after its end")
             return
         try:
             member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
@@ -189,6 +196,8 @@ def tar_members(descriptor: int, start: int, end: int) -> Iterator[TarMember]:
                 yield TarMember(name, start, member.size)
             elif not member.isdir():
                 raise ValueError(f"holds {name!a:.200}, which is not a regular file")
+            else:
+                continue  # folders have no content, whatever their size
         start += -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 

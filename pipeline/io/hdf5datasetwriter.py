@@ -80,7 +80,7 @@ class HDF5DatasetWriter:
                 if not name.isprintable() or len(name.encode()) > MAX_TEXT:
                     raise InputError(f"class name {name!a:.100}: expected printable text of at most {MAX_TEXT} bytes")
             if names:
-                self._block.file[key] = np.array([name.encode() for name in names])
+                self._block.store(key, np.array([name.encode() for name in names]))
 
     def close(self) -> None:
         """Complete the file and rename it to its final name.
@@ -88,13 +88,13 @@ class HDF5DatasetWriter:
         Raises:
             InputError: fewer rows than `dims` were added; the file is removed.
         """
-        if not self._block.file:
+        if not self._block.is_open:
             return
         try:
             if self._added < self.dims[0]:
                 raise InputError(f"{self._added} rows for {self.output_path}; expected {self.dims[0]}")
             self._write()
-            self._block.file["labels"] = self._labels
+            self._block.store("labels", self._labels)
             temporary = self._block.finish()
             flush(temporary)
             _check_absent(self.output_path)

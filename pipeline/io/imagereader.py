@@ -128,7 +128,11 @@ def _unnamed_memory() -> int:
 def _check(connection: Connection) -> None:
     """Run a worker that checks images: receive a list of paths, send a shape or an error message for each."""
     decoder = StrictDecoder()
-    for path in connection.recv():
+    try:
+        paths = connection.recv()
+    except (EOFError, OSError):  # the other end is closed
+        os._exit(0)
+    for path in paths:
         try:
             result = decoder.read(path).shape
         except InputError as refused:

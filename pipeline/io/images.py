@@ -53,35 +53,36 @@ def read_image(path: str | PathLike, shape: tuple[int, int] | None = None) -> np
         content = read_regular(path, MAX_BYTES)
     except OSError as error:
         raise InputError(f"can't read image {path}: {error.strerror}") from error
-    return decode_image(content, str(path), shape)
+    try:
+        return decode_image(content, shape)
+    except ValueError as error:
+        raise InputError(f"image {path} {error}; remove or replace it") from error
 
 
-def decode_image(
-    content: bytes, name: str, shape: tuple[int, int] | None = None, *, oriented: bool = True
-) -> np.ndarray:
-    """Decode the JPEG or PNG file `content`, called `name` in messages; see `read_image`.
+def decode_image(content: bytes, shape: tuple[int, int] | None = None, *, oriented: bool = True) -> np.ndarray:
+    """Decode the JPEG or PNG file `content`; see `read_image`.
 
     Args:
         oriented: rotate the image as its EXIF orientation says; if False, ignore it.
+
+    Raises:
+        ValueError: it isn't a complete image of the required size; the message follows the name of the image.
     """
-    try:
-        header = read_header(content)
-    except ValueError as error:
-        raise InputError(f"image {name} {error}; remove or replace it") from error
+    header = read_header(content)
     size = f"{header.width}x{header.height}"
     if shape is not None and {header.height, header.width} != set(shape):
-        raise InputError(f"image {name} is {size} pixels; expected {shape[1]}x{shape[0]}")
+        raise ValueError(f"is {size} pixels; expected {shape[1]}x{shape[0]}")
     if header.width * header.height > MAX_IMAGE_PIXELS:
-        raise InputError(f"image {name} has {size} pixels; expected at most {MAX_IMAGE_PIXELS:,}")
+        raise ValueError(f"has {size} pixels; expected at most {MAX_IMAGE_PIXELS:,}")
     flags = cv2.IMREAD_COLOR | (0 if oriented else cv2.IMREAD_IGNORE_ORIENTATION)
     try:
         pixels = cv2.imdecode(np.frombuffer(header.essential, np.uint8), flags)
     except cv2.error as error:
-        raise InputError(f"image {name} can't be decoded: {error.err:.100}; replace it") from error
+        raise ValueError(f"can't be decoded: {error.err:.100}") from error
     if pixels is None:
-        raise InputError(f"image {name} can't be decoded; replace it")
+        raise ValueError("can't be decoded")
     if shape is not None and pixels.shape[:2] != shape:  # rotated by its EXIF orientation
-        raise InputError(f"image {name} is {pixels.shape[1]}x{pixels.shape[0]} pixels; expected {shape[1]}x{shape[0]}")
+        raise ValueError(f"is {pixels.shape[1]}x{pixels.shape[0]} pixels; expected {shape[1]}x{shape[0]}")
     return pixels
 
 

@@ -24,7 +24,7 @@ import os
 import re
 import weakref
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,10 +53,14 @@ MAX_SHARDS = 256
 
 _MAX_IMAGES = 1 << 24
 _MAX_CLASSES = 1 << 16
-# Maximum size of HDF5's metadata in bytes; these few datasets need a few kilobytes.
+# Maximum size in bytes of HDF5's metadata, which needs a few kilobytes, and of all datasets but the images: ImageNet's
+# training images in one shard need 80 MB.
 _MAX_OVERHEAD = 1 << 20
+_MAX_OTHERS = 1 << 28
+# Number of texts to check at once.
+_ROWS = 1 << 12
 _COUNTS = {"shard": (), "shards": (), "images": (), "channel_sums": (3,), "channel_squares": (3,)}
-_NAME = re.compile(r"(?P<split>train|val)-(?P<number>\d{3})-of-(?P<count>\d{3})\.hdf5")
+_NAME = re.compile(r"(?P<split>train|val)-(?P<number>[0-9]{3})-of-(?P<count>[0-9]{3})\.hdf5")
 
 
 @dataclass
@@ -76,16 +80,18 @@ class ChannelSums:
         self.values = [one + another for one, another in zip(self.values, other.values, strict=True)]
         self.squares = [one + another for one, another in zip(self.squares, other.squares, strict=True)]
 
-    def mean(self) -> list[float]:
-        """Return the mean of R, G and B."""
-        return [value / self.pixels for value in self.values]
 
-    def deviation(self) -> list[float]:
-        """Return the standard deviation of R, G and B."""
-        return [
-            math.sqrt((self.pixels * square - value**2) / self.pixels**2)
-            for value, square in zip(self.values, self.squares, strict=True)
-        ]
+def mean_and_deviation(parts: Iterable[ChannelSums]) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of R, G and B, 0 to 255, over all pixels of `parts`."""
+    sums = ChannelSums()
+    for part in parts:
+        sums.add(part)
+    mean = [value / sums.pixels for value in sums.values]
+    deviation = [
+        math.sqrt((sums.pixels * square - value**2) / sums.pixels**2)
+        for value, square in zip(sums.values, sums.squares, strict=True)
+    ]
+    return mean, deviation
 
 
 def shard_name(split: str, number: int, count: int) -> str:
@@ -117,9 +123,14 @@ class Shard:
         self.path = path
         with open_sealed(path, SHARD, skip_numbered=True) as (file, source, seal):
             with as_input_error(ValueError, f"shard {path} was not written by this project: ", f"; {SHARD.remedy}"):
-                self.__dict__ |= _read(file, seal)
+                parts = _read(file, seal)
             self._descriptor = os.dup(source.fileno())
         self._close_file = weakref.finalize(self, os.close, self._descriptor)
+        self.number, self.count, self.total = parts["number"], parts["count"], parts["total"]
+        self.labels, self.sizes, self.crc32 = parts["labels"], parts["sizes"], parts["crc32"]
+        self.names, self.label_names, self.words = parts["names"], parts["label_names"], parts["words"]
+        self.sums, self._sha256 = parts["sums"], parts["sha256"]
+        self.lengths, self._starts = np.diff(parts["offsets"]), parts["start"] + parts["offsets"][:-1]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -197,9 +208,10 @@ class Shards:
         if len(counts) != 1:
             what = f"{split} shards of several builds: of {' and of '.join(map(str, counts))}" if counts else "none"
             raise InputError(f"folder {folder} holds {what}; expected {split} shards; run the build")
-        for number in range(*counts):
-            if folder / shard_name(split, number, *counts) not in paths:
-                raise InputError(f"folder {folder} lacks shard {shard_name(split, number, *counts)}; run the build")
+        names = [shard_name(split, number, *counts) for number in range(*counts)]
+        if missing := [name for name in names if folder / name not in paths]:
+            number = f"{len(missing)} of {len(names)} {split} shards, the first"
+            raise InputError(f"folder {folder} lacks {number} {missing[0]}; run the build again")
         self.shards = [Shard(path) for path in paths]
         first = self.shards[0]
         for number, shard in enumerate(self.shards):
@@ -276,7 +288,10 @@ def _read(file: h5py.File, seal: Seal) -> dict:
         "words": dataset_of(file, "words", ["S"], (len(label_names),)),
     }
     check_disjoint([encoded, *datasets.values()])
-    expected = encoded.size + sum(dataset.nbytes for dataset in datasets.values()) + _MAX_OVERHEAD
+    others = sum(dataset.nbytes for dataset in datasets.values())
+    if others > _MAX_OTHERS:
+        raise InputError(f"it has {others:,} bytes beside the images; expected at most {_MAX_OTHERS:,}")
+    expected = encoded.size + others + _MAX_OVERHEAD
     if seal.length > expected:
         raise InputError(f"it has {seal.length:,} bytes; expected at most {expected:,} for its datasets")
     check_attributes(file, ["complete", *_COUNTS])
@@ -285,19 +300,19 @@ def _read(file: h5py.File, seal: Seal) -> dict:
         check_attributes(dataset)
     parts = {name: dataset[()] for name, dataset in datasets.items()}
     counts = {name: count_attribute(file, name, shape) for name, shape in _COUNTS.items()}
-    parts |= {name: tuple(_texts(name, parts[name])) for name in ("label_names", "words")}
+    for name in ("label_names", "words"):
+        check_texts(name, parts[name])
+        parts[name] = tuple(text.decode() for text in parts[name].tolist())
     _check_images(parts, encoded.size)
     _check_order(parts)
     _check_counts(parts, counts)
-    offsets = parts.pop("offsets")
     return parts | {
         "number": int(counts["shard"]),
         "count": int(counts["shards"]),
         "total": int(counts["images"]),
         "sums": _check_sums(parts, counts),
-        "lengths": np.diff(offsets),
-        "_starts": encoded.id.get_offset() + offsets[:-1],
-        "_sha256": text_attribute(encoded, "sha256", 64),
+        "start": encoded.id.get_offset(),
+        "sha256": text_attribute(encoded, "sha256", 64),
     }
 
 
@@ -326,12 +341,7 @@ def _check_order(parts: dict) -> None:
         raise InputError("its label_names are not in order, or repeated")
     if labels[0] < 0 or labels[-1] >= len(label_names) or (labels[1:] < labels[:-1]).any():
         raise InputError(f"its labels don't ascend from 0 to {len(label_names) - 1}")
-    # Nearly all names are ASCII, which NumPy checks at once.
-    letters = names.view(np.uint8).reshape(len(names), -1)
-    is_end = letters == 0  # names are padded with zeros
-    is_plain = (((letters >= 0x20) & (letters < 0x7F)) | is_end).all(axis=1)
-    is_plain &= ~is_end[:, 0] & ~(is_end[:, :-1] & ~is_end[:, 1:]).any(axis=1)
-    list(_texts("names", names[~is_plain]))
+    check_texts("names", names)
     if ((labels[1:] == labels[:-1]) & (names[1:] <= names[:-1])).any():
         raise InputError("its names are not in order, or repeated")
 
@@ -359,10 +369,20 @@ def _check_sums(parts: dict, counts: dict) -> ChannelSums:
     return sums
 
 
-def _texts(key: str, values: np.ndarray) -> Iterator[str]:
-    """Decode `values`, bytes (n,); raise `InputError` for one that isn't printable."""
-    for value in values.tolist():
-        name = value.decode()
-        if not name or not name.isprintable() or len(value) > MAX_TEXT:
-            raise InputError(f"{key} holds {name!a:.100}; expected printable text of 1 to {MAX_TEXT} bytes")
-        yield name
+def check_texts(key: str, values: np.ndarray) -> None:
+    """Raise `InputError`, with `key`, unless all `values`, bytes (n,), are printable UTF-8 texts.
+
+    Nearly all are ASCII, which NumPy checks at once, in blocks, because it takes several times their memory.
+    """
+    for start in range(0, len(values), _ROWS):
+        block = values[start : start + _ROWS]
+        letters = block.view(np.uint8).reshape(len(block), -1)
+        is_end = letters == 0  # texts are padded with zeros
+        is_plain = (((letters >= 0x20) & (letters < 0x7F)) | is_end).all(axis=1)
+        is_plain &= ~is_end[:, 0] & ~(is_end[:, :-1] & ~is_end[:, 1:]).any(axis=1)
+        for value in block[~is_plain]:
+            text = value.decode()
+            if not text or not text.isprintable():
+                raise InputError(f"{key} holds {text!a:.100}; expected printable text")
+    if values.dtype.itemsize > MAX_TEXT:
+        raise InputError(f"{key} has texts of {values.dtype.itemsize:,} bytes; expected at most {MAX_TEXT:,}")

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from pipeline.files.blockwriter import BlockWriter
-from pipeline.io.shards import SHARD
+from pipeline.io.shards import SHARD, ChannelSums, check_texts
 
 
 class ShardWriter:
@@ -44,7 +44,8 @@ class ShardWriter:
         labels: np.ndarray,
         names: Sequence[bytes],
         classes: tuple[Sequence[str], Sequence[str]],
-        counts: dict[str, Sequence[int] | int],
+        place: tuple[int, int, int],
+        sums: ChannelSums,
         mark: bytes,
     ) -> Path:
         """Complete the file; return its temporary path. The caller flushes and renames it.
@@ -52,24 +53,26 @@ class ShardWriter:
         Args:
             labels, names: label and file name of each image.
             classes: the WordNet ids of all classes in order, and their words.
-            counts: the attributes of a shard by name.
+            place: number of the shard, number of shards and of images of the split.
+            sums: sums of all pixels.
             mark: 32 bytes for the seal.
+
+        Raises:
+            InputError: a name can't be stored.
         """
-        label_names, words = ([name.encode() for name in names] for names in classes)
-        arrays = {
-            "offsets": self._offsets,
-            "crc32": self._crc32,
-            "labels": np.asarray(labels, "<i8"),
-            "sizes": self._sizes,
-            "names": np.array(names),
-            "label_names": np.array(label_names),
-            "words": np.array(words),
-        }
+        texts = {"names": names}
+        texts |= zip(("label_names", "words"), ([name.encode() for name in names] for names in classes), strict=True)
+        arrays = {name: np.array(values) for name, values in texts.items()}
         for name, values in arrays.items():
-            self._block.file[name] = values
-        for name, value in counts.items():
-            self._block.file.attrs[name] = np.array(value, np.uint64)
-        finished = self._block.finish(mark)
+            check_texts(name, values)
+        arrays |= {"labels": np.asarray(labels, "<i8")}
+        arrays |= {"offsets": self._offsets, "crc32": self._crc32, "sizes": self._sizes}
+        for name, values in arrays.items():
+            self._block.store(name, values)
+        numbers = dict(zip(("shard", "shards", "images"), place, strict=True))
+        numbers |= {"channel_sums": sums.values, "channel_squares": sums.squares}
+        attributes = {name: np.array(value, np.uint64) for name, value in numbers.items()}
+        finished = self._block.finish(attributes, mark)
         self._is_finished = True
         return finished
 

@@ -25,13 +25,15 @@ class Worker:
         """Raise `OSError` with the reason if the worker has died."""
         try:
             yield
-        except (EOFError, ConnectionError) as error:
+        except (EOFError, OSError) as error:
             self.process.join(5)
             code = self.process.exitcode
             reason = {
                 -signal.SIGKILL: "was killed; is there enough memory?",
-                1: 'failed, see above; start it below if __name__ == "__main__":',
+                1: 'failed, see above; start it only below if __name__ == "__main__":',
             }.get(code, f"ended with exit code {code}")
+            if code is not None and code < 0 and code != -signal.SIGKILL:
+                reason = f"was ended by {signal.Signals(-code).name}"
             raise OSError(f"a process that decodes images {reason}") from error
 
 
@@ -56,6 +58,20 @@ def start(target: Callable, arguments: Sequence[tuple]) -> list[Worker]:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return workers
+
+
+@contextmanager
+def started(target: Callable, arguments: Sequence[tuple]) -> Iterator[list[Worker]]:
+    """Start processes as `start` does; at the end of the context, end them and wait for that."""
+    processes = start(target, arguments)
+    try:
+        yield processes
+    finally:
+        for worker in processes:
+            worker.connection.close()
+            worker.process.terminate()
+        for worker in processes:
+            worker.process.join()
 
 
 def cores() -> int:

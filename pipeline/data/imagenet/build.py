@@ -5,8 +5,9 @@ import logging
 import os
 import re
 import shutil
+from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -16,21 +17,19 @@ import numpy as np
 
 from pipeline.data.imagenet import inputs, labels
 from pipeline.data.imagenet.images import ImageFiles, Split
-from pipeline.data.imagenet.shardbuilder import Task, work
+from pipeline.data.imagenet.shardbuilder import Result, Task, work
 from pipeline.data.textfiles import CHANNELS, write_mean
 from pipeline.errors import InputError
 from pipeline.files import atomic
-from pipeline.files.hdf5 import MAX_TEXT
 from pipeline.files.lock import Lock
 from pipeline.files.sealed import BLOCK, read_seal
 from pipeline.io import workers
-from pipeline.io.images import first_of
-from pipeline.io.shards import SHARD, ChannelSums, Shard, find_shards, shard_name
+from pipeline.io.shards import SHARD, ChannelSums, Shard, find_shards, mean_and_deviation, shard_name
 from pipeline.utils.progress import Progress
 
 _log = logging.getLogger(__name__)
 
-_TEMPORARY = re.compile(r"(train|val)-\d{3}-of-\d{3}\.hdf5|mean\.json")
+_TEMPORARY = re.compile(r"(train|val)-[0-9]{3}-of-[0-9]{3}\.hdf5|mean\.json")
 
 
 def build(
@@ -41,21 +40,23 @@ def build(
     accept_warnings: bool,
     overwrite: bool,
     progress: Progress,
+    md5: dict[Path, str] | None = None,
 ) -> dict[str, float]:
     """Build the shards of both splits in the folder `paths.built`, and then the mean, `paths.mean`.
 
     Each core builds one shard at a time. A shard appears complete or not at all, and one that is there already is kept
-    if it was built from the same images and options, so that a build that was stopped can go on.
+    if it was built with the same options from images of the same classes, file names and lengths, so that a build that
+    was stopped can go on.
 
     Args:
-        paths: see `inputs.find`, `labels.read_labels`; and `words`, a table of readable class names, which may be
-            missing, and `default_words`, used in its place.
+        paths: see `inputs.locate`; and `words` and `default_words` (see `labels.read_words`).
         shards: number of shards of each split, 1 to `MAX_SHARDS`, or the number of images if that is smaller.
         shorter_side: encode images again, those with a longer shorter side resized to it; None stores the files as they
             are.
         accept_warnings: take images although the decoder warns about them; if False, refuse them.
         overwrite: remove the shards of an earlier build first.
         progress: shows progress.
+        md5: digests of archives to compare first; see `inputs.check_md5`.
 
     Returns:
         Mean of R, G and B over all pixels of the training images as stored, 0 to 255.
@@ -64,35 +65,31 @@ def build(
         InputError: images or labels are missing, damaged or contradictory, or the folder holds another build.
         OSError: the disk is full or fails.
     """
-    # They load while this process lists the images.
-    builders = workers.start(work, [(shorter_side, accept_warnings)] * workers.cores())
-    try:
-        train, val = inputs.find(paths, progress)
-        classes = train.wordnet_ids, _read_words(paths, train.wordnet_ids)
-        atomic.make_folder(paths.built)
-        with Lock(paths.built):
+    sources = inputs.locate(paths)
+    _check_output(paths, sources)
+    atomic.make_folder(paths.built)
+    with Lock(paths.built):
+        atomic.remove_unfinished(paths.built, _TEMPORARY)
+        if md5 is not None:
+            inputs.check_md5(md5, progress)
+        try:
+            # The workers load while this process lists the images.
+            options = [(shorter_side, accept_warnings)] * min(workers.cores(), 2 * shards)
+            with workers.started(work, options) as builders:
+                train, val = inputs.find(paths, *sources, progress)
+                classes = train.wordnet_ids, labels.read_words(paths.words, paths.default_words, train.wordnet_ids)
+                plan = [
+                    _Planned(paths.built, split, number, min(shards, len(split)), classes, shorter_side)
+                    for split in (train, val)
+                    for number in range(min(shards, len(split)))
+                ]
+                if overwrite:
+                    _remove(paths)
+                sums = _build_missing(paths, plan, builders, progress)
+        finally:
             atomic.remove_unfinished(paths.built, _TEMPORARY)
-            if overwrite:
-                _remove(paths)
-            plan = [
-                _Planned(paths.built, split, number, count, classes, shorter_side)
-                for split in (train, val)
-                for count in [min(shards, len(split))]
-                for number in range(count)
-            ]
-            missing = _missing(paths.built, plan)
-            if shorter_side is None:
-                _check_space(paths.built, sum(planned.bytes for planned in missing))
-            try:
-                sums = _build_all(builders, missing, progress)
-            finally:
-                _end(builders)
-                atomic.remove_unfinished(paths.built, _TEMPORARY)
-            atomic.flush(paths.built)
-            trained = [planned.path for planned in plan if planned.split is train]
-            return _write_mean(paths.mean, (sums.get(path) or _sums_of(path) for path in trained))
-    finally:
-        _end(builders)
+        atomic.flush(paths.built)
+        return _write_mean(paths.mean, (sums[planned.path] for planned in plan if planned.split is train))
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,7 @@ class _Planned:
         return len(self._indices)
 
     @property
-    def bytes(self) -> int:
+    def encoded_bytes(self) -> int:
         """Number of bytes of the images' files."""
         return sum(int(files.lengths.sum()) for _, files in self._files())
 
@@ -137,18 +134,11 @@ class _Planned:
         return Task(self.path, files, self.classes, self.number, self.count, total, mark.digest())
 
 
-def _read_words(paths: SimpleNamespace, wordnet_ids: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the words of each class; its id if the default table doesn't have it."""
-    if not paths.words.exists():
-        words = labels.read_words(paths.default_words, wordnet_ids)
-        return tuple(words.get(wordnet_id, wordnet_id) for wordnet_id in wordnet_ids)
-    words = labels.read_words(paths.words, wordnet_ids)
-    for wordnet_id in wordnet_ids:
-        if not words.get(wordnet_id):
-            raise InputError(f"{paths.words} has no words for class {wordnet_id}")
-        if len(words[wordnet_id].encode()) > MAX_TEXT:
-            raise InputError(f"{paths.words}: the words of class {wordnet_id} have more than {MAX_TEXT} bytes")
-    return tuple(words[wordnet_id] for wordnet_id in wordnet_ids)
+def _check_output(paths: SimpleNamespace, sources: tuple[Path, Path]) -> None:
+    """Raise `InputError` if the output is inside a folder of images, where it would look like a class."""
+    for source in sources:
+        if source.is_dir() and paths.built.resolve().is_relative_to(source.resolve()):
+            raise InputError(f"`output` {paths.built} is inside {source}, which holds images; name another folder")
 
 
 def _remove(paths: SimpleNamespace) -> None:
@@ -158,24 +148,48 @@ def _remove(paths: SimpleNamespace) -> None:
     atomic.flush(paths.built)
 
 
-def _missing(folder: Path, plan: list[_Planned]) -> list[_Planned]:
-    """Return the planned shards that `folder` doesn't hold yet."""
-    missing, expected = [], {planned.path for planned in plan}
-    for path in find_shards(folder):
+def _build_missing(
+    paths: SimpleNamespace, plan: list[_Planned], builders: list[workers.Worker], progress: Progress
+) -> dict[Path, ChannelSums]:
+    """Build the planned shards that aren't there yet; return the sums of all by their path."""
+    sums = _complete(paths, plan)
+    missing = [planned for planned in plan if planned.path not in sums]
+    if plan[0].shorter_side is None:
+        _check_space(paths.built, sum(planned.encoded_bytes for planned in missing))
+    try:
+        _build_all(builders, missing, sums, progress)
+    except BaseException:
+        _log.info(f"{len(sums):,} of {len(plan):,} shards are complete; the same command goes on with the others")
+        raise
+    return sums
+
+
+def _complete(paths: SimpleNamespace, plan: list[_Planned]) -> dict[Path, ChannelSums]:
+    """Return the sums of each planned shard that is there already, by its path.
+
+    Raises:
+        InputError: a file there is damaged, or of another build.
+    """
+    sums, expected = {}, {planned.path: planned for planned in plan}
+    remedy = "repeat the command that built it, name another `output`, or remove that build with `overwrite`"
+    for path, match in find_shards(paths.built).items():
         if path not in expected:
-            raise _other_build(path)
-    for planned in plan:
-        if not planned.path.exists():
-            missing.append(planned)
-            continue
-        seal = read_seal(planned.path, SHARD)
-        if seal is None or seal.mark != planned.task().mark:
-            raise _other_build(planned.path)
-        if planned.path.stat().st_size != BLOCK + seal.length:  # lost in a power failure
-            missing.append(planned)
-    if len(missing) < len(plan):
-        _log.info(f"{len(plan) - len(missing):,} of {len(plan):,} shards are complete already")
-    return missing
+            raise InputError(f"{path} already exists, of a build with {int(match['count'])} shards; {remedy}")
+        seal = read_seal(path, SHARD)
+        if seal is None:
+            raise SHARD.damaged(path, "it has no seal")
+        if seal.mark != expected[path].task().mark:
+            differing = "from other images, labels or class names, or with another `shorter_side`"
+            raise InputError(f"{path} already exists, built {differing}; {remedy}")
+        if path.stat().st_size == BLOCK + seal.length:  # else it lost its end in a power failure
+            shard = Shard(path)
+            shard.close()
+            sums[path] = shard.sums
+    if paths.mean.exists() and not sums:
+        raise InputError(f"{paths.mean} already exists, of another data set; name another `output`, or use `overwrite`")
+    if sums:
+        _log.info(f"{len(sums):,} of {len(plan):,} shards are complete already")
+    return sums
 
 
 def _check_space(folder: Path, needed: int) -> None:
@@ -191,27 +205,33 @@ def _other_build(path: Path) -> InputError:
     )
 
 
-def _build_all(builders: list[workers.Worker], plan: list[_Planned], progress: Progress) -> dict[Path, ChannelSums]:
-    """Build the planned shards, one on each core at a time; return the sums of each by its path.
+def _build_all(
+    builders: list[workers.Worker], plan: list[_Planned], sums: dict[Path, ChannelSums], progress: Progress
+) -> None:
+    """Build the planned shards, one on each core at a time; add the sums of each to `sums` once it is complete.
 
     Raises:
         InputError: images were refused; the shards without such images are complete.
         OSError: the disk failed.
     """
     left, idle, busy = iter(plan), list(builders), {}
-    sums, refused = {}, {}
+    refused: dict[Path, list[str]] = {}
+    published: deque[tuple[Future, Result]] = deque()
     with (
         progress(f"building {len(plan):,} shards", sum(map(len, plan)), "images") as advance,
         # Flushing a shard takes long; the workers go on meanwhile.
         ThreadPoolExecutor(1) as publisher,
     ):
-        published = []
         while True:
             while idle and (planned := next(left, None)):
                 worker = idle.pop()
                 with worker.alive():
                     worker.connection.send(planned.task())
                 busy[worker.connection] = worker
+            while published and (published[0][0].done() or not busy):
+                future, result = published.popleft()
+                future.result()
+                sums[result.task_path] = result.sums
             if not busy:
                 break
             for connection in wait(busy):
@@ -228,13 +248,13 @@ def _build_all(builders: list[workers.Worker], plan: list[_Planned], progress: P
                 if message.refused:
                     refused[message.task_path] = message.refused
                 if message.finished:
-                    sums[message.task_path] = message.sums
-                    published.append(publisher.submit(_publish, message.finished, message.task_path))
-        for future in published:
-            future.result()
-    if refused:
-        raise InputError(first_of([text for path in sorted(refused) for text in refused[path]]))
-    return sums
+                    published.append((publisher.submit(_publish, message.finished, message.task_path), message))
+    messages = [text for path in sorted(refused) for text in refused[path]]
+    for text in messages[1:]:
+        _log.info(f"refused, too: {text}")
+    if messages:
+        more = f" ({len(messages) - 1:,} more, listed above)" if len(messages) > 1 else ""
+        raise InputError(f"{messages[0]}{more}")
 
 
 def _publish(finished: Path, path: Path) -> None:
@@ -242,27 +262,8 @@ def _publish(finished: Path, path: Path) -> None:
     os.replace(finished, path)
 
 
-def _end(builders: list[workers.Worker]) -> None:
-    """End the workers, and wait until they have ended: they may be writing."""
-    for worker in builders:
-        worker.connection.close()
-        worker.process.terminate()
-    for worker in builders:
-        worker.process.join()
-
-
-def _sums_of(path: Path) -> ChannelSums:
-    """Return the sums of a shard that an earlier process built."""
-    shard = Shard(path)
-    shard.close()
-    return shard.sums
-
-
 def _write_mean(path: Path, sums: Iterable[ChannelSums]) -> dict[str, float]:
     """Write mean and deviation to the file `path`, given the sums of all training shards; return the mean."""
-    total = ChannelSums()
-    for part in sums:
-        total.add(part)
-    mean, deviation = (dict(zip(CHANNELS, of, strict=True)) for of in (total.mean(), total.deviation()))
+    mean, deviation = (dict(zip(CHANNELS, of, strict=True)) for of in mean_and_deviation(sums))
     write_mean(path, mean, deviation)
     return mean

@@ -15,7 +15,7 @@ class ImageFiles:
 
     Attributes:
         source: path of the folder or archive.
-        names: file names as bytes (n,), relative to the folder.
+        names: file names as UTF-8 bytes, objects (n,), relative to the folder.
         offsets: offset of each file in the archive in bytes, int64 (n,); None for a folder.
         lengths: number of bytes of each file, int64 (n,).
     """

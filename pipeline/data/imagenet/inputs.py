@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from pipeline.data.imagenet.images import ImageFiles, Split
-from pipeline.data.imagenet.labels import read_labels
+from pipeline.data.imagenet.labels import label_file, read_labels
 from pipeline.data.textfiles import is_name, nfc
 from pipeline.errors import InputError, as_input_error
 from pipeline.files.hdf5 import MAX_TEXT
@@ -27,39 +28,29 @@ from pipeline.io.archives import TarMember, tar_members
 from pipeline.io.images import MAX_BYTES, first_of, is_foreign, list_files, list_folder
 from pipeline.utils.progress import Progress
 
+_log = logging.getLogger(__name__)
+
 _MAX_CLASSES = 1 << 16
+_MAX_MEMBERS = 1 << 21  # in one archive
 _BLOCK = 1 << 20
 
 
-def find(paths: SimpleNamespace, progress: Progress) -> tuple[Split, Split]:
-    """Find and list the training and validation images.
+def locate(paths: SimpleNamespace) -> tuple[Path, Path]:
+    """Return the folder or archive of the training images, and that of the validation images.
 
     Args:
         paths: `root`; the places where each split may lie, in the order of preference: `train_tar`, `val_tar`, and
-            `train_folders`, `val_folders`; and the labels of validation images (see `read_labels`).
+            `train_folders`, `val_folders`; the files with labels of validation images (see `read_labels`).
 
     Raises:
-        InputError: images are missing, an archive is cut short or holds something else, or labels are missing or wrong.
+        InputError: one is missing, or a file with labels is.
     """
-    train_source, val_source = (
-        _existing(paths.root, split, getattr(paths, f"{split}_tar"), getattr(paths, f"{split}_folders"))
-        for split in ("train", "val")
+    train, val = (
+        _existing(paths.root, name, getattr(paths, f"{split}_tar"), getattr(paths, f"{split}_folders"))
+        for split, name in {"train": "training", "val": "validation"}.items()
     )
-    log = logging.getLogger(__name__)
-    if train_source.is_dir():
-        by_class = _list_class_folders(train_source, progress)
-        if not by_class:
-            raise InputError(f"folder {train_source} holds no class's folder; expected {train_source}/<WordNet id>/")
-    else:
-        by_class = _list_class_archives(train_source, progress)
-    wordnet_ids = tuple(sorted(by_class))
-    if not 2 <= len(wordnet_ids) <= _MAX_CLASSES:
-        raise InputError(f"{train_source} holds {len(wordnet_ids):,} classes; expected 2 to {_MAX_CLASSES:,}")
-    train = Split("train", wordnet_ids, [by_class[wordnet_id] for wordnet_id in wordnet_ids])
-    val = Split("val", wordnet_ids, _list_val(val_source, paths, wordnet_ids, progress))
-    for split, source in ((train, train_source), (val, val_source)):
-        classes = sum(len(files) > 0 for files in split.files)
-        log.info(f"{split.name}: {len(split):,} images of {classes:,} classes in {source}")
+    if not val.is_dir() or not _subfolders(val)[0]:
+        label_file(paths)
     return train, val
 
 
@@ -75,19 +66,35 @@ def check_md5(expected: dict[Path, str], progress: Progress) -> None:
         raise InputError(f"there is no archive to check; expected {' or '.join(map(str, expected))}")
     for path, md5 in archives.items():
         digest = hashlib.md5(usedforsecurity=False)
-        with (
-            open(open_regular(path), "rb", buffering=0) as file,
-            progress(f"checking {path}", path.stat().st_size / 1e6, "MB") as advance,
-        ):
-            while block := file.read(_BLOCK):
+        with _opened(path) as (descriptor, size), progress(f"checking {path.name}", size / 1e6, "MB") as advance:
+            while block := os.read(descriptor, _BLOCK):
                 digest.update(block)
                 advance(len(block) / 1e6)
         if digest.hexdigest() != md5:
             raise InputError(f"{path} has the MD5 digest {digest.hexdigest()}; expected {md5}; download it again")
-        logging.getLogger(__name__).info(f"{path}: MD5 digest as expected")
+        _log.info(f"{path}: MD5 digest as expected")
 
 
-def _existing(root: Path, split: str, archive: Path, folders: Iterable[Path]) -> Path:
+def find(paths: SimpleNamespace, train_source: Path, val_source: Path, progress: Progress) -> tuple[Split, Split]:
+    """List the training and validation images in the places that `locate` returned.
+
+    Raises:
+        InputError: images are missing, an archive is cut short or holds something else, or labels are missing or wrong.
+    """
+    by_class = _list_classes(train_source, progress)
+    wordnet_ids = tuple(sorted(by_class))
+    if not 2 <= len(wordnet_ids) <= _MAX_CLASSES:
+        raise InputError(f"{train_source} holds {len(wordnet_ids):,} class; expected 2 to {_MAX_CLASSES:,}")
+    train = Split("train", wordnet_ids, [by_class[wordnet_id] for wordnet_id in wordnet_ids])
+    _log.info(f"train: {len(train):,} images of {len(wordnet_ids):,} classes in {train_source}")
+    val = Split("val", wordnet_ids, _list_val(val_source, paths, wordnet_ids, progress))
+    empty = [wordnet_id for wordnet_id, files in zip(wordnet_ids, val.files, strict=True) if not len(files)]
+    without = f", none of {len(empty):,} others such as {empty[0]}," if empty else ""
+    _log.info(f"val: {len(val):,} images of {len(wordnet_ids) - len(empty):,} classes{without} in {val_source}")
+    return train, val
+
+
+def _existing(root: Path, name: str, archive: Path, folders: Iterable[Path]) -> Path:
     """Return the place of a split's images."""
     if not root.is_dir():
         raise InputError(f"folder {root} is missing; name the folder of ImageNet with `data`")
@@ -96,7 +103,19 @@ def _existing(root: Path, split: str, archive: Path, folders: Iterable[Path]) ->
         if place.exists():
             return place
     expected = " or ".join(str(place.relative_to(root)) for place in places)
-    raise InputError(f"folder {root} has no {split} images; expected {expected}")
+    raise InputError(f"folder {root} has no {name} images; expected {expected} in it; name another folder with `data`")
+
+
+def _list_classes(source: Path, progress: Progress) -> dict[str, ImageFiles]:
+    """List the training images of each class."""
+    if not source.is_dir():
+        return _list_class_archives(source, progress)
+    if by_class := _list_class_folders(source, progress):
+        return by_class
+    _, others = _subfolders(source)
+    archives = [path for path in others if path.endswith(".tar")]
+    hint = f"; unpack archives such as {archives[0]} into folders of their names" if archives else ""
+    raise InputError(f"folder {source} holds no class's folder; expected {source}/<WordNet id>/{hint}")
 
 
 def _list_val(
@@ -109,73 +128,90 @@ def _list_val(
                 raise InputError(f"folder {source} has the class {unknown[0]!a:.100}, which has no training images")
             nothing = next(iter(by_class.values()))[:0]
             return [by_class.get(wordnet_id, nothing) for wordnet_id in wordnet_ids]
-        files = _list_folder_files(source)
+        files = _list_folder_files(source, others := [])
+        _report_others(source, others)
     else:
-        descriptor = open_regular(source)
-        try:
-            files = _list_archive(source, descriptor, 0, os.fstat(descriptor).st_size, source.name)
-        finally:
-            os.close(descriptor)
+        with _opened(source) as (descriptor, size):
+            files = _list_archive(source, descriptor, 0, size, source.name)
     if not len(files):
         raise InputError(f"{source} holds no images")
     label_of = {wordnet_id: label for label, wordnet_id in enumerate(wordnet_ids)}
-    labels = np.array(
-        [label_of[wordnet_id] for wordnet_id in read_labels(paths, list(files.stored_names()), wordnet_ids)]
-    )
+    ids = read_labels(paths, list(files.stored_names()), wordnet_ids)
+    labels = np.array([label_of[wordnet_id] for wordnet_id in ids])
     return [files[np.flatnonzero(labels == label)] for label in range(len(wordnet_ids))]
+
+
+def _subfolders(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the subfolders of `folder`, and the paths of its other files, both sorted."""
+    with as_input_error(OSError, f"can't list folder {folder}: "), os.scandir(folder) as entries:
+        found = sorted((entry for entry in entries if not is_foreign(entry.name)), key=lambda entry: entry.name)
+        folders = [entry.name for entry in found if entry.is_dir()]
+    others = [entry.path for entry in found if entry.name not in set(folders)]
+    if broken := [path for path in others if not os.path.exists(path)]:
+        raise InputError(f"{broken[0]} is a link that leads nowhere; remove or repair it")
+    return folders, others
 
 
 def _list_class_folders(folder: Path, progress: Progress) -> dict[str, ImageFiles]:
     """List the images of each class: of each subfolder of `folder`. Empty if it has none."""
-    with as_input_error(OSError, f"can't list folder {folder}: "), os.scandir(folder) as entries:
-        found = sorted((entry for entry in entries if not is_foreign(entry.name)), key=lambda entry: entry.name)
-        folders = {entry.name for entry in found if entry.is_dir()}
+    folders, beside = _subfolders(folder)
     if not folders:
         return {}
-    beside = list_files(entry.path for entry in found if entry.name not in folders)
-    if stray := [*beside.images, *beside.unreadable]:
+    listing = list_files(beside)
+    if stray := [*listing.images, *listing.unreadable]:
         raise InputError(f"image {stray[0]} is not in a class's folder; expected {folder}/<WordNet id>/")
     by_class: dict[str, ImageFiles] = {}
-    with progress(f"listing {folder}", len(folders), "classes") as advance:
-        for name in sorted(folders):
-            _add(by_class, folder, name, _list_folder_files(folder / name))
+    others = listing.others
+    with progress(f"listing {folder.name}", len(folders), "classes") as advance:
+        for name in folders:
+            _add(by_class, folder, name, _list_folder_files(folder / name, others))
             advance(1)
+    _report_others(folder, others)
     return by_class
 
 
-def _list_folder_files(folder: Path) -> ImageFiles:
-    """List the images in `folder` and its subfolders."""
+def _list_folder_files(folder: Path, others: list[str]) -> ImageFiles:
+    """List the images in `folder` and its subfolders; append other files to `others`."""
     listing = list_folder(folder)
     if listing.unreadable:
         raise InputError(first_of(list(listing.unreadable.values())))
-    start = len(str(folder)) + 1
-    with as_input_error(OSError, f"can't list folder {folder}: "):
-        files = [TarMember(path[start:], 0, os.stat(path).st_size) for path in listing.images]
+    others += listing.others
+    start, files = len(str(folder)) + 1, []
+    for path in listing.images:
+        with as_input_error(OSError, f"can't read image {path}: "):
+            files.append(TarMember(path[start:], 0, os.stat(path).st_size))
+        _check(str(folder), files[-1])
     return _in_order(str(folder), files, in_archive=False)
+
+
+def _report_others(folder: Path, others: list[str]) -> None:
+    if others:
+        _log.info(f"skipped files in {folder} that are not images: {len(others):,}, such as {others[0]}")
 
 
 def _list_class_archives(path: Path, progress: Progress) -> dict[str, ImageFiles]:
     """List the images of each class: of each archive in the archive `path`."""
     by_class: dict[str, ImageFiles] = {}
-    descriptor = open_regular(path)
-    try:
-        size = os.fstat(descriptor).st_size
-        with progress(f"listing {path}", size / 1e6, "MB") as advance:
-            for member in _members(path, descriptor, 0, size, path.name):
-                wordnet_id = member.name.removesuffix(".tar")
-                if wordnet_id == member.name:
-                    raise InputError(f"{path} holds {member.name!a:.200}; expected archives <WordNet id>.tar")
-                end = member.offset + member.size
-                _add(by_class, path, wordnet_id, _list_archive(path, descriptor, member.offset, end, member.name))
-                advance(member.size / 1e6)
-    finally:
-        os.close(descriptor)
+    with _opened(path) as (descriptor, size), progress(f"listing {path.name}", size / 1e6, "MB") as advance:
+        for member in _members(path, descriptor, 0, size, path.name):
+            wordnet_id = member.name.removesuffix(".tar")
+            if wordnet_id == member.name:
+                raise InputError(f"{path} holds {member.name!a:.200}; expected archives <WordNet id>.tar")
+            end = member.offset + member.size
+            _add(by_class, path, wordnet_id, _list_archive(path, descriptor, member.offset, end, member.name))
+            advance(member.size / 1e6)
     return by_class
 
 
 def _list_archive(path: Path, descriptor: int, start: int, end: int, name: str) -> ImageFiles:
     """List the images in the archive `name`, which is bytes `start` to `end` of the file `path`."""
-    return _in_order(str(path), list(_members(path, descriptor, start, end, name)), in_archive=True)
+    files = []
+    for member in _members(path, descriptor, start, end, name):
+        _check(str(path), member)
+        files.append(member)
+        if len(files) > _MAX_MEMBERS:
+            raise InputError(f"{path} holds more than {_MAX_MEMBERS:,} files in one archive")
+    return _in_order(str(path), files, in_archive=True)
 
 
 def _members(path: Path, descriptor: int, start: int, end: int, name: str) -> Iterator[TarMember]:
@@ -188,25 +224,43 @@ def _members(path: Path, descriptor: int, start: int, end: int, name: str) -> It
                 raise InputError(f"{what} holds {member.name!a:.200}; expected files without folders")
             if not is_foreign(file):
                 yield TarMember(file, member.offset, member.size)
+    except InputError:
+        raise
     except ValueError as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{what} {error}; download it again") from error
+    except OSError as error:
+        raise OSError(f"can't read {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[int, int]]:
+    """Open the archive `path`; yield its descriptor and size."""
+    with as_input_error(OSError, f"can't read {path}: "):
+        descriptor = open_regular(path)
+    try:
+        yield descriptor, os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
+
+
+def _check(source: str, file: TarMember) -> None:
+    """Raise `InputError` if name or size of a `file` in `source` can't be those of an image."""
+    name = nfc(file.name)
+    if not name or not name.isprintable() or len(name.encode()) > MAX_TEXT:
+        raise InputError(f"{source} holds {file.name!a:.200}, whose name isn't printable or is too long; rename it")
+    if not 1 <= file.size <= MAX_BYTES:
+        expected = f"expected 1 to {MAX_BYTES:,}; remove or replace it"
+        raise InputError(f"{source} holds {file.name!a:.200} of {file.size:,} bytes; {expected}")
 
 
 def _in_order(source: str, files: list[TarMember], *, in_archive: bool) -> ImageFiles:
-    """Check the files of `source`, and sort them by name."""
-    for file in files:
-        if not file.name.isprintable() or len(file.name.encode()) > MAX_TEXT:
-            raise InputError(f"{source} holds {file.name!a:.200}, whose name isn't printable or is too long; rename it")
-        if not 1 <= file.size <= MAX_BYTES:
-            raise InputError(f"{source} holds {file.name!a:.200} of {file.size:,} bytes; expected 1 to {MAX_BYTES:,}")
+    """Sort the files of `source` by name."""
     files = sorted(files, key=lambda file: nfc(file.name))
     for one, other in pairwise(files):
         if nfc(one.name) == nfc(other.name):
             raise InputError(f"{source} holds {one.name!a:.200} twice")
+    names = np.array([file.name.encode() for file in files], object)
     offsets = np.array([file.offset for file in files], np.int64) if in_archive else None
-    names = np.array([file.name.encode() for file in files], "S" if files else "S1")
     return ImageFiles(source, names, offsets, np.array([file.size for file in files], np.int64))
 
 

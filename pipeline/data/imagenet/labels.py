@@ -9,12 +9,14 @@ ILSVRC2012_devkit_t12.tar.gz    the official development kit: numbers of classes
 """
 
 import csv
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 
 from pipeline.data.textfiles import lines, nfc, text_lines
 from pipeline.errors import InputError, as_input_error
+from pipeline.files.hdf5 import MAX_TEXT
 from pipeline.files.matlabtable import read_table
 from pipeline.io.archives import read_tar
 
@@ -23,32 +25,43 @@ _TRUTH, _META = f"{_DEVKIT}ILSVRC2012_validation_ground_truth.txt", f"{_DEVKIT}m
 _MAX_TRUTH, _MAX_META, _MAX_META_UNPACKED, _MAX_DEVKIT = 1 << 23, 1 << 20, 1 << 24, 1 << 26
 
 
+def label_file(paths: SimpleNamespace) -> Path:
+    """Return the file with the labels of the validation images: the first that exists.
+
+    Args:
+        paths: the files `val_labels`, `kaggle_labels` and `devkit`.
+
+    Raises:
+        InputError: there is none.
+    """
+    for path in (paths.val_labels, paths.kaggle_labels, paths.devkit):
+        if path.exists():
+            return path
+    raise InputError(
+        "the classes of the validation images are unknown; sort the images into folders val/<WordNet id>/, or add "
+        f"{paths.val_labels} with a file name and a WordNet id in each line, or Kaggle's {paths.kaggle_labels.name}, "
+        f"or the archive {paths.devkit.name}"
+    )
+
+
 def read_labels(paths: SimpleNamespace, names: Sequence[str], classes: Iterable[str]) -> list[str]:
     """Return the WordNet id of each validation image.
 
     Args:
-        paths: the files `val_labels`, `kaggle_labels` and `devkit`; the first that exists is read.
+        paths: see `label_file`.
         names: file names of the images, sorted.
         classes: the WordNet ids of the training images.
 
     Raises:
         InputError: there is no such file, it is damaged, or it contradicts `names` or `classes`.
     """
-    if paths.val_labels.exists():
-        path = paths.val_labels
+    path = label_file(paths)
+    if path == paths.val_labels:
         ids = _match(path, names, _listed(path))
-    elif paths.kaggle_labels.exists():
-        path = paths.kaggle_labels
+    elif path == paths.kaggle_labels:
         ids = _match(path, names, _predicted(path), key=lambda name: PurePosixPath(name).stem)
-    elif paths.devkit.exists():
-        path = paths.devkit
-        ids = _read_devkit(path, len(names))
     else:
-        raise InputError(
-            f"the classes of the validation images are unknown; sort them into folders val/<WordNet id>/, or add "
-            f"{paths.val_labels} with a file name and a WordNet id in each line, or {paths.devkit.name} or Kaggle's "
-            f"{paths.kaggle_labels.name}"
-        )
+        ids = _read_devkit(path, len(names))
     known = set(classes)
     for name, wordnet_id in zip(names, ids, strict=True):
         if wordnet_id not in known:
@@ -56,26 +69,42 @@ def read_labels(paths: SimpleNamespace, names: Sequence[str], classes: Iterable[
     return ids
 
 
-def read_words(path: Path, wordnet_ids: Sequence[str]) -> dict[str, str]:
-    """Read readable names of classes, such as "tench, Tinca tinca": a WordNet id, a blank and the words in each line.
+def read_words(path: Path, default: Path, wordnet_ids: Sequence[str]) -> tuple[str, ...]:
+    """Return a readable name, such as "tench, Tinca tinca", of each class.
+
+    Args:
+        path: a table with a WordNet id, a blank and words in each line; it may be missing.
+        default: the table to read in its place; classes that it lacks are named by their id.
 
     Raises:
-        InputError: the file is missing or not text.
+        InputError: the table `path` is not text, or lacks a class.
     """
-    known, words = set(wordnet_ids), {}
+    if not path.exists():
+        words = _table_of_words(default)
+        return tuple(words.get(wordnet_id, wordnet_id) for wordnet_id in wordnet_ids)
+    words = _table_of_words(path)
+    for wordnet_id in wordnet_ids:
+        if not words.get(wordnet_id):
+            raise InputError(f"{path} has no words for class {wordnet_id}")
+        if len(words[wordnet_id].encode()) > MAX_TEXT:
+            raise InputError(f"{path}: the words of class {wordnet_id} have more than {MAX_TEXT:,} bytes")
+    return tuple(words[wordnet_id] for wordnet_id in wordnet_ids)
+
+
+def _table_of_words(path: Path) -> dict[str, str]:
+    words = {}
     for line in lines(path):
         wordnet_id, _, text = line.strip().partition("\t" if "\t" in line else " ")
-        if wordnet_id in known:
-            words[wordnet_id] = "".join(c for c in text.strip() if c.isprintable())
+        words[wordnet_id] = "".join(c for c in text.strip() if c.isprintable())
     return words
 
 
 def _listed(path: Path) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(lines(path), 1):
-        parts = line.replace(",", " ").rsplit(None, 1)
-        if len(parts) == 2:
-            yield parts[0].strip(), parts[1]
-        elif parts:
+        parts = re.fullmatch(r"\s*(.+?)[\s,]+([^\s,]+)\s*", line)
+        if parts:
+            yield parts[1], parts[2]
+        elif line.strip():
             raise InputError(f"{path}, line {number}: expected file name, blank, WordNet id")
 
 
@@ -86,6 +115,8 @@ def _predicted(path: Path) -> Iterator[tuple[str, str]]:
     with as_input_error(csv.Error, f"{path} is not a CSV file: "):
         for number, row in enumerate(csv.reader(table[1:]), 2):
             # Each box is a WordNet id and four coordinates.
+            if not row:
+                continue
             ids = row[1].split()[::5] if len(row) == 2 else []
             if len(set(ids)) != 1:
                 raise InputError(f"{path}, line {number}: expected file name, comma, one WordNet id and its boxes")
@@ -106,11 +137,10 @@ def _match(
         if key(name) not in id_of:
             raise InputError(f"{path} has no class for the validation image {name!a:.200}")
         ids.append(id_of[key(name)])
-    if len(id_of) > len(ids):
-        unknown = min(id_of.keys() - set(map(key, names)), default=None)
-        if unknown is not None:
-            raise InputError(f"{path} lists {unknown!a:.200}, which is missing in the validation images")
-    if len({key(name) for name in names}) < len(names):
+    keys = set(map(key, names))
+    if unknown := id_of.keys() - keys:
+        raise InputError(f"{path} lists {min(unknown)!a:.200}, which is missing in the validation images")
+    if len(keys) < len(names):
         raise InputError(f"{path} leaves out extensions, but validation images differ only by theirs; rename them")
     return ids
 

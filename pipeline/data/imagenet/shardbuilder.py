@@ -21,8 +21,10 @@ from pipeline.io.shardwriter import ShardWriter
 
 # Quality 90, chroma subsampled by 2 in both directions.
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 90, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420)
-# Number of images between two reports.
+_MAX_SIDE = 65_500  # of libjpeg
+# Number of images between two reports, and of pixels to sum at once.
 _REPORT = 32
+_BAND = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Task:
         return sum(len(files) for _, files in self.files)
 
     @property
-    def bytes(self) -> int:
+    def encoded_bytes(self) -> int:
         """Number of bytes of all files."""
         return sum(int(files.lengths.sum()) for _, files in self.files)
 
@@ -80,12 +82,28 @@ def work(connection: Connection, shorter_side: int | None, accept_warnings: bool
 
     For the other arguments see `pipeline.data.imagenet.build`.
     """
-    builder = _ShardBuilder(shorter_side, accept_warnings, connection.send)
-    try:
-        while True:
-            connection.send(builder.build(connection.recv()))
-    except (EOFError, ConnectionError):  # the other end is closed
-        os._exit(0)
+
+    def send(message: int | Result) -> None:
+        try:
+            connection.send(message)
+        except OSError:  # the other end is closed
+            os._exit(0)
+
+    builder = _ShardBuilder(shorter_side, accept_warnings, send)
+    while True:
+        try:
+            task = connection.recv()
+        except (EOFError, OSError):  # the other end is closed
+            os._exit(0)
+        send(builder.build(task))
+
+
+class _WarnedError(ValueError):
+    """The decoder warned about an image."""
+
+
+class _ReadError(Exception):
+    """The disk failed while an archive was read."""
 
 
 class _ShardBuilder:
@@ -103,32 +121,31 @@ class _ShardBuilder:
         build = self._store if self._shorter_side is None else self._store_smaller
         try:
             result.finished = build(task, result)
-        except ConnectionError:
-            raise
+        except InputError as error:
+            result.refused.append(str(error))
+        except _ReadError as error:
+            result.failure = str(error)
         except OSError as error:
-            # Errors of reading have a message, those of writing a number.
-            result.failure = str(error if error.errno is None else WriteError(task.path, task.bytes, error))
+            # The size of copies isn't known.
+            needed = task.encoded_bytes if self._shorter_side is None else None
+            result.failure = str(WriteError(task.path, needed, error))
         return result
 
     def _store(self, task: Task, result: Result) -> Path | None:
         """Store the files as they are."""
-        with ShardWriter(task.path, len(task), task.bytes) as writer:
-            for content, pixels in self._images(task, result):
-                writer.add(content, pixels.shape[:2])
-                result.sums.add(self._sums(pixels))
+        with ShardWriter(task.path, len(task), task.encoded_bytes) as writer:
+            for file, size in self._images(task, result):
+                writer.add(file, size)
             return None if result.refused else _finish(writer, task, result.sums)
 
     def _store_smaller(self, task: Task, result: Result) -> Path | None:
         """Store smaller copies. Their lengths are known only at the end, so they are collected in a file first."""
         ends, sizes = [0], []
         with tempfile.TemporaryFile(dir=task.path.parent) as copies:
-            for _, pixels in self._images(task, result):
-                smaller = shrink(pixels, self._shorter_side)
-                result.sums.add(self._sums(smaller))
-                _, encoded = cv2.imencode(".jpg", smaller, _JPEG)
-                copies.write(encoded)
+            for file, size in self._images(task, result):
+                copies.write(file)
                 ends.append(copies.tell())
-                sizes.append(smaller.shape[:2])
+                sizes.append(size)
             if result.refused:
                 return None
             copies.seek(0)
@@ -137,8 +154,8 @@ class _ShardBuilder:
                     writer.add(copies.read(end - start), size)
                 return _finish(writer, task, result.sums)
 
-    def _images(self, task: Task, result: Result) -> Iterator[tuple[bytes, np.ndarray]]:
-        """Yield file and pixels, uint8 (height, width, 3), BGR, of each image that isn't refused."""
+    def _images(self, task: Task, result: Result) -> Iterator[tuple[bytes, tuple[int, int]]]:
+        """Yield the file to store and its (height, width) for each image that isn't refused; add to the sums."""
         wordnet_ids, _ = task.classes
         entries = (
             (wordnet_ids[label], name, place)
@@ -150,12 +167,20 @@ class _ShardBuilder:
             path, offset, _ = place
             name = path if offset is None else f"{wordnet_id}/{stored_name} in {path}"
             try:
-                content = self._read(*place)
-                pixels = self._decode(content, name, result)
-            except InputError as error:
-                result.refused.append(str(error))
+                file = self._read(*place)
+                pixels = self._decode(file, name, result)
+                if self._shorter_side is not None:
+                    pixels = shrink(pixels, self._shorter_side)
+                    file = _encode(pixels)
+            except ValueError as error:
+                # Without it, all later images would have another place, so it must be replaced.
+                remedy = "replace it" if offset is None else "download the archive again"
+                if isinstance(error, _WarnedError):
+                    remedy = f"take it as it is with `accept_warnings`, or {remedy}"
+                result.refused.append(f"image {name} {error}; {remedy}, and run the same command again")
             else:
-                yield content, pixels
+                result.sums.add(self._sums(pixels))
+                yield file, pixels.shape[:2]
             done += 1
             if done % _REPORT == 0:
                 self._report(_REPORT)
@@ -170,49 +195,58 @@ class _ShardBuilder:
                 finally:
                     os.close(descriptor)
             except OSError as error:
-                raise InputError(f"can't read image {path}: {error.strerror}") from error
+                raise ValueError(f"can't be read: {error.strerror}") from error
         else:
-            if self._archive[0] != path:
-                self._archive = path, open_regular(path)
             try:
+                if self._archive[0] != path:
+                    self._archive = path, open_regular(path)
                 content = os.pread(self._archive[1], length, offset)
             except OSError as error:
-                raise OSError(f"can't read {path}: {error.strerror or error}") from error
+                raise _ReadError(f"can't read {path}: {error.strerror or error}") from error
         if len(content) != length:
-            raise InputError(f"{path} changed while it was read; start the build again")
+            raise ValueError("changed while it was read")
         return content
 
     def _decode(self, content: bytes, name: str, result: Result) -> np.ndarray:
         try:
             # Published figures ignore the orientation that EXIF gives.
-            pixels = decode_image(content, name, oriented=False)
+            pixels = decode_image(content, oriented=False)
         finally:
             warning = self._decoder.take_warning()
         if warning and not self._accept_warnings:
-            raise InputError(f"image {name} is damaged: {warning}; replace it, or take it with `accept_warnings`")
+            raise _WarnedError(f"is damaged: {warning}")
         if warning:
             result.warnings.append(f"image {name} is taken in spite of a warning: {warning}")
         return pixels
 
 
 class _Summer:
-    """Sum the pixels of images. The separated channels reuse memory: new pages would take longer than the sums."""
+    """Sum the pixels of images, a few rows at a time.
+
+    The separated channels reuse memory: new pages would take longer than the sums.
+    """
 
     def __init__(self) -> None:
-        self._channels = np.empty((3, 0), np.uint8)
+        self._channels = np.empty((3, _BAND), np.uint8)
 
     def __call__(self, pixels: np.ndarray) -> ChannelSums:
         """Return the sums of an image, uint8 (height, width, 3), BGR."""
         height, width, _ = pixels.shape
-        if self._channels.shape[1] < height * width:
-            self._channels = np.empty((3, height * width), np.uint8)
-        channels = [channel[: height * width].reshape(height, width) for channel in self._channels]
-        cv2.split(pixels, channels)
-        channels.reverse()
-        # Exact: integers below 2**53.
-        values = [round(cv2.norm(channel, cv2.NORM_L1)) for channel in channels]
-        squares = [round(cv2.norm(channel, cv2.NORM_L2SQR)) for channel in channels]
-        return ChannelSums(height * width, values, squares)
+        sums = ChannelSums()
+        rows = max(1, _BAND // width)
+        for start in range(0, height, rows):
+            band = pixels[start : start + rows]
+            size = band.shape[0] * width
+            if size > self._channels.shape[1]:
+                self._channels = np.empty((3, size), np.uint8)
+            channels = [channel[:size].reshape(band.shape[:2]) for channel in self._channels]
+            cv2.split(band, channels)
+            channels.reverse()
+            # Exact: integers below 2**53.
+            values = [round(cv2.norm(channel, cv2.NORM_L1)) for channel in channels]
+            squares = [round(cv2.norm(channel, cv2.NORM_L2SQR)) for channel in channels]
+            sums.add(ChannelSums(size, values, squares))
+        return sums
 
 
 def shrink(pixels: np.ndarray, shorter_side: int) -> np.ndarray:
@@ -225,14 +259,15 @@ def shrink(pixels: np.ndarray, shorter_side: int) -> np.ndarray:
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
+def _encode(pixels: np.ndarray) -> bytes:
+    """Encode an image as JPEG; raise `ValueError` if one of its sides is too long for that."""
+    height, width = pixels.shape[:2]
+    if max(height, width) > _MAX_SIDE:
+        raise ValueError(f"becomes {width}x{height} pixels; expected at most {_MAX_SIDE:,} on a side for JPEG")
+    return cv2.imencode(".jpg", pixels, _JPEG)[1].tobytes()
+
+
 def _finish(writer: ShardWriter, task: Task, sums: ChannelSums) -> Path:
-    counts = {
-        "shard": task.number,
-        "shards": task.count,
-        "images": task.total,
-        "channel_sums": sums.values,
-        "channel_squares": sums.squares,
-    }
     labels = np.repeat([label for label, _ in task.files], [len(files) for _, files in task.files])
     names = [name.encode() for _, files in task.files for name in files.stored_names()]
-    return writer.finish(labels, names, task.classes, counts, task.mark)
+    return writer.finish(labels, names, task.classes, (task.number, task.count, task.total), sums, task.mark)
