@@ -15,10 +15,13 @@ import h5py
 import numpy as np
 import pytest
 from conftest import ROOT
-from imagenetlayout import IDS, VAL, as_archives, as_folders, as_kaggle, train_files, val_files
+from imagenetlayout import IDS, VAL, as_archives, as_folders, as_kaggle, jpeg, train_files, val_files
 from messages import EXISTS, TRUNCATED, assert_names, assert_refused
 
+from pipeline.data.imagenet.shardbuilder import _Summer
+from pipeline.io.images import decode_image
 from pipeline.io.shards import Shards
+from pipeline.verify import findings
 
 BUILD = "build_imagenet.py"
 
@@ -131,6 +134,22 @@ def test_a_shorter_side_shrinks_and_encodes_again_and_never_enlarges(command, im
     np.testing.assert_allclose([stored[channel] for channel in "BGR"], sums / total)
 
 
+def test_large_images_are_read_and_summed_exactly():
+    # ImageNet has images of this height.
+    large = jpeg(np.full((6430, 4287, 3), (10, 20, 30), np.uint8))
+    assert decode_image(large).shape == (6430, 4287, 3)
+    rng = np.random.default_rng(0)
+    for height, width in ((1, 1), (3, 7), (1500, 1000)):
+        image = rng.integers(0, 256, (height, width, 3), np.uint8)
+        sums = _Summer()(image)
+        rgb = image.reshape(-1, 3)[:, ::-1].astype(np.int64)
+        assert (sums.pixels, list(sums.values), list(sums.squares)) == (
+            height * width,
+            rgb.sum(axis=0).tolist(),
+            (rgb**2).sum(axis=0).tolist(),
+        )
+
+
 def test_a_build_that_is_killed_goes_on_and_ends_with_the_same_bytes(command, imagenet, started, tmp_path, shards):
     folder = tmp_path / "out"
     arguments = ("--data", imagenet, "--output", folder, "--shards", "2")
@@ -184,6 +203,76 @@ def test_a_damaged_image_costs_its_shard_only_and_the_others_are_kept(command, r
     done = command(BUILD, "--data", root, "--shards", "2")
     assert_names(done.stdout, r"\b3 of 4\b")
     assert content(root / "hdf5") == content(shards)
+
+
+def test_an_image_too_long_for_a_smaller_copy_is_refused_like_a_damaged_one(command, raw_imagenet):
+    path = raw_imagenet / "train" / IDS[0] / "long.JPEG"
+    path.write_bytes(cv2.imencode(".png", np.zeros((4, 66_000, 3), np.uint8))[1].tobytes())
+    done = command(BUILD, "--data", raw_imagenet, "--shards", "2", "--shorter_side", "40", code=2)
+    assert_refused(done, "long.JPEG", "66000x4", "65,500")
+    assert len(content(raw_imagenet / "hdf5")) == 3
+
+
+def test_a_damaged_shard_is_not_taken_for_complete(command, imagenet, tmp_path, shards):
+    folder = shutil.copytree(shards, tmp_path / "out")
+    path = folder / "val-001-of-002.hdf5"
+    arguments = ("--data", imagenet, "--output", folder, "--shards", "2")
+    whole = path.read_bytes()
+    for damaged, word in ((b"", "seal"), (whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:], "digest")):
+        path.write_bytes(damaged)
+        assert_refused(command(BUILD, *arguments, code=2), path.name, word, "remove the shard")
+    path.write_bytes(whole[:-20])  # as after a power failure
+    command(BUILD, *arguments)
+    assert content(folder) == content(shards)
+
+
+def test_a_worker_that_dies_is_one_line(imagenet, tmp_path):
+    code = (
+        "import runpy, sys; from pipeline.data.imagenet import build; wait = build.wait;"
+        "kill = lambda busy: [worker.process.kill() for worker in busy.values()];"
+        "build.wait = lambda busy: kill(busy) and wait(busy);"
+        f"sys.argv = ['{BUILD}', '--data', {str(imagenet)!r}, '--output', {str(tmp_path / 'out')!r}];"
+        f"runpy.run_path('{BUILD}', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert_refused(done, "killed", "memory")
+    assert content(tmp_path / "out") == {}
+
+
+def test_an_output_inside_the_images_or_beside_another_mean_is_refused(command, raw_imagenet, tmp_path):
+    done = command(BUILD, "--data", raw_imagenet, "--output", raw_imagenet / "train" / "out", code=2)
+    assert_refused(done, "--output", "train/out")
+    assert not (raw_imagenet / "train" / "out").exists()
+    (tmp_path / "mean.json").write_text("mine")
+    assert_refused(command(BUILD, "--data", raw_imagenet, "--output", tmp_path, code=2), "mean.json", EXISTS)
+    assert (tmp_path / "mean.json").read_text() == "mine"
+
+
+def test_verify_knows_an_unfinished_build_a_damaged_shard_and_another_mean(tmp_path, shards):
+    folder = shutil.copytree(shards, tmp_path / "out")
+
+    def unsound():
+        return [finding.about for finding in findings(folder) if not finding.sound]
+
+    assert unsound() == []
+    mean = (folder / "mean.json").read_text()
+    (folder / "mean.json").write_text(mean.replace('"R": 1', '"R": 2'))
+    (about,) = unsound()
+    assert_names(about, "mean.json", "R 2", "expected 1")
+    (folder / "mean.json").unlink()
+    (about,) = unsound()
+    assert_names(about, "no mean.json")
+    (folder / "mean.json").write_text(mean)
+    path = folder / "train-001-of-002.hdf5"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:9000] + bytes([whole[9000] ^ 1]) + whole[9001:])
+    image, split = unsound()
+    assert_names(image, path.name, "CRC-32")
+    assert_names(split, "1 damaged train")
+    path.unlink()
+    (about,) = unsound()
+    assert_names(about, "lacks 1 of 2 train shards", path.name)
 
 
 def test_an_image_that_the_decoder_warns_about_is_taken_on_request_only(command, raw_imagenet):

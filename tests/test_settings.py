@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, SMALL, assert_identical, assert_same_curves
 from messages import assert_names, naming
 
-from pipeline.cli import backend, flags
+from pipeline.cli import backend, console, flags
 from pipeline.errors import InputError
 from pipeline.files import atomic
 from pipeline.files.lock import Lock
@@ -224,3 +224,16 @@ def test_a_value_that_float32_would_change_beyond_its_bounds_is_refused():
     assert np.float32(0.99999999999) == 1.0
     with pytest.raises(ArgumentTypeError, match=naming("'0.99999999999'", "float32")):
         flags.fraction("0.99999999999")
+
+
+def test_a_long_task_without_a_terminal_prints_a_line_a_minute(capsys, monkeypatch):
+    now = iter([0, 30, 61, 100, 122, 180])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(now))
+    advance = console._progress_lines("building", 1000, "images")
+    for amount in (30, 31, 9, 52, 878):
+        advance(amount)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "building: 61/1,000 images, 1/s, 16 minutes left",
+        "building: 122/1,000 images, 1/s, 15 minutes left",
+    ]

@@ -97,6 +97,19 @@ def test_a_signal_where_python_drops_exceptions_still_counts(tidy, number):
     assert done.returncode == 128 + number
 
 
+def test_an_import_that_a_signal_breaks_is_no_error():
+    code = (
+        "import os, signal; from pipeline.cli import command\n"
+        "def main():\n"
+        "    try: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    except KeyboardInterrupt as error: raise ImportError('a module is broken') from error\n"
+        "command.run(main, tidy=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert done.stderr.strip() == "stopped by SIGTERM"
+
+
 def test_a_state_inside_an_epoch_is_no_result_of_the_one_before(command, stop_at, monkeypatch, tmp_path):
     stop_at("train", 7)
     command(DECAY, *RUN, "-m", "m.hdf5", code=130)
