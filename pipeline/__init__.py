@@ -9,7 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 MAX_IMAGE_PIXELS = 1 << 26
-"""The largest image to decode, in pixels: 200 MB of memory. ImageNet has images of up to 5980 times 6430 pixels."""
+"""The largest image to decode, in pixels: 200 MB as an array. ImageNet has images of up to 5980 times 6430 pixels."""
 
 # For untrusted files, whatever the environment says: HDF5 loads no filter plugins ("::" disables them), and OpenCV
 # decodes no larger image.

@@ -290,11 +290,11 @@ def test_a_matlab_table_is_read_as_scipy_reads_it(number, compressed):
 def test_any_change_to_a_matlab_table_gives_a_table_or_an_error():
     content, read = synsets(compressed=False), 0
     for place in range(126, 1200):
-        for value in range(0, 256, 5):
+        for value in range(1, 256, 17):
             changed = content[:place] + bytes([content[place] ^ value]) + content[place + 1 :]
             with suppress(ValueError):
                 read += bool(read_table(changed, "synsets", ("ILSVRC2012_ID", "WNID"), 1 << 24))
-    assert read > 20_000
+    assert read > 5_000
 
 
 def floats_for_integers():

@@ -203,7 +203,8 @@ class Shards:
     """
 
     def __init__(self, folder: Path, split: str) -> None:
-        paths = {path: match for path, match in find_shards(folder).items() if match["split"] == split}
+        with as_input_error(OSError, f"can't list folder {folder}: ", "; run the build"):
+            paths = {path: match for path, match in find_shards(folder).items() if match["split"] == split}
         counts = sorted({int(match["count"]) for match in paths.values()})
         if len(counts) != 1:
             what = f"{split} shards of several builds: of {' and of '.join(map(str, counts))}" if counts else "none"

@@ -9,7 +9,6 @@ ILSVRC2012_devkit_t12.tar.gz    the official development kit: numbers of classes
 """
 
 import csv
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
@@ -101,10 +100,11 @@ def _table_of_words(path: Path) -> dict[str, str]:
 
 def _listed(path: Path) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(lines(path), 1):
-        parts = re.fullmatch(r"\s*(.+?)[\s,]+([^\s,]+)\s*", line)
-        if parts:
-            yield parts[1], parts[2]
-        elif line.strip():
+        line = line.strip()
+        name = line[: 1 + max(map(line.rfind, " \t,"))]
+        if name:
+            yield name.rstrip(" \t,"), line[len(name) :]
+        elif line:
             raise InputError(f"{path}, line {number}: expected file name, blank, WordNet id")
 
 
