@@ -37,7 +37,9 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.sweep) if name == "RMSprop" else name for name in OPTIMIZERS]
+)
 def test_another_optimizer(edited, check, tmp_path, name):
     check(edited(OPTIMIZER, OPTIMIZERS[name]))
     state = read_checkpoint(tmp_path / "killed" / "epoch_2.hdf5")

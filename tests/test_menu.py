@@ -63,7 +63,12 @@ def test_the_menu_goes_on_changes_the_rate_and_stops(terminal, tmp_path):
 
 @pytest.mark.parametrize(
     ("end", "code"),
-    [("end of file", 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)],
+    [
+        ("end of file", 130),
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.sweep),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.sweep),
+    ],
 )
 def test_a_menu_that_nobody_answers_any_more_stops(terminal, tmp_path, end, code):
     terminal.sendintr()

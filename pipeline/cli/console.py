@@ -112,7 +112,7 @@ def progress(description: str, total: float, unit: str) -> Iterator[Callable[[fl
     rate = Rate(table_column=Column(no_wrap=True))
     columns = (
         bars.TextColumn("{task.description}", markup=False),
-        bars.BarColumn(bar_width=20),
+        bars.BarColumn(bar_width=16),
         rate,
         bars.TimeRemainingColumn(),
     )

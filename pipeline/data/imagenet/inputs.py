@@ -66,7 +66,7 @@ def check_md5(expected: dict[Path, str], progress: Progress) -> None:
         raise InputError(f"there is no archive to check; expected {' or '.join(map(str, expected))}")
     for path, md5 in archives.items():
         digest = hashlib.md5(usedforsecurity=False)
-        with _opened(path) as (descriptor, size), progress(f"checking {path.name}", size / 1e6, "MB") as advance:
+        with _opened(path) as (descriptor, size), progress(f"MD5 of {path.stem}", size / 1e6, "MB") as advance:
             while block := os.read(descriptor, _BLOCK):
                 digest.update(block)
                 advance(len(block) / 1e6)
@@ -192,7 +192,7 @@ def _report_others(folder: Path, others: list[str]) -> None:
 def _list_class_archives(path: Path, progress: Progress) -> dict[str, ImageFiles]:
     """List the images of each class: of each archive in the archive `path`."""
     by_class: dict[str, ImageFiles] = {}
-    with _opened(path) as (descriptor, size), progress(f"listing {path.name}", size / 1e6, "MB") as advance:
+    with _opened(path) as (descriptor, size), progress(f"listing {path.stem}", size / 1e6, "MB") as advance:
         for member in _members(path, descriptor, 0, size, path.name):
             wordnet_id = member.name.removesuffix(".tar")
             if wordnet_id == member.name:
