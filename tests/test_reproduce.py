@@ -66,6 +66,7 @@ def test_an_experiment_stops_goes_on_and_ends_in_a_table(process, started, tmp_p
     assert fact("commit")
 
 
+@pytest.mark.sweep
 def test_recipes_are_trained_once_and_set_side_by_side(process, tmp_path):
     words = ("benchmarks/recipes.py", "cifar10", "--output", "out", "--seeds", "3", "--variants", "cosine-l2", *SMALL)
     done = process(*words, "--epochs", "2", "--holdout", "50")

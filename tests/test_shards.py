@@ -15,8 +15,7 @@ from forge import forge
 from imagenetlayout import IDS, jpeg, picture
 from messages import CORRUPT, MISSING, NOT_CONTIGUOUS, REPEATED, TRUNCATED, UNEXPECTED, naming
 
-from pipeline.io.shards import ChannelSums, Shard, Shards, find_shards, shard_name
-from pipeline.io.shardwriter import ShardWriter
+from pipeline.io.shards import ChannelSums, Shard, Shards, ShardWriter, find_shards, shard_name
 from pipeline.verify import check_file
 
 COUNT = 8
@@ -31,7 +30,8 @@ def write(folder, split="val", shards=2, files=FILES, words=WORDS):
     for number in range(shards):
         path = folder / shard_name(split, number, shards)
         mine = files[number::shards]
-        pixels = [cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR).astype(int) for file in mine]
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        pixels = [cv2.imdecode(np.frombuffer(file, np.uint8), flags).astype(int) for file in mine]
         values, squares = (sum((image**power).sum(axis=(0, 1)) for image in pixels)[::-1] for power in (1, 2))
         sums = ChannelSums(sum(image[..., 0].size for image in pixels), values, squares)
         place = (number, shards, len(files))

@@ -8,5 +8,6 @@ __getattr__, __all__ = names(
     imagetoarraypreprocessor="ImageToArrayPreprocessor",
     meanpreprocessor="MeanImagePreprocessor MeanPreprocessor",
     mixing="Mixing",
+    randomcrop="RandomCrop",
     simplepreprocessor="SimplePreprocessor",
 )

@@ -16,8 +16,7 @@ from pipeline.errors import InputError
 from pipeline.files.atomic import WriteError
 from pipeline.files.regular import open_regular
 from pipeline.io.images import StrictDecoder, decode_image
-from pipeline.io.shards import ChannelSums
-from pipeline.io.shardwriter import ShardWriter
+from pipeline.io.shards import ChannelSums, ShardWriter
 
 # Quality 90, chroma subsampled by 2 in both directions.
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 90, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420)

@@ -234,6 +234,18 @@ class Shards:
         row, number = divmod(index, len(self.shards))
         return self.shards[number].encoded(row)
 
+    def image(self, index: int) -> tuple[bytes, int, int]:
+        """Return the file of image `index`, and its height and width in pixels."""
+        row, number = divmod(index, len(self.shards))
+        height, width = self.shards[number].sizes[row].tolist()
+        return self.shards[number].encoded(row), height, width
+
+    def describe(self, index: int) -> str:
+        """Return the shard, name and row of image `index`, for messages."""
+        row, number = divmod(index, len(self.shards))
+        shard = self.shards[number]
+        return f"shard {shard.path}: image {shard.name(row)} in row {row}"
+
     def digest(self) -> str:
         """Return the SHA-256 of classes, labels, file names, lengths and CRC-32 checksums, in hexadecimal.
 

@@ -1,0 +1,103 @@
+"""Encoded images as a set: decoded, cropped and resized to the network's size when they are read."""
+
+import cv2
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.io.imageset import ImageSet
+from pipeline.io.shards.reader import Shards
+from pipeline.preprocessing.randomcrop import RandomCrop
+from pipeline.utils import memory
+
+# OpenCV decodes a JPEG at a half, a quarter or an eighth of its size at less cost.
+_REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+
+
+class EncodedImages(ImageSet):
+    """The images of `shards`, BGR, as squares of `size` pixels.
+
+    With a `RandomCrop`, an image is a random part. Otherwise it is the central square, after the image was resized so
+    that its shorter side has `size` / `eval_ratio` pixels, which with 224 and 0.875 is the usual protocol of ImageNet.
+    Pixels are averaged by area to shrink, and interpolated linearly to enlarge. EXIF orientation is ignored.
+
+    Args:
+        size: height and width of an image for the network, in pixels.
+        eval_ratio: side of the central square as a fraction of the shorter side, above 0 and at most 1.
+
+    Raises:
+        InputError: (a `ValueError`) `eval_ratio` is out of range; on reading: an image is damaged.
+    """
+
+    def __init__(self, shards: Shards, size: int, eval_ratio: float = 0.875) -> None:
+        if not 0 < eval_ratio <= 1:
+            raise InputError(f"`eval_ratio` is {eval_ratio}; expected a number above 0 and at most 1")
+        self.shards = shards
+        self.size = size
+        self.eval_ratio = eval_ratio
+        self.labels = shards.labels
+        self.class_names, self.label_names = shards.words, shards.label_names
+        self.image_shape = (size, size, 3)
+        self._indices = np.arange(len(shards))
+
+    def load(self, rows: np.ndarray) -> np.ndarray:
+        return self.read(rows)
+
+    def read(self, rows: np.ndarray, augmentation=None, draws: np.ndarray | None = None) -> np.ndarray:
+        images = memory.empty((len(rows), *self.image_shape), np.uint8)
+        is_crop = isinstance(augmentation, RandomCrop)
+        for position, index in enumerate(self._indices[rows].tolist()):
+            if is_crop:
+                self._read_crop(index, augmentation, draws[position], images[position])
+            else:
+                self._read_centre(index, images[position])
+        return images if is_crop or augmentation is None else augmentation(images, draws)
+
+    def subset(self, rows: np.ndarray) -> "EncodedImages":
+        subset = EncodedImages.__new__(EncodedImages)
+        subset.__dict__ |= self.__dict__ | {"labels": self.labels[rows], "_indices": self._indices[rows]}
+        return subset
+
+    def digest(self) -> str:
+        """Return the digest of all images, also for a subset of them."""
+        return self.shards.digest()
+
+    def _read_crop(self, index: int, augmentation: RandomCrop, draws: np.ndarray, image: np.ndarray) -> None:
+        """Read a random part of an image into `image`."""
+        content, height, width = self.shards.image(index)
+        top, left, crop_height, crop_width = augmentation.box(height, width, draws)
+        factor = next((factor for factor in _REDUCED if factor * self.size <= min(crop_height, crop_width)), 1)
+        pixels = self._decode(index, content, _REDUCED.get(factor, cv2.IMREAD_COLOR))
+        # Rounding moves each edge by at most half a pixel of the result.
+        rows, columns = (
+            slice(round(start / factor), round((start + length) / factor))
+            for start, length in ((top, crop_height), (left, crop_width))
+        )
+        _resize(pixels[rows, columns], image)
+        image[:] = augmentation.finish(image, draws)
+
+    def _read_centre(self, index: int, image: np.ndarray) -> None:
+        """Read the central square of an image into `image`."""
+        content, height, width = self.shards.image(index)
+        # Decoded in full: reduced images differ slightly from the protocol.
+        pixels = self._decode(index, content, cv2.IMREAD_COLOR)
+        scale = round(self.size / self.eval_ratio) / min(height, width)
+        resized = np.empty((*(round(side * scale) for side in (height, width)), 3), np.uint8)
+        _resize(pixels, resized)
+        top, left = ((side - self.size) // 2 for side in resized.shape[:2])
+        image[:] = resized[top : top + self.size, left : left + self.size]
+
+    def _decode(self, index: int, content: bytes, flags: int) -> np.ndarray:
+        try:
+            pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+        except cv2.error:
+            pixels = None
+        if pixels is None:
+            raise InputError(f"{self.shards.describe(index)} can't be decoded; build the data set again")
+        return pixels
+
+
+def _resize(pixels: np.ndarray, resized: np.ndarray) -> None:
+    """Resize `pixels` into `resized`: by area to shrink, linearly to enlarge."""
+    shrinks = pixels.shape[0] >= resized.shape[0] and pixels.shape[1] >= resized.shape[1]
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    cv2.resize(pixels, resized.shape[1::-1], dst=resized, interpolation=interpolation)
