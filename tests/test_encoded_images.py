@@ -18,7 +18,7 @@ from pipeline.io.shards import EncodedImages, Shards
 from pipeline.preprocessing import Mirror, RandomCrop
 
 AUGMENTATION = RandomCrop(crop_area=0.08, crop_ratio=4 / 3, flip="random", color_jitter=0.4)
-SAMPLES = np.arange(20_000)
+SAMPLES = np.arange(10_000)
 
 
 def noise(number, height, width):
@@ -37,7 +37,8 @@ def area_average(image, height, width):
         overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
         return np.clip(overlap, 0, None) * after / before
 
-    return np.einsum("ai,bj,ijc->abc", weights(image.shape[0], height), weights(image.shape[1], width), image)
+    rows = np.tensordot(weights(image.shape[0], height), image, (1, 0))
+    return np.tensordot(rows, weights(image.shape[1], width), (1, 1)).swapaxes(1, 2)
 
 
 def decoded(file):
@@ -89,7 +90,7 @@ def test_crops_have_the_distribution_of_the_usual_definition(size):
         lambda boxes: boxes[:, 0] + boxes[:, 2] / 2,
         lambda boxes: boxes[:, 1] + boxes[:, 3] / 2,
     ):
-        assert stats.ks_2samp(measure(ours), measure(theirs)).pvalue > 1e-4
+        assert stats.ks_2samp(measure(ours), measure(theirs), method="asymp").pvalue > 1e-4
 
 
 def test_an_image_in_which_no_crop_fits_gives_its_largest_central_part_with_an_allowed_ratio():
