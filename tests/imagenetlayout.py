@@ -2,6 +2,8 @@
 
 import io
 import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -9,8 +11,10 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
+from conftest import ROOT
 from PIL import Image
 
+BUILD = "build_imagenet.py"
 IDS = ("n01440764", "n02012849", "n03126707")
 # The numbers that the development kit gives them, not in the order of the ids; 9 is a group of classes.
 NUMBERS = {"n03126707": 1, "n01440764": 2, "n02012849": 3, "n00001740": 9}
@@ -158,3 +162,17 @@ def imagenet(tmp_path_factory) -> Path:
 def raw_imagenet(imagenet, tmp_path):
     """Copy ImageNet, so that a test may break it."""
     return shutil.copytree(imagenet, tmp_path / "imagenet")
+
+
+def content(folder):
+    """Return the bytes of all files in a folder by their name."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != ".lock"}
+
+
+@pytest.fixture(scope="session")
+def shards(imagenet, tmp_path_factory):
+    """Return a folder with two shards of each split."""
+    folder = tmp_path_factory.mktemp("shards")
+    words = [sys.executable, ROOT / BUILD, "--data", imagenet, "--output", folder, "--shards", "2"]
+    subprocess.run(words, check=True, capture_output=True)
+    return folder

@@ -4,7 +4,8 @@ from pipeline.utils.lazy import names
 
 __getattr__, __all__ = names(
     __name__,
+    format="MAX_SHARDS SHARD ChannelSums check_texts find_shards mean_and_deviation shard_name",
     images="EncodedImages",
-    reader="MAX_SHARDS SHARD ChannelSums Shard Shards check_texts find_shards mean_and_deviation shard_name",
+    reader="Shard Shards",
     writer="ShardWriter",
 )

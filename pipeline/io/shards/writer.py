@@ -1,4 +1,4 @@
-"""Write shards (see `pipeline.io.shards.reader`)."""
+"""Write shards (see `pipeline.io.shards.format`)."""
 
 import zlib
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from pipeline.files.blockwriter import BlockWriter
-from pipeline.io.shards.reader import SHARD, ChannelSums, check_texts
+from pipeline.io.shards.format import SHARD, ChannelSums, check_texts
 
 
 class ShardWriter:
