@@ -3,21 +3,23 @@
     python rank_accuracy.py
     python rank_accuracy.py --model output/train/checkpoints/epoch_70.hdf5 --split val
     python rank_accuracy.py --model output/resnet_cifar10.hdf5 --tta flip
+    python rank_accuracy.py --model output/resnet50_imagenet.hdf5
     python rank_accuracy.py --submission output/submission.txt
 
 Scores every image of the test or validation set of the model's data set. Published, on Tiny ImageNet's test set:
 57.27 % rank-1 and 81.34 % rank-5 with the learning rate set by hand, 57.93 % and 81.03 % with decay. On CIFAR-10's test
-set: 93.79 % rank-1.
+set: 93.79 % rank-1. ImageNet's figures are those of its 50,000 validation images, because the test labels are secret.
 """
 
 import json
 import sys
 from argparse import Namespace
+from itertools import repeat
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # python -P and PYTHONSAFEPATH leave it out
 
-from config import tiny_imagenet_config
+from config import imagenet_config, tiny_imagenet_config
 from pipeline.cli import arguments, command, console, flags
 from pipeline.cli.datasets import DATASETS, dataset_of, open_source, path_of
 from pipeline.errors import InputError
@@ -29,10 +31,15 @@ def parse_arguments() -> Namespace:
     model = f"trained model or checkpoint (default: {tiny.MODEL}, else the newest checkpoint)"
     parser.add("model", file, "FILE", model, short="m")
     parser.add("dataset", None, None, "data set (default: the model's)", choices=DATASETS)
-    data = f"images, as in training (default: for Tiny ImageNet ${tiny.DATA_VARIABLE} if set, else the model's)"
-    parser.add("data", flags.path, "PATH", data)
-    split = "score the test set, or the images that training validated on (default: test)"
-    parser.add("split", None, None, split, choices=("test", "val"), default="test")
+    variables = f"${tiny.DATA_VARIABLE} or ${imagenet_config.DATA_VARIABLE} if set"
+    parser.add(
+        "data", flags.path, "PATH", f"images, as in training (default: the data set's {variables}, else the model's)"
+    )
+    split = "score the test set, or the images that training validated on (default: test; ImageNet: all of val)"
+    parser.add("split", None, None, split, choices=("test", "val"))
+    parser.add("image_size", flags.image_size, "N", "size of ImageNet's images (default: the model's)")
+    ratio = "resize ImageNet's images to N / R on the shorter side (default: the model's)"
+    parser.add("eval_ratio", flags.ratio, "R", ratio)
     tta = "also measure with scores averaged over each image and its mirror image"
     parser.add("tta", None, None, tta, choices=("flip",))
     parser.add("batch_size", flags.count, "N", "images per batch (default: the training batch size)")
@@ -48,20 +55,18 @@ def main() -> None:
         from pipeline.checkpoints import read_checkpoint
         from pipeline.checkpoints.folder import newest_model
         from pipeline.files.atomic import check_folder, write_atomically
-        from pipeline.io.batches import predict
         from pipeline.io.images import list_images
-        from pipeline.preprocessing import Mirror
 
     model_file = Path(tiny_imagenet_config.MODEL)
     folders = Path(tiny_imagenet_config.CHECKPOINTS), model_file.with_suffix("")
     checkpoint = read_checkpoint(args.model or newest_model(model_file, *folders))
-    batches, data, held_out = batches_to_score(checkpoint, args)
+    batches, mirrored, data, held_out = batches_to_score(checkpoint, args)
     for output in filter(None, (args.json, args.submission)):
         if output.is_dir():
             raise InputError(f"{output} is a folder; name a file")
         check_folder(output.parent)
     unlabelled = list_images(tiny_imagenet_config.paths(data).unlabelled_images)[0] if args.submission else []
-    model = checkpoint.build_model()
+    model = checkpoint.build_model(args.image_size)
 
     print(f"model: {checkpoint.path}")
     print(f"split: {args.split}{' (held-out training images)' if held_out else ''}")
@@ -69,12 +74,10 @@ def main() -> None:
         print("weights: averaged")
     print(f"images: {batches.num_images}")
     result = {"model": str(checkpoint.path), "split": args.split, "images": batches.num_images, "held out": held_out}
-    scores = predict(model, batches)
-    result |= {"averaged": bool(checkpoint.averages)} | show_ranks(scores, batches.labels)
+    ranks, ranks_by_mean = rank_images(model, batches, mirrored)
+    result |= {"averaged": bool(checkpoint.averages)} | show_ranks(ranks)
     if args.tta:
-        batches.aug = Mirror()
-        scores = (scores + predict(model, batches)) / 2
-        result["tta flip"] = show_ranks(scores, batches.labels, ", mean of image and mirror image")
+        result["tta flip"] = show_ranks(ranks_by_mean, ", mean of image and mirror image")
     if args.json:
         write_atomically(args.json, (json.dumps(result, indent=1) + "\n").encode())
         print(f"written: {args.json}")
@@ -85,59 +88,99 @@ def main() -> None:
 
 
 def batches_to_score(checkpoint, args: Namespace) -> tuple:
-    """Return the batches to score, the path of their data set, and whether they are held-out training images.
+    """Return the batches to score, those of the mirrored images or None, the path of their data set, and if training
+    held them out.
+
+    Settles `args.split` if it isn't given.
 
     Raises:
         InputError: a flag contradicts the checkpoint, or the images can't be read or don't fit it.
     """
+    from pipeline.preprocessing import Mirror
+
     run = checkpoint.history["run"]
     # Checkpoints from before a flag existed lack it.
-    trained = {"data": None, "limit": None, "holdout": None, "batch_size": 64}
+    trained = {"data": None, "batch_size": 64}
     trained |= flags.saved_values(run.get("arguments", {}), trained)
     dataset = dataset_of(checkpoint, args.dataset)
     data = path_of(dataset, args.data, trained["data"])
-    source = open_source(dataset, data, trained["limit"], trained["holdout"])
-    if checkpoint.mean is not None:
-        source.normalize_by(checkpoint.mean)
     if args.submission and dataset != "tiny_imagenet":
         raise InputError(f"--submission is for Tiny ImageNet; {checkpoint.path} was trained on {dataset}; omit it")
+    view = {name: value for name in ("image_size", "eval_ratio") if (value := getattr(args, name)) is not None}
+    if view and dataset != "imagenet":
+        name = next(iter(view))
+        raise InputError(f"--{name} is for ImageNet; {checkpoint.path} was trained on {dataset}; omit it")
+    size = {"image_size": checkpoint.network["height"]}
+    source = open_source(dataset, data, run.get("arguments", {}) | size | view)
+    if checkpoint.preprocessor is not None:
+        source.normalize_by(checkpoint.preprocessor)
     if args.tta and not source.mirrors:
         raise InputError(f"--tta flip: mirroring changes the meaning of {data}; omit it")
+    if args.split == "test" != source.evaluation_split:
+        raise InputError(f"--split test: the labels of {dataset}'s test images are secret; use --split val")
+    as_validated = args.split == "val"
+    make_batches = source.val_batches if as_validated else source.test_batches
+    args.split = args.split or source.evaluation_split
     batch_size = args.batch_size or trained["batch_size"]
-    batches = (source.test_batches if args.split == "test" else source.val_batches)(batch_size, workers=2)
-    check_images(checkpoint, batches, args.split)
-    depends = args.split == "val" or (checkpoint.mean is None and source.normalizes_subset)
+    batches = make_batches(batch_size, workers=2)
+    check_images(checkpoint, batches, args)
+    depends = as_validated or (checkpoint.preprocessor is None and source.normalizes_subset)
     if source.is_subset and depends and source.digest() != run.get("data"):
         raise InputError(
             f"{data or dataset} doesn't hold the images that {checkpoint.path} was trained on, in the same order, so "
             "the run's --limit or --holdout would select others; name the training data with --data"
         )
-    return batches, data, args.split == "val" and trained["holdout"] is not None
+    mirrored = make_batches(batch_size, workers=2, aug=Mirror()) if args.tta else None
+    return batches, mirrored, data, as_validated and source.holdout is not None
 
 
-def check_images(checkpoint, batches, split: str) -> None:
+def check_images(checkpoint, batches, args: Namespace) -> None:
     """Raise `InputError` unless the network in `checkpoint` fits the images and classes of `batches`."""
+    size = {"height": args.image_size, "width": args.image_size} if args.image_size else {}
+    expected = checkpoint.network | size
     shown = "images of {height}x{width}x{depth} and {classes} classes".format
     found = dict(zip(("height", "width", "depth"), batches.image_shape, strict=True)) | {"classes": batches.classes}
-    if not found.items() <= checkpoint.network.items():
+    if not found.items() <= expected.items():
         raise InputError(
-            f"the {split} split has {shown(**found)}; expected {shown(**checkpoint.network)}, as {checkpoint.path}; "
+            f"the {args.split} split has {shown(**found)}; expected {shown(**expected)}, as {checkpoint.path}; "
             "name the training data with --data"
         )
     if checkpoint.history["run"].get("classes", list(batches.class_names)) != list(batches.class_names):
         raise InputError(
-            f"the {split} split has other classes than {checkpoint.path} was trained on; name its data with --data"
+            f"the {args.split} split has other classes than {checkpoint.path} was trained on; name its data with --data"
         )
 
 
-def show_ranks(scores, labels, how: str = "") -> dict[str, float]:
-    """Print rank-1 and rank-5 accuracy in percent, labelled with `how` they were measured; return them as fractions."""
-    from pipeline.utils.ranked import rank5_accuracy
+def rank_images(model, batches, mirrored=None) -> tuple:
+    """Return the rank of each image's class, and its rank by the mean scores of image and mirror image, if asked for.
 
-    ranks = dict(zip(("rank-1", "rank-5"), rank5_accuracy(scores, labels), strict=True))
-    for name, value in ranks.items():
+    Keeps the scores of one batch only.
+    """
+    import numpy as np
+
+    from pipeline.io.batches import scores
+    from pipeline.utils.ranked import ranks
+
+    own, by_mean, done = [], [], 0
+    both = zip(scores(model, batches), scores(model, mirrored) if mirrored else repeat(None), strict=False)
+    with console.progress("scoring", batches.num_images, "images") as advance:
+        for plain, other in both:
+            labels = batches.labels[done : done + len(plain)]
+            own.append(ranks(plain, labels))
+            by_mean.append(own[-1] if other is None else ranks((plain + other) / 2, labels))
+            done += len(plain)
+            advance(len(plain))
+    return np.concatenate(own), np.concatenate(by_mean)
+
+
+def show_ranks(ranks, how: str = "") -> dict[str, float]:
+    """Print rank-1 and rank-5 accuracy in percent, labelled with `how` they were measured; return them as fractions."""
+    from pipeline.utils.ranked import within
+
+    accuracies = {f"rank-{k}": within(ranks, k) for k in (1, 5)}
+    for name, value in accuracies.items():
         print(f"{name}{how}: {100 * value:.2f}%")
-    return ranks
+    return accuracies
 
 
 def predict_unlabelled(model, paths: list[str], batches) -> list[str]:

@@ -1,4 +1,4 @@
-"""ImageNet (ILSVRC 2012): paths and official archives."""
+"""ImageNet (ILSVRC 2012): paths, official archives, network, recipes, and both ways of training."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,6 +38,55 @@ MEAN = "mean.json"
 
 # Shards of each split: 1.1 GB each of the original training images.
 SHARDS = 128
+
+# Images keep their sizes on disk: training takes random crops of them, evaluation their central square.
+IMAGE_SIZES = "any size"
+
+# The input of the network, and its stem.
+IMAGES = {"height": 224, "width": 224, "depth": 3, "dataset": "imagenet"}
+
+# Classes of the full data set. The scripts count the classes in the data.
+CLASSES = 1000
+
+# ResNet-50: four stages of bottleneck modules.
+NETWORK = {"stages": (3, 4, 6, 3), "filters": (64, 256, 512, 1024, 2048)}
+
+# The size of its images, and how they are evaluated: the shorter side at 256 pixels, then the central square of 224.
+VIEW = {"image_size": IMAGES["height"], "eval_ratio": 0.875}
+
+# The recipe that GluonCV published for the same network, ResNet50_v2: 77.11 % rank-1 after 120 epochs. Its weight decay
+# of 1e-4 is twice the L2 coefficient. Values that a recipe doesn't name are off; see --help.
+PUBLISHED = {
+    "schedule": "cosine",
+    "warmup_epochs": 5,
+    "nesterov": True,
+    "reg": 5e-5,
+    "crop_area": 0.08,
+    "crop_ratio": 4 / 3,
+    "color_jitter": 0.4,
+    "flip": "random",
+}
+
+# The same network with later techniques; see docs/imagenet.md.
+MODERN = PUBLISHED | {"label_smoothing": 0.1, "ema": 0.9999}
+
+RECIPES = {"published": PUBLISHED, "modern": MODERN}
+
+# Learning rate by hand: 0.1 up to epoch 30, 0.01 up to 60, 0.001 up to 80, 0.0001 up to 90 (Goyal et al.,
+# arXiv:1706.02677, with batches of 256 images).
+BY_HAND = NETWORK | VIEW | {"epochs": 90, "batch_size": 256, "lr": 0.1, "momentum": 0.9, "schedule": "constant"}
+
+# Decay from 0.1 to 0. GluonCV: batches of 1024 images on 8 devices, at a rate of 0.4.
+DECAY = NETWORK | VIEW | {"epochs": 120, "batch_size": 256, "lr": 0.1, "momentum": 0.9}
+
+CHECKPOINTS = "output/train_imagenet/checkpoints"
+MODEL = "output/resnet50_imagenet.hdf5"
+
+
+def files(data: str | None = None) -> dict[str, Path]:
+    """Return the paths of the built files, by the names "shards", a folder, and "mean"."""
+    found = paths(data)
+    return {"shards": found.built, "mean": found.mean}
 
 
 def paths(data: str | None = None, output: str | None = None) -> SimpleNamespace:

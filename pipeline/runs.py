@@ -188,7 +188,7 @@ class Run:
         sitting = {"epoch": epoch, "batch": batch, "backend": keras.backend.backend(), "device": device()}
         sitting |= {"versions": versions(), "commit": code_commit()}
         record.setdefault("sittings", []).append(sitting)
-        self.checkpoints.mean = data.normalization.mean
+        self.checkpoints.normalization = data.normalization.parameters
 
     def _other_data(self) -> str:
         recorded = self.resumed.history["run"]["arguments"].get("data")

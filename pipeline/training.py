@@ -10,7 +10,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from sklearn.metrics import classification_report
 
 from pipeline.callbacks import (
     AsyncCallbackList,
@@ -31,17 +30,26 @@ from pipeline.checkpoints.folder import list_checkpoints
 from pipeline.checkpoints.history import epochs_of
 from pipeline.data.source import DataSource
 from pipeline.errors import InputError
-from pipeline.io.batches import Batches, data_errors, predict
+from pipeline.files.atomic import write_atomically
+from pipeline.io.batches import Batches, data_errors, scores
 from pipeline.runs import Run
+from pipeline.utils.classreport import as_csv, class_scores, extremes, table
+
+# Up to this number of classes, `report` shows all.
+_SHOWN_CLASSES = 20
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """The files that a run has written, and the number of failed writes."""
+    """The files that a run has written, and the number of failed writes.
+
+    `tables` are the files for the report's table of all classes.
+    """
 
     files: list[Path]
+    tables: list[Path]
     failures: int
 
 
@@ -84,7 +92,8 @@ def fit(
     checkpoints, done, last = run.checkpoints, run.progress[0], run.last
     with run.locked(outputs) as stop:
         if done < last:
-            run.move_earlier_aside([*list_checkpoints(run.folder), *models], outputs)
+            tables = {_table_beside(path): path for path in outputs.values() if path}
+            run.move_earlier_aside([*list_checkpoints(run.folder), *models], outputs | tables)
             _log.info(
                 f"{model.count_params():,} parameters, {train.num_images:,} training and {val.num_images:,} validation "
                 f"images, {train.steps} steps per epoch, {keras.backend.backend()} on "
@@ -109,6 +118,8 @@ def fit(
 def report(run: Run, model: keras.Model, batches: Batches, result: FitResult) -> None:
     """Report precision and recall per class, the accuracy over all images, and the files written.
 
+    Of more than 20 classes it shows the ten best and worst, and writes all to a CSV file beside each history.
+
     Raises:
         OSError: a write failed during training.
     """
@@ -117,15 +128,17 @@ def report(run: Run, model: keras.Model, batches: Batches, result: FitResult) ->
         heading.append(f"{batches.num_images:,} held-out training images")
     if heading:
         _log.info(f"{', '.join(heading)}:")
-    predictions = predict(model, batches).argmax(axis=1)
-    names = batches.class_names
-    table = classification_report(
-        batches.labels, predictions, labels=range(len(names)), target_names=names, digits=4, zero_division=0
-    )
-    for line in table.split("\n"):
+    predicted = np.concatenate([batch.argmax(axis=1) for batch in scores(model, batches)])
+    labels, ids, names = batches.labels, batches.images.label_names, batches.class_names
+    classes = class_scores(labels, predicted, ids, names)
+    is_short = len(names) <= _SHOWN_CLASSES
+    for line in table(labels, predicted, names) if is_short else extremes(classes):
         _log.info("%s", line)
-    _log.info(f"accuracy: {100.0 * np.mean(predictions == batches.labels):.2f}%")
-    for path in result.files:
+    _log.info(f"accuracy: {100.0 * np.mean(predicted == labels):.2f}%")
+    tables = [] if is_short else result.tables
+    for path in tables:
+        write_atomically(path, as_csv(classes))
+    for path in (*result.files, *tables):
         _log.info(f"written: {path}")
     if result.failures:
         raise OSError(f"{result.failures} writes failed; see the errors above")
@@ -344,7 +357,15 @@ def _result(run: Run, monitors: Sequence[TrainingMonitor], models: Sequence[Path
     written = [path for monitor in monitors if monitor.is_written for path in (monitor.fig_path, monitor.json_path)]
     written += [path for path in list_checkpoints(run.folder)[-1:] if progress_in(path) == (done, 0)]
     written += [path for path in models if path.exists() and run.owns(path)]
-    return FitResult(list(filter(None, written)), checkpoints.failures + sum(monitor.failures for monitor in monitors))
+    histories = [monitor.json_path for monitor in monitors if monitor.json_path]
+    tables = [_table_beside(path) for path in histories if run.owns_output(path)]
+    failures = checkpoints.failures + sum(monitor.failures for monitor in monitors)
+    return FitResult(list(filter(None, written)), tables, failures)
+
+
+def _table_beside(json_path: Path) -> Path:
+    """Return the file for the table of all classes beside a history."""
+    return json_path.with_name(f"{json_path.stem}_classes.csv")
 
 
 def _finish(run: Run, model: keras.Model, monitors: Sequence[TrainingMonitor]) -> None:

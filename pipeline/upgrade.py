@@ -38,12 +38,14 @@ def main() -> None:
     if checkpoint.format == FORMAT and not args.weights_only:
         raise InputError(f"{args.old} already has format {FORMAT}; add --weights_only to extract its weights")
     check_folder(args.new.parent)
-    mean = checkpoint.mean if checkpoint.mean is not None else mean_of_training(checkpoint, args.data)
+    normalization = checkpoint.arrays.get("run/normalization")
+    if normalization is None:
+        normalization = mean_of_training(checkpoint, args.data)
     if "dataset" not in checkpoint.history["run"]:
         checkpoint.history["run"]["dataset"] = dataset_of(checkpoint)
-    arrays = dict(checkpoint.arrays) | {"run/normalization": mean}
+    arrays = dict(checkpoint.arrays) | {"run/normalization": normalization}
     state = State(**{field.name: getattr(checkpoint, field.name) for field in fields(State)})
-    state = replace(state, normalization=mean.shape)
+    state = replace(state, normalization=normalization.shape)
     if args.weights_only:
         if checkpoint.batch:
             raise InputError(f"{args.old} is inside epoch {checkpoint.epoch + 1}; name one from the end of an epoch")
@@ -67,15 +69,14 @@ def mean_of_training(checkpoint, data: str | None):
     from pipeline.cli.datasets import dataset_of, open_source, path_of
 
     dataset, run = dataset_of(checkpoint), checkpoint.history["run"]
-    trained = dict.fromkeys(("data", "limit", "holdout"))
-    trained |= flags.saved_values(run.get("arguments", {}), trained)
-    path = path_of(dataset, data, trained["data"])
-    source = open_source(dataset, path, trained["limit"], trained["holdout"])
+    saved = run.get("arguments", {})
+    path = path_of(dataset, data, flags.saved_values(saved, ["data"]).get("data"))
+    source = open_source(dataset, path, saved)
     if source.digest() != run.get("data"):
         raise InputError(
             f"{path or dataset} is not the data that {checkpoint.path} was trained on; name it with --data"
         )
-    return source.normalization.mean
+    return source.normalization.parameters
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def load_cifar10(data=None, limit=None, holdout=None):
         test_labels=source.val.labels,
         classes=source.class_names,
         mirrors=source.mirrors,
-        mean_image=lambda: source.normalization.mean,
+        mean_image=lambda: source.normalization.parameters,
     )
 
 

@@ -6,9 +6,9 @@ from dataclasses import fields
 import pytest
 from messages import naming
 
-from config import cifar10_config, tiny_imagenet_config
+from config import cifar10_config, imagenet_config, tiny_imagenet_config
 from pipeline.cli import arguments, flags
-from pipeline.preprocessing import AffineAugmentation, Mixing
+from pipeline.preprocessing import AffineAugmentation, Mixing, RandomCrop
 
 DEFAULTS = {
     "lr": 0.1,
@@ -18,8 +18,10 @@ DEFAULTS = {
     "stages": (9, 9),
     "filters": (8, 8, 8),
 }
+VIEW = {"image_size": 64, "eval_ratio": 0.875}
 RECIPES = {"published": {"schedule": "poly", "flip": "random"}, "modern": {"schedule": "cosine", "pad_crop": 4}}
 CONFIG = Namespace(DATA_HELP="the data", RECIPES=RECIPES)
+ANY_SIZE = Namespace(DATA_HELP="the data", RECIPES=RECIPES, IMAGE_SIZES=flags.ANY_SIZE)
 
 
 def parse(*words):
@@ -54,11 +56,14 @@ def test_help_states_the_defaults():
         ("--flip", "yes"), ("--cutout", "-1"), ("--mixup", "1e-9"), ("--cutmix", "nan"), ("--label_smoothing", "1"),
         ("--width_shift_range", "1e300"), ("--epochs", "1e6"), ("--epochs", "1000001"),
         ("--holdout", "0"), ("--rotation_range", "181"), ("--zoom_range", "1"), ("--width_shift_range", "inf"),
+        ("--image_size", "0"), ("--image_size", "5000"), ("--eval_ratio", "0"), ("--eval_ratio", "1.1"),
+        ("--crop_area", "0"), ("--crop_area", "nan"), ("--crop_ratio", "0.9"), ("--color_jitter", "1"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_ends_in_one_line_that_names_it(flag, value, capsys):
+    config = CONFIG if flags.FLAGS[flag[2:]].images != flags.ANY_SIZE else ANY_SIZE
     with pytest.raises(SystemExit) as stop:
-        parse(flag, value)
+        arguments.training_parser("", DEFAULTS | VIEW, config).parse_args([flag, value])
     assert stop.value.code == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1
@@ -91,19 +96,35 @@ def test_flags_win_over_the_checkpoint_where_they_may_and_contradict_it_elsewher
         resolve("--limit", "5")
 
 
+def test_flags_for_images_of_one_size_and_of_any_size_exclude_each_other(capsys):
+    parser = arguments.training_parser("", DEFAULTS | VIEW, ANY_SIZE)
+    given = parser.parse_args(["--image_size", "96", "--crop_area", "0.5"])
+    args = arguments.resolve(given, DEFAULTS | VIEW, RECIPES)
+    assert (args.image_size, args.eval_ratio, args.crop_area, args.crop_ratio) == (96, 0.875, 0.5, 1.0)
+    assert not hasattr(args, "pad_crop")
+    for parse_args, flag in ((parser.parse_args, "--pad_crop"), (lambda words: parse(*words), "--crop_area")):
+        with pytest.raises(SystemExit):
+            parse_args([flag, "1"])
+        assert flag in capsys.readouterr().err
+
+
 def test_unknown_values_of_a_script_pass_through():
     given = Namespace(model="x", recipe=None)
     assert arguments.resolve(given, DEFAULTS, RECIPES).model == "x"
 
 
 def test_every_row_of_the_table_is_complete_and_every_value_of_a_recipe_has_one():
-    stored = arguments.stored(vars(arguments.resolve(parse(), DEFAULTS, RECIPES)))
-    options = arguments.stored(vars(arguments.resolve(parse(), DEFAULTS, RECIPES)), process=True)
+    stored, options = {}, {}
+    defaults = DEFAULTS | VIEW
+    for config in (CONFIG, ANY_SIZE):
+        given = arguments.training_parser("", defaults, config).parse_args([])
+        args = vars(arguments.resolve(given, defaults, RECIPES))
+        stored, options = stored | arguments.stored(args), options | arguments.stored(args, process=True)
     assert {*stored, *options, "stop_after"} == {flag.name for flag in flags.ROWS} == set(flags.FLAGS)
     assert flags.saved_values(stored | options, flags.FLAGS) == stored | options
-    values = {field.name: field.default for kind in (AffineAugmentation, Mixing) for field in fields(kind)}
+    values = {field.name: field.default for kind in (AffineAugmentation, RandomCrop, Mixing) for field in fields(kind)}
     assert values.items() <= flags.recipe_values({}).items()  # off in the checkpoint, so off here
-    for config in (cifar10_config, tiny_imagenet_config):
+    for config in (cifar10_config, tiny_imagenet_config, imagenet_config):
         for table in (*config.RECIPES.values(), config.BY_HAND, config.DECAY):
             assert flags.saved_values(table, flags.FLAGS) == table
 

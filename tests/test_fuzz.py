@@ -115,7 +115,7 @@ model = ResNet.build(height=8, width=8, depth=3, classes=2, stages=[1], filters=
 model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "categorical_crossentropy", metrics=["accuracy"])
 check_compiled(model)
 checkpoints = CheckpointFolder(Path(sys.argv[1]).parent)
-checkpoints.mean = np.zeros(3, np.float32)
+checkpoints.normalization = np.zeros(3, np.float32)
 checkpoints.save(model, 0, 1, checkpoints.mid_epoch(model))
 Path(sys.argv[1]).with_name("epoch_0_batch_1.hdf5").rename(sys.argv[1])
 """

@@ -6,7 +6,8 @@
     /                   attributes backend, keras_version and model_config as Keras writes them, with stock layers only
     /model_weights      in Keras' layout; the averaged weights, if the run averages them
     /run/state          JSON (see `pipeline.checkpoints.state`)
-    /run/normalization  the mean subtracted from images, (height, width, channels) or (channels,)
+    /run/normalization  the mean subtracted from images, (height, width, channels) or (channels,); or the mean of each
+                        channel and the standard deviation by which it is divided, (2, channels)
     /run/raw            with averages only: the raw weights, which training continues with, such as conv1/kernel
     /run/optimizer      arrays of the optimizer, numbered as in the state's manifest
     /run/metrics        arrays of loss and metrics, likewise; inside an epoch only
@@ -38,6 +39,7 @@ from pipeline.files.hdf5 import (
 from pipeline.files.sealed import BLOCK, FileFormat, blocks, open_sealed, read_seal
 from pipeline.files.strictjson import MAX_BYTES, parse_json
 from pipeline.nn.conv.layout import Layer, layers
+from pipeline.preprocessing import Normalization, normalization_of
 
 if TYPE_CHECKING:  # Reading a file needs no Keras.
     import keras
@@ -86,9 +88,10 @@ class Checkpoint(State):
         return {name.split("/", 2)[2]: values for name, values in weights.items()}
 
     @property
-    def mean(self) -> np.ndarray | None:
-        """The mean to subtract from images, float32; None in files of format 1."""
-        return self.arrays.get("run/normalization")
+    def preprocessor(self) -> Normalization | None:
+        """The images' normalization, the last step before the network; None in files of format 1."""
+        parameters = self.arrays.get("run/normalization")
+        return None if parameters is None else normalization_of(parameters)
 
     @property
     def backend(self) -> str:
@@ -101,10 +104,13 @@ class Checkpoint(State):
         """The run's Keras dtype policy."""
         return self.history["run"].get("precision", PRECISIONS[0])
 
-    def build_model(self) -> "keras.Model":
+    def build_model(self, image_size: int | None = None) -> "keras.Model":
         """Build the uncompiled network with its weights, averaged if the run averages them, for evaluation.
 
         It computes in the run's precision, whatever Keras' dtype policy is.
+
+        Args:
+            image_size: height and width of the images in pixels; None for those that it was trained on.
         """
         import keras
 
@@ -114,7 +120,8 @@ class Checkpoint(State):
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy(self.precision)
         try:
-            model = ResNet.build(**self.network)
+            size = {} if image_size is None else {"height": image_size, "width": image_size}
+            model = ResNet.build(**self.network | size)
         finally:
             keras.config.set_dtype_policy(policy)
         self._assign(weights_by_name(model))

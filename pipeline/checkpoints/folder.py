@@ -49,7 +49,8 @@ class CheckpointFolder:
         changeable: names of the run's arguments that a resume may change.
 
     Attributes:
-        mean: the mean subtracted from each image, float32, (height, width, channels) or (channels,); None if unknown.
+        normalization: `parameters` of the images' normalization (see `pipeline.preprocessing.Normalization`); None if
+            unknown.
         average: the moving average of the weights; None if there is none.
         callbacks: the stateful callbacks by name.
         seconds: returns the duration of the current epoch; None if it isn't measured.
@@ -64,7 +65,7 @@ class CheckpointFolder:
     options: dict = field(default_factory=dict)
     keep: int | None = None
     changeable: Collection[str] = ()
-    mean: np.ndarray | None = field(default=None, init=False)
+    normalization: np.ndarray | None = field(default=None, init=False)
     average: MovingAverage | None = field(default=None, init=False)
     callbacks: Mapping[str, keras.callbacks.Callback] = field(default_factory=dict, init=False)
     seconds: Callable[[], float] | None = field(default=None, init=False)
@@ -146,7 +147,7 @@ class CheckpointFolder:
             history=self.history,
             options=self.options,
             averaged=self.average is not None,
-            normalization=None if self.mean is None else self.mean.shape,
+            normalization=None if self.normalization is None else self.normalization.shape,
             optimizer=optimizer_record(model.optimizer),
             metrics=metrics_manifest(model),
             callbacks=dict(mid_epoch.callbacks),
@@ -154,8 +155,8 @@ class CheckpointFolder:
         )
         arrays = arrays_of(model, self.average)
         arrays |= {f"run/metrics/{number}": values for number, values in enumerate(mid_epoch.metrics)}
-        if self.mean is not None:
-            arrays["run/normalization"] = self.mean
+        if self.normalization is not None:
+            arrays["run/normalization"] = self.normalization
         save_checkpoint(path, model, state, arrays, lineage(self.history, self.changeable))
 
     def _fail(self, error: Exception | str, consequence: str) -> None:

@@ -8,7 +8,8 @@ Format 2, an object with:
     history               the run's history (see `pipeline.checkpoints.history`)
     options               options of the process that wrote the file
     averaged              true if /model_weights holds averages, and /run/raw the raw weights
-    normalization         shape of /run/normalization, the mean subtracted from images; null if unknown
+    normalization         shape of /run/normalization, [height, width, channels], [channels] or [2, channels]; null if
+                          unknown
     optimizer             class_name and config (without the learning rate) of the Keras optimizer, and arrays, the
                           manifest of its arrays; null in a file of weights only
     metrics               manifest of the arrays of loss and metrics, which only files inside an epoch hold
@@ -197,8 +198,10 @@ def _check_format_2(state: State) -> None:
     if not isinstance(state.averaged, bool):
         raise InputError(f"its averaged is {state.averaged!a:.100}; expected true or false")
     size = [state.network[name] for name in ("height", "width", "depth")]
-    if state.normalization not in (None, size, size[2:]):
-        raise InputError(f"its normalization has shape {state.normalization!a:.100}; expected {size} or {size[2:]}")
+    shapes = size, size[2:], [2, *size[2:]]
+    if state.normalization is not None and state.normalization not in shapes:
+        expected = " or ".join(map(str, shapes))
+        raise InputError(f"its normalization has shape {state.normalization!a:.100}; expected {expected}")
     if state.optimizer is not None:
         optimizer = state.optimizer
         if not isinstance(optimizer, dict) or optimizer.keys() != {"class_name", "config", "arrays"}:

@@ -27,6 +27,7 @@ from pipeline.cli.flags import (
     model_file,
     path,
     recipe_values,
+    rows,
     switch,
     whole,
 )  # fmt: skip
@@ -83,7 +84,7 @@ def training_parser(description: str, defaults: Mapping, config: ModuleType) -> 
     default = next(iter(tables.values()))  # the first recipe's
     add_data(parser, config)
     group = parser.add_argument_group("recipe, and flags that override its values")
-    for flag in ROWS:
+    for flag in rows(config):
         name, text = flag.name, flag.help
         if name == "data":
             continue
@@ -154,15 +155,18 @@ def resolve(
         if unknown := sorted(saved.keys() - FLAGS.keys()):
             raise InputError(f"the checkpoint has --{unknown[0]!a:.100}, which this version doesn't know")
     recipe = (saved or {}).get("recipe") or parsed.recipe or next(iter(recipes))
-    resolved = vars(parsed) | _defaults(defaults, recipes, recipe)
+    # Flags for other kinds of images than the script's have no value.
+    fitting = [flag for flag in ROWS if flag.images is None or hasattr(parsed, flag.name)]
+    table = _defaults(defaults, recipes, recipe)
+    resolved = vars(parsed) | {flag.name: table[flag.name] for flag in fitting if flag.name in table}
     if saved is not None:
         # A flag that didn't exist yet when the checkpoint was written is off.
-        later = {flag.name for flag in ROWS if flag.scope != PROCESS and flag.stored and flag.name not in saved}
+        later = {flag.name for flag in fitting if flag.scope != PROCESS and flag.stored and flag.name not in saved}
         if missing := sorted(name for name in later if FLAGS[name].default is OWN):
             raise InputError(f"the checkpoint lacks the values of {', '.join(missing)}; name another checkpoint")
         resolved |= {name: FLAGS[name].default for name in later}
     free = changeable(saved or {})
-    for flag in ROWS:
+    for flag in fitting:
         name, value = flag.name, getattr(parsed, flag.name, None)
         stored_in = options if flag.scope == PROCESS else saved
         if stored_in is not None and name in stored_in:
@@ -183,7 +187,8 @@ def resolve(
 
 def stored(values: Mapping, *, process: bool = False) -> dict:
     """Select the `values` that checkpoints store for the run, or with `process` for the process."""
-    return {flag.name: values[flag.name] for flag in ROWS if flag.stored and (flag.scope == PROCESS) == process}
+    names = [flag.name for flag in ROWS if flag.stored and (flag.scope == PROCESS) == process]
+    return {name: values[name] for name in names if name in values}
 
 
 def _defaults(defaults: Mapping, recipes: Mapping[str, Mapping], recipe: str) -> dict:

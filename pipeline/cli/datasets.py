@@ -2,16 +2,18 @@
 
 import os
 from argparse import ArgumentTypeError
+from collections.abc import Mapping
 from importlib import import_module
 from types import ModuleType
 
-from pipeline.cli.flags import path
+from pipeline.cli import flags
 from pipeline.errors import InputError, as_input_error
 
 # Module and class of each data set. Its constants are in the module config.NAME_config.
 DATASETS = {
     "cifar10": ("pipeline.data.cifar10", "CIFAR10"),
     "tiny_imagenet": ("pipeline.data.tinyimagenet", "TinyImageNet"),
+    "imagenet": ("pipeline.data.imagenet", "ImageNet"),
 }
 # Checkpoints of format 1 name only their script.
 _CIFAR10, _TINY = ("resnet_cifar10", "resnet_cifar10_decay"), ("train", "train_decay")
@@ -23,12 +25,20 @@ def config_of(name: str) -> ModuleType:
     return import_module(f"config.{name}_config")
 
 
-def open_source(name: str, data: str | None, limit: int | None = None, holdout: int | None = None):
-    """Open the `pipeline.data.DataSource` of the data set `name` at the path `data`, or at its default path."""
+def open_source(name: str, data: str | None, saved: Mapping[str, object]):
+    """Open the `pipeline.data.DataSource` of the data set `name` at the path `data`, or at its default path.
+
+    The rest of its arguments are the `saved` values of the flags of the same names.
+
+    Raises:
+        InputError: a value is invalid.
+    """
     module, class_name = DATASETS[name]
     config = config_of(name)
     files = config.files(data) if hasattr(config, "files") else data
-    return getattr(import_module(module), class_name)(files, limit, holdout)
+    own = [flag.name for flag in flags.rows(config) if flag.images and flag.scope == flags.RUN]
+    values = flags.saved_values(saved, ("limit", "holdout", *own))
+    return getattr(import_module(module), class_name)(files, **values)
 
 
 def path_of(name: str, given: str | None, trained: str | None) -> str | None:
@@ -36,7 +46,7 @@ def path_of(name: str, given: str | None, trained: str | None) -> str | None:
     variable = getattr(config_of(name), "DATA_VARIABLE", None)
     named = os.environ.get(variable) if variable else None
     with as_input_error(ArgumentTypeError, f"{variable}: "):
-        return given or (path(named) if named else trained)
+        return given or (flags.path(named) if named else trained)
 
 
 def dataset_of(checkpoint, given: str | None = None) -> str:

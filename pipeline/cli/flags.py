@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 from pipeline.errors import InputError
 
@@ -54,10 +55,13 @@ def _is_within(least: float, largest: float, value: float) -> bool:
 count, whole = _whole(1), _whole(0)
 epochs = _whole(1, 10**6)  # fits the step counter of every backend
 threads = _whole(1, 256)
+image_size = _whole(1, 4096)
 shards = _whole(1, 256)  # each is an open file
 seed = _whole(0, 2**32 - 1)  # the range of NumPy and Keras
 positive = partial(_number, float, lambda value: 0 < value < math.inf, "a number above 0")
 non_negative = partial(_number, float, lambda value: 0 <= value < math.inf, "a number of at least 0")
+ratio = partial(_number, float, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
+at_least_1 = partial(_number, float, partial(_is_within, 1, 1e6), "a number of at least 1")
 fraction = partial(_number, float, lambda value: 0 <= value < 1, "a number of at least 0 and below 1")
 shift = partial(_number, float, partial(_is_within, 0, 4096), "a number from 0 to 4096")
 angle = partial(_number, float, partial(_is_within, 0, 180), "an angle from 0 to 180 degrees")
@@ -121,6 +125,8 @@ def switch(text: str) -> bool:
 RUN, PROCESS, RECIPE = "run", "process", "recipe"
 # Each script has its own default, in config.
 OWN = object()
+# Images of one size are warped or padded; of images of any size, a random part is taken.
+SAME_SIZE, ANY_SIZE = "same size", "any size"
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,8 @@ class Flag:
     stored: bool = True
     """True if checkpoints store it."""
     short: str | None = None
+    images: str | None = None
+    """`SAME_SIZE` or `ANY_SIZE` if it is for such images only; None for both."""
 
     def saved(self, stored: object) -> object:
         """Convert a `stored` JSON value to what the parser returns; JSON has no tuples.
@@ -177,6 +185,9 @@ ROWS = (
     Flag("precision", OneOf(("float32", "mixed_bfloat16")), None, "dtype policy of Keras", "float32"),
     Flag("limit", count, "N", "train on a fixed random subset of N images, and validate on as many, for a quick look"),
     Flag("holdout", count, "N", "hold out a fixed random subset of N training images, and validate on it"),
+    Flag("image_size", image_size, "N", "height and width of the network's images", OWN, images=ANY_SIZE),
+    Flag("eval_ratio", ratio, "R", "validate on the central N x N pixels of images with a shorter side of N / R pixels",
+         OWN, images=ANY_SIZE),
     Flag("stop_after", count, "N", "stop cleanly after epoch N of a longer run", scope=PROCESS, stored=False),
     Flag("every", count, "N", "save a checkpoint every N epochs, and after the last", 5, PROCESS),
     Flag("keep", count, "N", "keep only the newest N epoch checkpoints and the best (default: all)", scope=PROCESS),
@@ -190,14 +201,26 @@ ROWS = (
     Flag("warmup_epochs", whole, "N", "raise the rate step by step over the first N epochs", 0, RECIPE),
     Flag("nesterov", switch, None, "use Nesterov momentum", False, RECIPE),
     Flag("reg", non_negative, "L2", "L2 coefficient of every kernel", 0.0, RECIPE),
-    Flag("rotation_range", angle, "DEGREES", "rotate by up to this angle in either direction", 0.0, RECIPE),
-    Flag("zoom_range", fraction, "Z", "zoom width and height, separately, by factors from 1 - Z to 1 + Z", 0.0, RECIPE),
+    Flag("rotation_range", angle, "DEGREES", "rotate by up to this angle in either direction", 0.0, RECIPE,
+         images=SAME_SIZE),
+    Flag("zoom_range", fraction, "Z", "zoom width and height, separately, by factors from 1 - Z to 1 + Z", 0.0, RECIPE,
+         images=SAME_SIZE),
     Flag("width_shift_range", shift, "W",
-         "shift horizontally by up to W pixels, or if W < 1, by up to W times the width", 0.0, RECIPE),
+         "shift horizontally by up to W pixels, or if W < 1, by up to W times the width", 0.0, RECIPE,
+         images=SAME_SIZE),
     Flag("height_shift_range", shift, "H",
-         "shift vertically by up to H pixels, or if H < 1, by up to H times the height", 0.0, RECIPE),
-    Flag("shear_range", angle, "DEGREES", "shear by up to this angle in either direction", 0.0, RECIPE),
-    Flag("pad_crop", whole, "N", "pad with N mirrored pixels on each side, then crop at random", 0, RECIPE),
+         "shift vertically by up to H pixels, or if H < 1, by up to H times the height", 0.0, RECIPE,
+         images=SAME_SIZE),
+    Flag("shear_range", angle, "DEGREES", "shear by up to this angle in either direction", 0.0, RECIPE,
+         images=SAME_SIZE),
+    Flag("pad_crop", whole, "N", "pad with N mirrored pixels on each side, then crop at random", 0, RECIPE,
+         images=SAME_SIZE),
+    Flag("crop_area", ratio, "A", "crop a random part of at least A times the image's area, and resize it", 1.0, RECIPE,
+         images=ANY_SIZE),
+    Flag("crop_ratio", at_least_1, "R", "crop with a ratio of width to height from 1 / R to R", 1.0, RECIPE,
+         images=ANY_SIZE),
+    Flag("color_jitter", fraction, "J", "change brightness, contrast and saturation by factors from 1 - J to 1 + J",
+         0.0, RECIPE, images=ANY_SIZE),
     Flag("flip", OneOf(("none", "random", "alternate")), None,
          "mirror a random half of the images in each epoch, or the two halves in alternate epochs", "none", RECIPE),
     Flag("cutout", whole, "N", "set a random square of N x N pixels to the mean colour", 0, RECIPE),
@@ -215,6 +238,12 @@ ROWS = (
 FLAGS = {flag.name: flag for flag in ROWS}
 
 
+def rows(config: ModuleType) -> tuple[Flag, ...]:
+    """Return the flags of the scripts that train on the data set of the module `config`."""
+    images = getattr(config, "IMAGE_SIZES", SAME_SIZE)
+    return tuple(flag for flag in ROWS if flag.images in (None, images))
+
+
 def recipe_values(table: Mapping[str, object]) -> dict[str, object]:
     """Return all values of a recipe; `table` names those that are on."""
     return {flag.name: table.get(flag.name, flag.default) for flag in ROWS if flag.scope == RECIPE}
@@ -222,8 +251,8 @@ def recipe_values(table: Mapping[str, object]) -> dict[str, object]:
 
 def describe_recipe(values: Mapping[str, object]) -> str:
     """Describe a recipe in one line: the values that are on, then the names of those that are off."""
-    recipe = recipe_values(values)
-    off = [name for name, value in recipe.items() if value in (0, "none")]
+    recipe = {flag.name: values[flag.name] for flag in ROWS if flag.scope == RECIPE and flag.name in values}
+    off = [name for name, value in recipe.items() if value == FLAGS[name].default]
     on = [f"{name} {value}" for name, value in recipe.items() if name not in off]
     return f"{', '.join(on)}; off: {', '.join(off) or 'nothing'}"
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
-from pipeline.preprocessing import AffineAugmentation, Mixing
+from pipeline.preprocessing import AffineAugmentation, Mixing, RandomCrop
 from pipeline.utils.schedules import decay_after_warmup
 
 
@@ -17,15 +17,19 @@ class Recipe:
         decay: maps completed epochs to a factor of the learning rate, 0 to 1; None for a constant rate.
     """
 
-    augmentation: AffineAugmentation | None
+    augmentation: AffineAugmentation | RandomCrop | None
     mixing: Mixing | None
     decay: Callable[[int], float] | None
 
     @classmethod
     def of(cls, values: Mapping) -> "Recipe":
-        """Create the recipe from flags' `values` by name. Augmentation and mixing that are not named are off."""
+        """Create the recipe from flags' `values` by name. Augmentation and mixing that are not named are off.
+
+        Values that include `crop_area` are for images of any size.
+        """
+        augmentation = RandomCrop if "crop_area" in values else AffineAugmentation
         decay = decay_after_warmup(values["schedule"], values.get("epochs", 1), values.get("warmup_epochs", 0))
-        return cls(_create(AffineAugmentation, values), _create(Mixing, values), decay)
+        return cls(_create(augmentation, values), _create(Mixing, values), decay)
 
 
 def _create(cls: type, values: Mapping) -> object | None:

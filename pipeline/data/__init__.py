@@ -7,6 +7,7 @@ __getattr__, __all__ = names(
     arraysource="ArraySource",
     cifar10="CIFAR10",
     imagefolder="ImageFolder",
+    imagenet="ImageNet",
     source="DataSource",
     tinyimagenet="TinyImageNet",
 )

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.io.imageset import ImageSet
-from pipeline.preprocessing import AffineAugmentation, MeanImagePreprocessor, Mixing
+from pipeline.preprocessing import AffineAugmentation, Mixing, Normalization
 from pipeline.utils import randomness
 
 if TYPE_CHECKING:  # Reading images needs no Keras.
@@ -35,6 +35,7 @@ class DataSource:
         normalizes_subset: True if `normalization` is computed from the images trained on, False if from all training
             images.
         mirrors: False if a mirrored image shows something else, as with digits.
+        evaluation_split: the split that published accuracies are measured on; "val" if the test labels are secret.
 
     Raises:
         InputError: (a `ValueError`) `limit` or `holdout` is below 1. Unreadable data raises on first use.
@@ -44,6 +45,7 @@ class DataSource:
     keeps_shuffle = False
     normalizes_subset = True
     mirrors = True
+    evaluation_split = "test"
 
     def __init__(self, data: object = None, limit: int | None = None, holdout: int | None = None) -> None:
         for name, value in {"limit": limit, "holdout": holdout}.items():
@@ -69,8 +71,8 @@ class DataSource:
         return self._loaded[split]
 
     @property
-    def normalization(self) -> MeanImagePreprocessor:
-        """The last preprocessor before the network; its `mean` is subtracted from images."""
+    def normalization(self) -> Normalization:
+        """The last preprocessor before the network."""
         raise NotImplementedError
 
     @property
@@ -128,21 +130,21 @@ class DataSource:
         return self._batches(self.val, batch_size, **options)
 
     def test_batches(self, batch_size: int, **options) -> "Batches":
-        """Return batches of all test images, in order, regardless of `limit` and `holdout`."""
-        return self._batches(self.whole("test"), batch_size, **options)
+        """Return batches of all images of `evaluation_split`, in order, regardless of `limit` and `holdout`."""
+        return self._batches(self.whole(self.evaluation_split), batch_size, **options)
 
-    def normalize_by(self, mean: np.ndarray) -> None:
-        """Subtract a checkpoint's `mean` from images, so that the training images aren't needed."""
-        self.__dict__["normalization"] = MeanImagePreprocessor(mean)
+    def normalize_by(self, preprocessor: Normalization) -> None:
+        """Normalize images by the `preprocessor` of a checkpoint, so that the training images aren't needed."""
+        self.__dict__["normalization"] = preprocessor
 
     def digest(self) -> str:
-        """Return the SHA-256 of the images to train and validate on, with their labels and mean, in hexadecimal."""
+        """Return the SHA-256 of the images to train and validate on, with labels and normalization, in hexadecimal."""
         return hashlib.sha256("".join(map(self.digest_of, (self.train, self.val))).encode()).hexdigest()
 
     def digest_of(self, images: ImageSet) -> str:
-        """Return the SHA-256 of `images` and the mean subtracted from them, in hexadecimal."""
+        """Return the SHA-256 of `images` and their normalization, in hexadecimal."""
         digest = hashlib.sha256(images.digest().encode())
-        digest.update(self.normalization.mean.tobytes())
+        digest.update(self.normalization.parameters.tobytes())
         return digest.hexdigest()
 
     def _batches(self, images: ImageSet, batch_size: int, **options) -> "Batches":

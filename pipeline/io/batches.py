@@ -240,10 +240,15 @@ class Batches(keras.utils.PyDataset):
         return images, labels
 
 
-def predict(model: keras.Model, batches: Batches) -> np.ndarray:
-    """Return the scores of `model`, float32 (n, classes), for the images of `batches`, in order."""
-    with data_errors(batches):
-        return model.predict(batches.for_keras(), verbose=0)
+def scores(model: keras.Model, batches: Batches) -> Iterator[np.ndarray]:
+    """Yield the scores of `model`, float32 (batch, classes), for the images of each batch of `batches`, in order."""
+    size = min(batches.batch_size, batches.num_images)
+    for index in range(len(batches)):
+        images, _ = batches[index]
+        count = len(images)
+        if count < size:  # or the step would be compiled again
+            images = np.resize(images, (size, *images.shape[1:]))
+        yield model.predict_on_batch(images)[:count]
 
 
 @contextmanager

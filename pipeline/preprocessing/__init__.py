@@ -10,4 +10,5 @@ __getattr__, __all__ = names(
     mixing="Mixing",
     randomcrop="RandomCrop",
     simplepreprocessor="SimplePreprocessor",
+    standardpreprocessor="Normalization StandardPreprocessor normalization_of",
 )

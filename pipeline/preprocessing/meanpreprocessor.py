@@ -6,10 +6,14 @@ from pipeline.utils import memory
 
 
 class MeanImagePreprocessor:
-    """Subtract `mean`, an array that broadcasts to an image (height, width, channels), in float32."""
+    """Subtract `mean`, an array that broadcasts to an image (height, width, channels), in float32.
+
+    Attributes:
+        parameters: the mean, float32.
+    """
 
     def __init__(self, mean: np.ndarray) -> None:
-        self.mean = np.asarray(mean, np.float32)
+        self.parameters = np.asarray(mean, np.float32)
 
     def preprocess(self, image: np.ndarray) -> np.ndarray:
         """Return `image` (height, width, channels) minus the mean, as float32."""
@@ -18,7 +22,7 @@ class MeanImagePreprocessor:
     def preprocess_batch(self, images: np.ndarray) -> np.ndarray:
         """Return `images` (n, height, width, channels) minus the mean, as float32."""
         # One long row per image: NumPy's inner loop is eight times as fast as over the three channels.
-        row = np.broadcast_to(self.mean, images.shape[1:]).reshape(-1)
+        row = np.broadcast_to(self.parameters, images.shape[1:]).reshape(-1)
         rows = images.reshape(len(images), len(row))
         return np.subtract(rows, row, out=memory.empty(rows.shape, np.float32), dtype=np.float32).reshape(images.shape)
 

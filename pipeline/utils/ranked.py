@@ -8,8 +8,22 @@ from pipeline.errors import InputError
 def rank5_accuracy(predictions: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Return rank-1 and rank-5 accuracy, also called top-1 and top-5, as fractions from 0 to 1.
 
-    A label is within rank k if fewer than k other classes have a higher score, or an equal score and a lower number.
-    Rank-1 thus equals `argmax` and Keras' `accuracy`, and equal scores for all classes give chance level.
+    Rank-1 equals `argmax` and Keras' `accuracy`, and equal scores for all classes give chance level. For arguments and
+    errors see `ranks`.
+    """
+    found = ranks(predictions, labels)
+    return within(found, 1), within(found, 5)
+
+
+def within(ranks: np.ndarray, k: int) -> float:
+    """Return the fraction of `ranks` (n,) that are at most `k`: the rank-k accuracy."""
+    return float(np.mean(ranks <= k))
+
+
+def ranks(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the rank of each label among all classes by score, integers (n,) from 1.
+
+    A rank is one more than the number of classes with a higher score, or with an equal score and a lower number.
 
     Args:
         predictions: scores (n, classes), real numbers, higher for likelier classes.
@@ -29,5 +43,4 @@ def rank5_accuracy(predictions: np.ndarray, labels: np.ndarray) -> tuple[float, 
         raise InputError("predictions hold NaN; the model has diverged or its weights are damaged")
     own = np.take_along_axis(predictions, labels[:, None], axis=1)
     is_lower = np.arange(predictions.shape[1]) < labels[:, None]
-    before = ((predictions > own) | ((predictions == own) & is_lower)).sum(axis=1)
-    return float(np.mean(before < 1)), float(np.mean(before < 5))
+    return 1 + ((predictions > own) | ((predictions == own) & is_lower)).sum(axis=1)

@@ -25,10 +25,12 @@ class EncodedImages(ImageSet):
         eval_ratio: side of the central square as a fraction of the shorter side, above 0 and at most 1.
 
     Raises:
-        InputError: (a `ValueError`) `eval_ratio` is out of range; on reading: an image is damaged.
+        InputError: (a `ValueError`) `size` or `eval_ratio` is out of range; on reading: an image is damaged.
     """
 
     def __init__(self, shards: Shards, size: int, eval_ratio: float = 0.875) -> None:
+        if size < 1:
+            raise InputError(f"`image_size` is {size}; expected a number of pixels of at least 1")
         if not 0 < eval_ratio <= 1:
             raise InputError(f"`eval_ratio` is {eval_ratio}; expected a number above 0 and at most 1")
         self.shards = shards
