@@ -17,10 +17,10 @@ from messages import assert_names, assert_refused
 from config import cifar10_config
 from pipeline.checkpoints.checkpoint import read_checkpoint
 from pipeline.checkpoints.folder import list_checkpoints
-from pipeline.cli.flags import recipe_values
+from pipeline.cli.flags import RECIPE, recipe_values, rows
 
-PUBLISHED, MODERN = map(recipe_values, cifar10_config.RECIPES.values())
-NAMES = tuple(PUBLISHED)
+NAMES = [flag.name for flag in rows(cifar10_config) if flag.scope == RECIPE]
+PUBLISHED, MODERN = ({name: recipe_values(table)[name] for name in NAMES} for table in cifar10_config.RECIPES.values())
 BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"
 # Every piece at once; the warm-up ends inside the run.
 EVERYTHING = (
