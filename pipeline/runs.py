@@ -216,6 +216,7 @@ class Run:
         output_locks = dict.fromkeys((path.parent, f".{path.stem}.lock") for path in outputs)
         with ExitStack() as stack:
             self.checkpoints.lock = stack.enter_context(Lock(self.folder))
+            stack.callback(self.checkpoints.finish)  # before another process may lock the folder
             for folder, name in output_locks:
                 stack.enter_context(Lock(folder, name))
             stop = stack.enter_context(StopRequest())

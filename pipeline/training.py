@@ -371,6 +371,7 @@ def _table_beside(json_path: Path) -> Path:
 def _finish(run: Run, model: keras.Model, monitors: Sequence[TrainingMonitor]) -> None:
     """Write the trained model, retry failed writes, and write files that are missing at a new output path."""
     checkpoints, done = run.checkpoints, epochs_of(run.history)
+    checkpoints.finish()
     for monitor in monitors:
         path = monitor.json_path or monitor.fig_path
         if not monitor.is_written and (not path.exists() or run.owns_output(monitor.json_path)):

@@ -28,7 +28,7 @@ def main() -> None:
     if args.new.exists():
         raise InputError(f"{args.new} already exists; name another file")
     with console.quiet_start():
-        from pipeline.checkpoints import read_checkpoint, save_checkpoint
+        from pipeline.checkpoints import Content, read_checkpoint, save_checkpoint
         from pipeline.checkpoints.history import lineage
         from pipeline.checkpoints.state import FORMAT, State
         from pipeline.cli.datasets import dataset_of
@@ -55,7 +55,7 @@ def main() -> None:
     changeable = flags.changeable(checkpoint.history["run"].get("arguments", {}))
     mark = lineage(checkpoint.history, changeable)
     make_folder(args.new.parent)
-    save_checkpoint(args.new, checkpoint.build_model(), state, arrays, mark)
+    save_checkpoint(args.new, Content.of(checkpoint.build_model(), state, arrays, mark))
     read_checkpoint(args.new)
     print(f"written: {args.new}, format {FORMAT}{', weights only' if args.weights_only else ''}")
 

@@ -123,12 +123,12 @@ def write_checkpoint(path, model, **parts):
     from pipeline.checkpoints.compiled import arrays_of, metrics_manifest, optimizer_record
     from pipeline.checkpoints.history import epochs_of, new_history
     from pipeline.checkpoints.state import State
-    from pipeline.checkpoints.writer import save_checkpoint
+    from pipeline.checkpoints.writer import Content, save_checkpoint
 
     history = parts.pop("history", new_history())
     parts = {"epoch": epochs_of(history), "batch": 0, "network": dict(getattr(model, "network", {}))} | parts
     parts |= {"optimizer": optimizer_record(model.optimizer), "metrics": metrics_manifest(model)}
-    save_checkpoint(path, model, State(history=history, **parts), arrays_of(model))
+    save_checkpoint(path, Content.of(model, State(history=history, **parts), arrays_of(model)))
 
 
 def arrays(checkpoint):

@@ -62,7 +62,7 @@ def test_seconds_between_checkpoints_count_through_validation_and_the_end_of_an_
     monkeypatch.setattr(batchcheckpoint, "time", clock)
     monkeypatch.setattr(checkpointfolder, "time", clock)
     saved = []
-    record = lambda path, *state: saved.append((path.stem, clock.now))  # noqa: E731
+    record = lambda path, content: saved.append((path.stem, clock.now))  # noqa: E731
     monkeypatch.setattr(checkpointfolder, "save_checkpoint", record)
     checkpoints = CheckpointFolder(tmp_path, history=history_of([]))
     callback = BatchCheckpoint(checkpoints, StopRequest(), 2, lambda *progress: "stop", 60.0)
@@ -73,6 +73,7 @@ def test_seconds_between_checkpoints_count_through_validation_and_the_end_of_an_
         for end, batch in (("train", 0), ("train", 1), ("test", 0)):
             clock.now += 25
             getattr(callback, f"on_{end}_batch_end")(batch)
+            checkpoints.finish()
         callback.on_epoch_end(epoch, dict.fromkeys(("loss", "val_loss"), 1.0))
     assert saved == [("epoch_0_batch_2", 75), ("epoch_1_batch_2", 150), ("epoch_2_batch_2", 225)]
     callback.on_epoch_begin(3)
@@ -80,6 +81,7 @@ def test_seconds_between_checkpoints_count_through_validation_and_the_end_of_an_
     callback.on_train_batch_end(0)
     clock.now += 1
     callback.on_train_batch_end(1)
+    checkpoints.finish()
     assert saved[3:] == [("epoch_3_batch_2", 285)]
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 
 import keras
 import numpy as np
@@ -104,7 +105,7 @@ class BatchCheckpoint(EpochRecorder):
         if self.stop:
             self._handle_stop()
         elif self._is_due():
-            self._save()
+            self._start_save()
 
     def _handle_stop(self) -> None:
         answer = self.on_stop(self._epoch, self._batch, False)
@@ -119,10 +120,13 @@ class BatchCheckpoint(EpochRecorder):
             self._save()
 
     def _save(self, **consequence: str) -> bool:
+        return self._start_save(**consequence).result()
+
+    def _start_save(self, **consequence: str) -> Future:
         # The first two arrays are the loss's; other metrics may start at infinity.
         if self._mid_epoch and not all(np.isfinite(values).all() for values in self._mid_epoch.metrics[:2]):
             raise diverged(f"the loss is not finite in epoch {self._epoch + 1} after batch {self._batch}")
-        return self.checkpoints.save(self.model, self._epoch, self._batch, self._mid_epoch, **consequence)
+        return self.checkpoints.start_save(self.model, self._epoch, self._batch, self._mid_epoch, **consequence)
 
     def _sync(self) -> None:
         if keras.backend.backend() == "jax":

@@ -1,5 +1,6 @@
 """Save checkpoints every few epochs."""
 
+from concurrent.futures import Future
 from os import PathLike
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from pipeline.files.atomic import make_folder
 class EpochCheckpoint(EpochRecorder):
     """Save `epoch_N.hdf5` after every epoch N that is a multiple of `every`, and after the last.
 
-    A failed save is retried after the next epoch.
+    Files are written in a thread, while training goes on. A failed save is retried after the next epoch.
 
     Args:
         output_path: folder for the checkpoints, created if missing.
@@ -32,7 +33,7 @@ class EpochCheckpoint(EpochRecorder):
         make_folder(Path(output_path))
         self.every = every
         self.checkpoints = CheckpointFolder(Path(output_path))
-        self._is_overdue = False
+        self._last: Future | None = None
         self._completed = self._tried = 0
 
     @property
@@ -48,15 +49,17 @@ class EpochCheckpoint(EpochRecorder):
         super().on_epoch_end(epoch, logs)
         self._completed = epoch + 1
         is_last = self._completed == self.params["epochs"] or self.model.stop_training
-        if self._is_overdue or self._completed % self.every == 0 or is_last:
+        is_overdue = self._last is not None and not self._last.result()
+        if is_overdue or self._completed % self.every == 0 or is_last:
             self._save()
 
     def on_train_end(self, logs: dict | None = None) -> None:
         # A callback after this one may have stopped the training.
         if self.model.stop_training and self._completed not in (0, self._tried):
             self._save()
+        self.checkpoints.finish()
 
     def _save(self) -> None:
         self._tried = self._completed
         retry = "the next epoch tries again"
-        self._is_overdue = not self.checkpoints.save(self.model, self._completed, consequence=retry)
+        self._last = self.checkpoints.start_save(self.model, self._completed, consequence=retry)

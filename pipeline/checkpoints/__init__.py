@@ -3,5 +3,5 @@
 from pipeline.utils.lazy import names
 
 __getattr__, __all__ = names(
-    __name__, checkpoint="Checkpoint read_checkpoint", folder="CheckpointFolder", writer="save_checkpoint"
+    __name__, checkpoint="Checkpoint read_checkpoint", folder="CheckpointFolder", writer="Content save_checkpoint"
 )

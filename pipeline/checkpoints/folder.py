@@ -4,9 +4,12 @@ import logging
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from threading import Lock
 
 import keras
 import numpy as np
@@ -15,15 +18,16 @@ from pipeline.checkpoints.checkpoint import Checkpoint, progress_in, read_checkp
 from pipeline.checkpoints.compiled import arrays_of, metric_state, metrics_manifest, optimizer_record
 from pipeline.checkpoints.history import lineage, new_history, validation_score
 from pipeline.checkpoints.state import State, callback_state
-from pipeline.checkpoints.writer import save_checkpoint
+from pipeline.checkpoints.writer import Content, save_checkpoint
 from pipeline.errors import InputError
-from pipeline.files.lock import Lock
+from pipeline.files.lock import Lock as FolderLock
 from pipeline.nn.average import MovingAverage
 
 _log = logging.getLogger(__name__)
 
 NAMES = re.compile(r"epoch_(\d+)(?:_batch_(\d+))?\.hdf5")
 """File names of checkpoints."""
+_RETRY = "the next save tries again"
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class CheckpointFolder:
     """Write the checkpoints of a run, and remove those no longer needed.
 
     A checkpoint inside an epoch is removed once a newer one is written. If a write fails, the error is logged and
-    counted, and training goes on.
+    counted, and training goes on. One thread writes, so that large files don't hold training up: it keeps a copy of the
+    state in memory, and at most one file is being written.
 
     Args:
         folder: folder of the checkpoints.
@@ -69,11 +74,14 @@ class CheckpointFolder:
     average: MovingAverage | None = field(default=None, init=False)
     callbacks: Mapping[str, keras.callbacks.Callback] = field(default_factory=dict, init=False)
     seconds: Callable[[], float] | None = field(default=None, init=False)
-    lock: Lock | None = field(default=None, init=False)
+    lock: FolderLock | None = field(default=None, init=False)
     failures: int = field(default=0, init=False)
     saved: tuple[int, int] | None = field(default=None, init=False)
     _states: Mapping[str, object] = field(default_factory=dict, init=False)
     saved_at: float = field(default_factory=lambda: time.monotonic(), init=False)
+    _thread: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1), init=False)
+    _last: Future | None = field(default=None, init=False)
+    _counting: Lock = field(default_factory=Lock, init=False)
 
     def save(
         self,
@@ -82,7 +90,7 @@ class CheckpointFolder:
         batch: int = 0,
         mid_epoch: MidEpoch | None = None,
         *,
-        consequence: str = "the next save tries again",
+        consequence: str = _RETRY,
     ) -> bool:
         """Write the state of `model` after `epoch` epochs and `batch` batches; return whether that succeeded.
 
@@ -90,30 +98,44 @@ class CheckpointFolder:
             mid_epoch: required inside an epoch.
             consequence: ends the error message if the write fails.
         """
+        return self.start_save(model, epoch, batch, mid_epoch, consequence=consequence).result()
+
+    def start_save(
+        self,
+        model: keras.Model,
+        epoch: int,
+        batch: int = 0,
+        mid_epoch: MidEpoch | None = None,
+        *,
+        consequence: str = _RETRY,
+    ) -> Future:
+        """Copy the state of `model`, and write it in a thread while training goes on; for arguments see `save`.
+
+        Waits for the previous write first. The future's result is True if the write succeeded.
+        """
+        self.finish()
         self.saved_at = time.monotonic()
         path = self.folder / (f"epoch_{epoch}_batch_{batch}.hdf5" if batch else f"epoch_{epoch}.hdf5")
         try:
-            if self.lock is not None:
-                with suppress(OSError):  # the write below reports it
-                    if not self.folder.exists():
-                        self.folder.mkdir(parents=True)
-                        self._fail(f"the folder {self.folder} was removed, with its checkpoints", "created it again")
-                    self.lock.acquire()
-            self._write(path, model, epoch, batch, mid_epoch)
-        except (OSError, InputError) as error:
+            content = self._content(model, epoch, batch, mid_epoch)
+        except InputError as error:
             self._fail(error, consequence)
-            return False
-        self.saved = epoch, batch
-        try:
-            self._remove_superfluous((epoch, batch))
-        except OSError as error:
-            self._fail(error, "older checkpoints stay")
-        return True
+            self._last = Future()
+            self._last.set_result(False)
+        else:
+            score = tuple(validation_score(self.history))
+            self._last = self._thread.submit(self._write, path, content, score, consequence)
+        return self._last
+
+    def finish(self) -> None:
+        """Wait for the last write."""
+        if self._last is not None:
+            self._last.result()
 
     def save_as(self, path: Path, model: keras.Model, epoch: int) -> bool:
         """Write the state after `epoch` epochs to `path`, as the trained model; return whether that succeeded."""
         try:
-            self._write(path, model, epoch)
+            save_checkpoint(path, self._content(model, epoch))
         except (OSError, InputError) as error:
             self._fail(error, "the run is saved in its checkpoints")
             return False
@@ -136,9 +158,8 @@ class CheckpointFolder:
                 self._fail(error, "saving its previous state")
         return self._states
 
-    def _write(
-        self, path: Path, model: keras.Model, epoch: int, batch: int = 0, mid_epoch: MidEpoch | None = None
-    ) -> None:
+    def _content(self, model: keras.Model, epoch: int, batch: int = 0, mid_epoch: MidEpoch | None = None) -> Content:
+        """Copy the state of `model` and of the run."""
         mid_epoch = mid_epoch or MidEpoch([], self._callback_states())
         state = State(
             epoch=epoch,
@@ -157,18 +178,38 @@ class CheckpointFolder:
         arrays |= {f"run/metrics/{number}": values for number, values in enumerate(mid_epoch.metrics)}
         if self.normalization is not None:
             arrays["run/normalization"] = self.normalization
-        save_checkpoint(path, model, state, arrays, lineage(self.history, self.changeable))
+        return Content.of(model, state, arrays, lineage(self.history, self.changeable))
+
+    def _write(self, path: Path, content: Content, score: Sequence[float], consequence: str) -> bool:
+        """Write a checkpoint, and remove those no longer needed; runs in the thread."""
+        try:
+            if self.lock is not None:
+                with suppress(OSError):  # the write below reports it
+                    if not self.folder.exists():
+                        self.folder.mkdir(parents=True)
+                        self._fail(f"the folder {self.folder} was removed, with its checkpoints", "created it again")
+                    self.lock.acquire()
+            save_checkpoint(path, content)
+        except (OSError, InputError) as error:
+            self._fail(error, consequence)
+            return False
+        self.saved = content.progress
+        try:
+            self._remove_superfluous(content.progress, score)
+        except OSError as error:
+            self._fail(error, "older checkpoints stay")
+        return True
 
     def _fail(self, error: Exception | str, consequence: str) -> None:
-        self.failures += 1
+        with self._counting:
+            self.failures += 1
         _log.error("%s; %s", error, consequence)
 
-    def _remove_superfluous(self, newest: tuple[int, int]) -> None:
+    def _remove_superfluous(self, newest: tuple[int, int], score: Sequence[float]) -> None:
         named = {progress: path for path in self.folder.iterdir() if (progress := _progress_named(path))}
         superfluous = {progress for progress in named if progress[1] and progress < newest}
         if self.keep is not None:
             epochs = sorted(progress for progress in named if not progress[1] and progress <= newest)
-            score = validation_score(self.history)
             best = max(epochs, key=lambda progress: score[progress[0] - 1 : progress[0]], default=None)
             superfluous |= {progress for progress in epochs[: -self.keep] if progress != best}
         for progress in superfluous:

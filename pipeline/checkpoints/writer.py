@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import h5py
 import keras
@@ -16,37 +18,59 @@ from pipeline.files.sealed import BLOCK, Seal
 from pipeline.nn.normalization import stock_config
 
 
-def save_checkpoint(
-    path: Path, model: keras.Model, state: State, arrays: Mapping[str, np.ndarray], mark: bytes = bytes(32)
-) -> None:
-    """Write a checkpoint atomically.
+@dataclass(frozen=True)
+class Content:
+    """The content of a checkpoint file, independent of the model and the run that it was taken from.
 
     Args:
-        model: the model that stock Keras rebuilds from the file.
-        state: the state of the run.
+        config: JSON from which stock Keras rebuilds the model.
+        weights: names of the weights of each layer.
+        state: the state of the run, as JSON.
+        progress: completed epochs, and completed batches of the next one.
         arrays: the arrays of model and run by their names in the file.
         mark: the `lineage` of the history.
+    """
+
+    config: str
+    weights: Mapping[str, list[str]]
+    state: bytes
+    progress: tuple[int, int]
+    arrays: Mapping[str, np.ndarray]
+    mark: bytes = bytes(32)
+
+    @classmethod
+    def of(cls, model: keras.Model, state: State, arrays: Mapping[str, np.ndarray], mark: bytes = bytes(32)) -> Self:
+        """Take the content from the model that stock Keras rebuilds from the file, and the state of the run.
+
+        Raises:
+            InputError: `read_checkpoint` would refuse the state.
+        """
+        weights = {layer.name: [weight.path for weight in layer.weights] for layer in model.layers}
+        return cls(stock_config(model), weights, content_of(state), (state.epoch, state.batch), arrays, mark)
+
+
+def save_checkpoint(path: Path, content: Content) -> None:
+    """Write a checkpoint atomically.
 
     Raises:
         WriteError: the file couldn't be written; an existing file is untouched.
-        InputError: `read_checkpoint` would refuse the state.
     """
     versions = {"backend": keras.backend.backend(), "keras_version": keras.__version__}
     # In memory, because the digest comes first in the file.
     with h5py.File("checkpoint", "w", driver="core", backing_store=False, userblock_size=BLOCK) as file:
-        file.attrs.update(versions | {"model_config": stock_config(model)})
-        weights = file.create_group("model_weights")
-        weights.attrs.update(versions | {"layer_names": _names(layer.name for layer in model.layers)})
-        for layer in model.layers:
-            weights.create_group(layer.name).attrs["weight_names"] = _names(weight.path for weight in layer.weights)
-        weights.create_group("top_level_model_weights").attrs["weight_names"] = _names(())
-        file["run/state"] = np.frombuffer(content_of(state), np.uint8)
-        for name, values in arrays.items():
+        file.attrs.update(versions | {"model_config": content.config})
+        group = file.create_group("model_weights")
+        group.attrs.update(versions | {"layer_names": _names(content.weights)})
+        for layer, weights in content.weights.items():
+            group.create_group(layer).attrs["weight_names"] = _names(weights)
+        group.create_group("top_level_model_weights").attrs["weight_names"] = _names(())
+        file["run/state"] = np.frombuffer(content.state, np.uint8)
+        for name, values in content.arrays.items():
             file[name] = values
         file.flush()
-        content = file.id.get_file_image()
-    seal = Seal(CHECKPOINT.magic, len(content), hashlib.sha256(content).digest(), (state.epoch, state.batch), mark)
-    write_atomically(path, seal.pack(), content)
+        image = file.id.get_file_image()
+    seal = Seal(CHECKPOINT.magic, len(image), hashlib.sha256(image).digest(), content.progress, content.mark)
+    write_atomically(path, seal.pack(), image)
 
 
 def content_of(state: State) -> bytes:

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +15,8 @@ _CAN_NOT_FLUSH = {
     errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.EACCES, errno.EPERM,
     errno.EISDIR,
 }  # fmt: skip
+
+_BLOCK = 1 << 20
 
 
 class WriteError(OSError):
@@ -47,7 +50,7 @@ def write_atomically(path: Path, *parts: bytes) -> None:
                 _flush(file.fileno())
                 with suppress(AttributeError, OSError):  # read back from disk, not from the page cache
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            if temporary.read_bytes() != b"".join(parts):
+            if not _holds(temporary, parts):
                 raise OSError("the bytes read back differ from those written")
             os.replace(temporary, path)
         except BaseException:
@@ -56,6 +59,13 @@ def write_atomically(path: Path, *parts: bytes) -> None:
         flush(path.parent)
     except OSError as error:
         raise WriteError(path, sum(map(len, parts)), error) from error
+
+
+def _holds(path: Path, parts: Sequence[bytes]) -> bool:
+    """Return whether the file `path` holds exactly `parts`; keeps one block of it in memory."""
+    with open(path, "rb") as file:
+        blocks = (part[start : start + _BLOCK] for part in parts for start in range(0, len(part), _BLOCK))
+        return all(file.read(len(block)) == block for block in blocks) and not file.read(1)
 
 
 def temporary_path(path: Path) -> Path:
