@@ -13,6 +13,7 @@ from scipy import stats
 from test_shards import write
 
 from pipeline.errors import InputError
+from pipeline.files.imageheader import first_rows, read_frame
 from pipeline.io import Batches
 from pipeline.io.shards import EncodedImages, Shards
 from pipeline.preprocessing import Mirror, RandomCrop
@@ -91,6 +92,51 @@ def test_crops_have_the_distribution_of_the_usual_definition(size):
         lambda boxes: boxes[:, 1] + boxes[:, 3] / 2,
     ):
         assert stats.ks_2samp(measure(ours), measure(theirs), method="asymp").pvalue > 1e-4
+
+
+SAMPLING = cv2.IMWRITE_JPEG_SAMPLING_FACTOR
+REDUCED = (cv2.IMREAD_COLOR, cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_REDUCED_COLOR_4, cv2.IMREAD_REDUCED_COLOR_8)
+
+
+def test_the_first_rows_of_a_file_are_those_of_the_whole_and_nothing_is_printed(capfd):
+    pixels = noise(5, 203, 117)
+    files = [
+        jpeg(pixels, SAMPLING, getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{kind}"), cv2.IMWRITE_JPEG_QUALITY, quality)
+        for kind in (411, 420, 422, 440, 444)
+        for quality in (30, 95)
+    ]
+    for file in (*files, jpeg(pixels[..., 0])):
+        frame = read_frame(file)
+        assert (frame.height, frame.width) == pixels.shape[:2]
+        for factor, flags in zip((1, 2, 4, 8), REDUCED, strict=True):
+            whole = cv2.imdecode(np.frombuffer(file, np.uint8), flags)
+            for rows in (1, 16, 17, 100, 187, 188, 203):
+                part = cv2.imdecode(np.frombuffer(first_rows(file, frame, rows), np.uint8), flags)
+                count = -(-rows // factor)
+                np.testing.assert_array_equal(part[:count], whole[:count])
+                assert len(part) <= -(-min(203, rows + 8 + 15) // factor)
+    assert capfd.readouterr().err == ""
+
+
+def test_files_that_are_not_of_one_sequential_scan_have_no_frame():
+    pixels = picture(1, 40, 60)
+    progressive = jpeg(pixels, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    restarting = jpeg(pixels, cv2.IMWRITE_JPEG_RST_INTERVAL, 2)
+    plain = jpeg(pixels)
+    assert read_frame(plain) is not None
+    for file in (
+        progressive,
+        restarting,
+        plain[:-2],
+        plain + b"x",
+        b"",
+        b"\xff\xd8\xff\xd9",
+        cv2.imencode(".png", pixels)[1].tobytes(),
+    ):
+        assert read_frame(file) is None
+    for length in range(2, len(plain) - 2):
+        frame = read_frame(plain[:length] + b"\xff\xd9")
+        assert frame is None or (frame.height, frame.width) == (40, 60)
 
 
 def test_an_image_in_which_no_crop_fits_gives_its_largest_central_part_with_an_allowed_ratio():

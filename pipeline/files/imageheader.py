@@ -18,7 +18,12 @@ _MAX_TEXT = 1 << 20
 # A marker that ends the coded data of a scan. Inside it, 0xFF 0x00 encodes the byte 0xFF, and restart markers occur.
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_START_OF_SCAN, _END_OF_IMAGE, _RESTART_INTERVAL = 0xDA, 0xD9, 0xDD
+# Sequential coding with Huffman tables, in samples of 8 bits.
+_SEQUENTIAL = frozenset({0xC0, 0xC1})
+_END = b"\xff\xd9"
+# Rows are coded in blocks of up to 16; the row below the last one needed is interpolated with it.
+_BLOCK_ROWS, _MARGIN = 16, 8
 _PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"})
 _ORIENTATION_CHUNK = b"eXIf"
 _APP0, _JFIF = 0xE0, b"JFIF\0"
@@ -69,6 +74,54 @@ def read_header(content: bytes) -> Header:
     except (IndexError, struct.error) as error:
         raise ValueError("is truncated") from error
     raise ValueError(f"is {other_kind(content) or 'an unknown format'}, not JPEG or PNG")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The size in pixels of a JPEG file whose rows are coded one after the other, in a single scan.
+
+    `place` is that of the height in the file.
+    """
+
+    width: int
+    height: int
+    place: int
+
+
+def read_frame(content: bytes) -> Frame | None:
+    """Read the size of a JPEG file of one sequential scan; return None for any other file.
+
+    Takes a tenth of the time of `read_header`, because it doesn't search the coded data: decoding such a file costs no
+    more than its size tells, whatever that data holds.
+    """
+    if not (content.startswith(JPEG) and content.endswith(_END)):
+        return None
+    frame, components, place = None, 0, 2
+    try:
+        while content[place] == 0xFF:
+            marker, (length,) = content[place + 1], struct.unpack_from(">H", content, place + 2)
+            if marker in _SEQUENTIAL and frame is None and content[place + 4] == 8:
+                height, width, components = struct.unpack_from(">HHB", content, place + 5)
+                frame = Frame(width, height, place + 5)
+            elif marker in _START_OF_FRAME or marker == _RESTART_INTERVAL:
+                return None
+            elif marker == _START_OF_SCAN:
+                return frame if content[place + 4] == components else None
+            place += 2 + length
+    except (IndexError, struct.error):
+        pass
+    return None
+
+
+def first_rows(content: bytes, frame: Frame, rows: int) -> bytes | bytearray:
+    """Return a JPEG file of at least the first `rows` rows of `content`, which decodes faster; its rest is ignored."""
+    height = -(-(rows + _MARGIN) // _BLOCK_ROWS) * _BLOCK_ROWS
+    if height >= frame.height:
+        return content
+    # Without its end marker, libjpeg doesn't complain about the data left over.
+    part = bytearray(content[: -len(_END)])
+    struct.pack_into(">H", part, frame.place, height)
+    return part
 
 
 def other_kind(content: bytes) -> str | None:

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.files.imageheader import Frame, first_rows
 from pipeline.io.imageset import ImageSet
 from pipeline.io.shards.reader import Shards
 from pipeline.preprocessing.randomcrop import RandomCrop
@@ -65,9 +66,11 @@ class EncodedImages(ImageSet):
 
     def _read_crop(self, index: int, augmentation: RandomCrop, draws: np.ndarray, image: np.ndarray) -> None:
         """Read a random part of an image into `image`."""
-        content, height, width = self.shards.image(index)
-        top, left, crop_height, crop_width = augmentation.box(height, width, draws)
+        content, header = self.shards.image(index)
+        top, left, crop_height, crop_width = augmentation.box(header.height, header.width, draws)
         factor = next((factor for factor in _REDUCED if factor * self.size <= min(crop_height, crop_width)), 1)
+        if isinstance(header, Frame):
+            content = first_rows(content, header, top + crop_height)
         pixels = self._decode(index, content, _REDUCED.get(factor, cv2.IMREAD_COLOR))
         # Rounding moves each edge by at most half a pixel of the result.
         rows, columns = (
@@ -79,16 +82,16 @@ class EncodedImages(ImageSet):
 
     def _read_centre(self, index: int, image: np.ndarray) -> None:
         """Read the central square of an image into `image`."""
-        content, height, width = self.shards.image(index)
+        content, header = self.shards.image(index)
         # Decoded in full: reduced images differ slightly from the protocol.
         pixels = self._decode(index, content, cv2.IMREAD_COLOR)
-        scale = round(self.size / self.eval_ratio) / min(height, width)
-        resized = np.empty((*(round(side * scale) for side in (height, width)), 3), np.uint8)
+        scale = round(self.size / self.eval_ratio) / min(header.height, header.width)
+        resized = np.empty((*(round(side * scale) for side in (header.height, header.width)), 3), np.uint8)
         _resize(pixels, resized)
         top, left = ((side - self.size) // 2 for side in resized.shape[:2])
         image[:] = resized[top : top + self.size, left : left + self.size]
 
-    def _decode(self, index: int, content: bytes, flags: int) -> np.ndarray:
+    def _decode(self, index: int, content: bytes | bytearray, flags: int) -> np.ndarray:
         try:
             pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
         except cv2.error:
@@ -100,6 +103,12 @@ class EncodedImages(ImageSet):
 
 def _resize(pixels: np.ndarray, resized: np.ndarray) -> None:
     """Resize `pixels` into `resized`: by area to shrink, linearly to enlarge."""
-    shrinks = pixels.shape[0] >= resized.shape[0] and pixels.shape[1] >= resized.shape[1]
+    (height, width), (new_height, new_width) = pixels.shape[:2], resized.shape[:2]
+    shrinks = height >= new_height and width >= new_width
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    cv2.resize(pixels, resized.shape[1::-1], dst=resized, interpolation=interpolation)
+    if shrinks and (height % new_height or width % new_width):
+        # OpenCV averages float32 in three quarters of the time that it takes for uint8, with the same result.
+        averaged = cv2.resize(pixels.astype(np.float32), (new_width, new_height), interpolation=interpolation)
+        cv2.convertScaleAbs(averaged, dst=resized)
+    else:
+        cv2.resize(pixels, (new_width, new_height), dst=resized, interpolation=interpolation)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import InputError, as_input_error
-from pipeline.files.imageheader import read_header
+from pipeline.files.imageheader import Frame, Header, read_frame, read_header
 from pipeline.files.sealed import open_sealed
 from pipeline.io.shards.format import SHARD, find_shards, read_parts, shard_name
 
@@ -50,7 +50,11 @@ class Shard:
         return f"{self.label_names[self.labels[row]]}/{self.names[row].decode()}"
 
     def encoded(self, row: int) -> bytes:
-        """Return the file of the image at `row`, JPEG or PNG.
+        """Return the file of the image at `row`, JPEG or PNG; for errors see `image`."""
+        return self.image(row)[0]
+
+    def image(self, row: int) -> tuple[bytes, Frame | Header]:
+        """Return the file of the image at `row`, JPEG or PNG, and its frame, or its header if it has none.
 
         Raises:
             InputError: it is damaged, or isn't an image of the size that the shard gives.
@@ -60,9 +64,7 @@ class Shard:
             content = os.pread(self._descriptor, int(self.lengths[row]), int(self._starts[row]))
         except OSError as error:
             raise OSError(f"can't read shard {self.path}: {error.strerror or error}") from error
-        if wrong := self._fault(row, content):
-            raise InputError(wrong)
-        return content
+        return content, self._checked(row, content)
 
     def check(self, advance: Callable[[int], None]) -> Iterator[str]:
         """Read all images; yield a message for each damaged one. Call `advance` with the number of bytes of each."""
@@ -70,9 +72,11 @@ class Shard:
         for row in range(len(self)):
             content = os.pread(self._descriptor, int(self.lengths[row]), int(self._starts[row]))
             digest.update(content)
-            if wrong := self._fault(row, content):
+            try:
+                self._checked(row, content)
+            except InputError as error:
                 sound = False
-                yield wrong
+                yield str(error)
             advance(len(content))
         if sound and digest.hexdigest() != self._sha256:
             yield str(SHARD.damaged(self.path, "the digest of its images differs"))
@@ -81,23 +85,23 @@ class Shard:
         """Close the file; the images can't be read afterwards."""
         self._close_file()
 
-    def _fault(self, row: int, content: bytes) -> str | None:
-        """Return a message if `content` isn't the image at `row`."""
-        height, width = self.sizes[row]
+    def _checked(self, row: int, content: bytes) -> Frame | Header:
+        """Return the frame or header of `content`; raise `InputError` if it isn't the image at `row`."""
+        height, width = self.sizes[row].tolist()
         if len(content) < self.lengths[row]:
             fault = "it is truncated"
         elif zlib.crc32(content) != self.crc32[row]:
             fault = "its CRC-32 checksum differs"
         else:
             try:
-                header = read_header(content)
+                header = read_frame(content) or read_header(content)
             except ValueError as error:
                 fault = f"it {error}"
             else:
                 if (header.height, header.width) == (height, width):
-                    return None
+                    return header
                 fault = f"it is {header.width}x{header.height} pixels; expected {width}x{height}"
-        return f"shard {self.path}: image {self.name(row)} in row {row} is damaged: {fault}; {SHARD.remedy}"
+        raise InputError(f"shard {self.path}: image {self.name(row)} in row {row} is damaged: {fault}; {SHARD.remedy}")
 
 
 class Shards:
@@ -144,11 +148,10 @@ class Shards:
         row, number = divmod(index, len(self.shards))
         return self.shards[number].encoded(row)
 
-    def image(self, index: int) -> tuple[bytes, int, int]:
-        """Return the file of image `index`, and its height and width in pixels."""
+    def image(self, index: int) -> tuple[bytes, Frame | Header]:
+        """Return the file of image `index`, and its frame or header; see `Shard.image`."""
         row, number = divmod(index, len(self.shards))
-        height, width = self.shards[number].sizes[row].tolist()
-        return self.shards[number].encoded(row), height, width
+        return self.shards[number].image(row)
 
     def describe(self, index: int) -> str:
         """Return the shard, name and row of image `index`, for messages."""
