@@ -6,6 +6,9 @@
 --shorter_side 256. All alternatives cut the same random crops, resize them to 224x224 pixels and mirror half of them.
 The peers get the files in memory; ours are read from the shards and checked. Rates are per second of processor time, so
 that several threads don't count as a faster core. Peers that aren't installed are left out.
+
+Then measures whole batches for training, as the published recipe makes them, with one and with two workers; and trains
+ResNet-50 for --steps steps, to see what fraction of the time they wait for their batches.
 """
 
 import io
@@ -17,6 +20,7 @@ import measure  # makes the project importable
 from pipeline.cli import arguments, command, console, flags
 
 BATCH_SIZE = 50
+STEP_SIZE = 32
 SIZE = 224
 
 
@@ -26,6 +30,7 @@ def parse_arguments():
     parser.add_argument("--smaller", type=flags.file_path, metavar="DIR", help="shards with --shorter_side 256")
     parser.add_argument("--repeats", type=flags.count, default=5, metavar="N", help="repeats (default: 5)")
     parser.add_argument("--seconds", type=flags.positive, default=3, metavar="S", help="per measurement (default: 3)")
+    parser.add_argument("--steps", type=flags.whole, default=8, metavar="N", help="steps of ResNet-50 (default: 8)")
     return parser.parse_args()
 
 
@@ -40,6 +45,10 @@ def main() -> None:
         crop = RandomCrop(crop_area=0.08, crop_ratio=4 / 3, flip="random")
         jitter = RandomCrop(crop_area=0.08, crop_ratio=4 / 3, flip="random", color_jitter=0.4)
         originals = EncodedImages(shards, SIZE)
+        # Before TensorFlow is loaded, whose threads would disturb them.
+        workers = {"one worker": 1, "ours": 2}
+        ways = {name: whole_batches(originals, jitter, count, args.seconds) for name, count in workers.items()}
+        batches = measure.interleave(ways, args.repeats)
         sources = {
             "ours": ours(originals, crop),
             "ours, colours changed": ours(originals, jitter),
@@ -55,12 +64,68 @@ def main() -> None:
             smaller = EncodedImages(Shards(args.smaller, "train"), SIZE)
             sources |= {"ours, smaller copies": ours(smaller, crop)}
             sources |= {"ours, smaller copies, colours changed": ours(smaller, jitter)}
-        for batches in sources.values():
-            next(batches)
-    ways = {name: rate(batches, args.seconds) for name, batches in sources.items()}
+        for source in sources.values():
+            next(source)
+    ways = {name: rate(source, args.seconds) for name, source in sources.items()}
     results = measure.interleave(ways, args.repeats)
     measure.show("random crops at 224x224, one core", results, "images/s", more_is_better=True)
-    measure.record("imagenet_input", {"crops": results})
+
+    title = "whole batches of the published recipe, ours with two workers"
+    measure.show(title, batches, "images/s", more_is_better=True)
+    share, seconds = waiting(originals, jitter, args.steps) if args.steps else (None, None)
+    if args.steps:
+        print(f"a step of ResNet-50 with {STEP_SIZE} images takes {seconds:.2f} s and waits {100 * share:.2f} % of it")
+    measure.record("imagenet_input", {"crops": results, "batches": batches, "waiting": share, "step": seconds})
+
+
+def training_batches(images, aug, batch_size: int, workers: int):
+    """Make batches for training, with a mean and a deviation like ImageNet's."""
+    from pipeline.io import Batches
+    from pipeline.preprocessing import StandardPreprocessor
+
+    normalization = StandardPreprocessor([104, 117, 124], [57, 57, 58])
+    options = {"aug": aug, "training": True, "workers": workers}
+    return Batches(images, batch_size, preprocessors=[normalization], **options)
+
+
+def whole_batches(images, aug, workers: int, seconds: float) -> Callable[[], float]:
+    """Return a function that measures the images per second of time with `workers` threads."""
+    batches = training_batches(images, aug, BATCH_SIZE, workers)
+    stream = batches.generator()
+
+    def run() -> float:
+        for _ in range(2 * workers + 1):  # those made ahead
+            next(stream)
+        count, start = 0, time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            count += len(next(stream)[0])
+        return count / (time.perf_counter() - start)
+
+    return run
+
+
+def waiting(images, aug, steps: int) -> tuple[float, float]:
+    """Train ResNet-50; return the fraction of time spent waiting for batches, and the median seconds of a step."""
+    import statistics
+
+    import keras
+
+    from config import imagenet_config as config
+    from pipeline.nn.conv import ResNet
+
+    model = ResNet.build(**config.IMAGES, **config.NETWORK, classes=len(images.class_names))
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "categorical_crossentropy")
+    stream = training_batches(images, aug, STEP_SIZE, workers=2).generator()
+    model.train_on_batch(*next(stream))  # compiles
+    waited, trained = 0.0, []
+    for _ in range(steps):
+        start = time.perf_counter()
+        batch = next(stream)
+        ready = time.perf_counter()
+        model.train_on_batch(*batch)
+        waited += ready - start
+        trained.append(time.perf_counter() - ready)
+    return waited / (waited + sum(trained)), statistics.median(trained)
 
 
 def rate(batches: Iterator, seconds: float) -> Callable[[], float]:

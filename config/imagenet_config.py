@@ -97,7 +97,8 @@ def paths(data: str | None = None, output: str | None = None) -> SimpleNamespace
         output: another folder for the built files.
     """
     root = Path(data or DATA)
-    built = Path(output) if output else root if (root / MEAN).exists() else root / BUILT
+    is_built = (root / MEAN).exists() or any(root.glob("*-of-*.hdf5"))
+    built = Path(output) if output else root if is_built else root / BUILT
     return SimpleNamespace(
         root=root,
         **{name: root / part for name, part in PARTS.items()},
