@@ -2,8 +2,11 @@
 
 import os
 import resource
+import threading
+import time
 from types import SimpleNamespace
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -83,6 +86,49 @@ def test_seconds_between_checkpoints_count_through_validation_and_the_end_of_an_
     callback.on_train_batch_end(1)
     checkpoints.finish()
     assert saved[3:] == [("epoch_3_batch_2", 285)]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(model, tmp_path, monkeypatch):
+    release, original = threading.Event(), checkpointfolder.save_checkpoint
+
+    def slow(path, content):
+        assert release.wait(60)
+        original(path, content)
+
+    monkeypatch.setattr(checkpointfolder, "save_checkpoint", slow)
+    checkpoints = CheckpointFolder(tmp_path, history=history_of([]))
+    before = {weight.path: weight.numpy() for weight in (*model.weights, *model.optimizer.variables)}
+    written = checkpoints.start_save(model, 0, 1, checkpoints.mid_epoch(model))
+    model.train_on_batch(np.ones((1, 8)), np.zeros((1, 20_000)))
+    assert not written.done()
+    assert names(tmp_path) == []
+    release.set()
+    assert written.result()
+    with h5py.File(tmp_path / "epoch_0_batch_1.hdf5") as file:
+        for weight in model.weights:
+            stored = file["model_weights"][weight.path.partition("/")[0]][weight.path][()]
+            np.testing.assert_array_equal(stored, before[weight.path])
+            assert (stored != weight.numpy()).any()
+        for number, variable in enumerate(model.optimizer.variables):
+            np.testing.assert_array_equal(file["run/optimizer"][str(number)][()], before[variable.path])
+
+
+def test_a_second_save_waits_for_the_first(model, tmp_path, monkeypatch):
+    active, most = [], []
+
+    def slow(path, content):
+        active.append(path)
+        most.append(len(active))
+        time.sleep(0.05)
+        active.remove(path)
+
+    monkeypatch.setattr(checkpointfolder, "save_checkpoint", slow)
+    checkpoints = CheckpointFolder(tmp_path, history=history_of([]))
+    for batch in range(1, 4):
+        checkpoints.start_save(model, 0, batch, checkpoints.mid_epoch(model))
+    checkpoints.finish()
+    assert most == [1, 1, 1]
+    assert checkpoints.saved == (0, 3)
 
 
 def test_nothing_goes_before_its_successor_is_safe(model, tmp_path, monkeypatch, caplog):

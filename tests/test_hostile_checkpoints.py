@@ -120,6 +120,9 @@ HOSTILE = {
     "a normalization of another shape": (
         state(lambda content: content.update(normalization=[1 << 30])), r"\[1073741824\]", r"\[32, 32, 3\]", r"\[3\]"
     ),
+    "a deviation of two channels": (
+        state(lambda content: content.update(normalization=[2, 2])), r"\[2, 2\]", r"\[2, 3\]"
+    ),
     "no normalization": (lambda file: file.pop("run/normalization"), "run/normalization", MISSING),
     "a normalization that is another": (
         replace("run/normalization", data=np.ones((64, 64, 3), "f4")), "run/normalization", r"\(64, 64, 3\)"

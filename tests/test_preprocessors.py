@@ -11,6 +11,8 @@ from pipeline.preprocessing import (
     MeanImagePreprocessor,
     MeanPreprocessor,
     SimplePreprocessor,
+    StandardPreprocessor,
+    normalization_of,
 )
 
 
@@ -27,6 +29,7 @@ def images():
         SimplePreprocessor(20, 30, cv2.INTER_LINEAR),
         MeanPreprocessor(123.4, 117.2, 104.9),
         MeanImagePreprocessor(np.random.default_rng(1).uniform(0, 255, (12, 16, 3))),
+        StandardPreprocessor([104.9, 117.2, 123.4], [57.1, 56.2, 58.3]),
         ImageToArrayPreprocessor("channels_first"),
         ImageToArrayPreprocessor(),
     ],
@@ -51,6 +54,29 @@ def test_the_means_are_subtracted_from_blue_green_and_red(images):
     result = MeanPreprocessor(r_mean=3.0, g_mean=2.0, b_mean=1.0).preprocess(images[0])
     assert result.dtype == np.float32
     np.testing.assert_array_equal(result, images[0] - np.float32([1, 2, 3]))
+
+
+def test_the_difference_from_the_mean_is_divided_by_the_deviation(images):
+    mean, deviation = np.array([1.0, 2.0, 3.0]), np.array([50.0, 60.0, 70.0])
+    result = StandardPreprocessor(mean, deviation).preprocess_batch(images)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, (images - mean) / deviation, rtol=1e-6)
+    for wrong in ([1, 0, 1], [1, -1, 1], [1, np.nan, 1]):
+        with pytest.raises(ValueError, match=naming("deviation", "above 0")):
+            StandardPreprocessor(mean, wrong)
+
+
+@pytest.mark.parametrize(
+    "preprocessor",
+    [
+        MeanPreprocessor(123.4, 117.2, 104.9),
+        MeanImagePreprocessor(np.full((12, 16, 3), 9.5)),
+        StandardPreprocessor([104.9, 117.2, 123.4], [57.1, 56.2, 58.3]),
+    ],
+)
+def test_the_parameters_of_a_normalization_are_all_of_it(preprocessor, images):
+    again = normalization_of(preprocessor.parameters)
+    np.testing.assert_array_equal(again.preprocess_batch(images), preprocessor.preprocess_batch(images))
 
 
 def test_arrays_are_those_of_keras(images):

@@ -91,7 +91,8 @@ class Checkpoint(State):
     def preprocessor(self) -> Normalization | None:
         """The images' normalization, the last step before the network; None in files of format 1."""
         parameters = self.arrays.get("run/normalization")
-        return None if parameters is None else normalization_of(parameters)
+        with as_input_error(ValueError, f"checkpoint {self.path} has an invalid normalization: "):
+            return None if parameters is None else normalization_of(parameters)
 
     @property
     def backend(self) -> str:

@@ -100,7 +100,7 @@ class Batches(keras.utils.PyDataset):
         self._ahead: dict[int, Future] = {}
         self.failure: Exception | None = None
         self._lock = RLock()
-        self._depth = 2 * workers
+        self._depth = workers + min(workers, 2)  # one for each thread, and some that are ready
         self.set_epoch(0)
 
     @property
