@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # python -P and PYTHONSAFEPATH l
 
 from config import imagenet_config, tiny_imagenet_config
 from pipeline.cli import arguments, command, console, flags
-from pipeline.cli.datasets import DATASETS, dataset_of, open_source, path_of
+from pipeline.cli.datasets import DATASETS
 from pipeline.errors import InputError
 
 
@@ -54,28 +54,30 @@ def main() -> None:
     with console.quiet_start():
         from pipeline.checkpoints import read_checkpoint
         from pipeline.checkpoints.folder import newest_model
+        from pipeline.cli.scoring import open_images
         from pipeline.files.atomic import check_folder, write_atomically
         from pipeline.io.images import list_images
 
     model_file = Path(tiny_imagenet_config.MODEL)
     folders = Path(tiny_imagenet_config.CHECKPOINTS), model_file.with_suffix("")
     checkpoint = read_checkpoint(args.model or newest_model(model_file, *folders))
-    batches, mirrored, data, held_out = batches_to_score(checkpoint, args)
+    images = open_images(checkpoint, args)
+    batches = images.batches
     for output in filter(None, (args.json, args.submission)):
         if output.is_dir():
             raise InputError(f"{output} is a folder; name a file")
         check_folder(output.parent)
-    unlabelled = list_images(tiny_imagenet_config.paths(data).unlabelled_images)[0] if args.submission else []
+    unlabelled = list_images(tiny_imagenet_config.paths(images.data).unlabelled_images)[0] if args.submission else []
     model = checkpoint.build_model(args.image_size)
 
     print(f"model: {checkpoint.path}")
-    print(f"split: {args.split}{' (held-out training images)' if held_out else ''}")
+    print(f"split: {images.split}{' (held-out training images)' if images.held_out else ''}")
     if checkpoint.averages:
         print("weights: averaged")
     print(f"images: {batches.num_images}")
-    result = {"model": str(checkpoint.path), "split": args.split, "images": batches.num_images, "held out": held_out}
-    ranks, ranks_by_mean = rank_images(model, batches, mirrored)
-    result |= {"averaged": bool(checkpoint.averages)} | show_ranks(ranks)
+    result = {"model": str(checkpoint.path), "split": images.split, "images": batches.num_images}
+    ranks, ranks_by_mean = rank_images(model, batches, images.mirrored)
+    result |= {"held out": images.held_out, "averaged": bool(checkpoint.averages)} | show_ranks(ranks)
     if args.tta:
         result["tta flip"] = show_ranks(ranks_by_mean, ", mean of image and mirror image")
     if args.json:
@@ -85,70 +87,6 @@ def main() -> None:
         lines = predict_unlabelled(model, unlabelled, batches)
         write_atomically(args.submission, "".join(f"{line}\n" for line in lines).encode())
         print(f"written: {args.submission}, {len(lines):,} predictions")
-
-
-def batches_to_score(checkpoint, args: Namespace) -> tuple:
-    """Return the batches to score, those of the mirrored images or None, the path of their data set, and if training
-    held them out.
-
-    Settles `args.split` if it isn't given.
-
-    Raises:
-        InputError: a flag contradicts the checkpoint, or the images can't be read or don't fit it.
-    """
-    from pipeline.preprocessing import Mirror
-
-    run = checkpoint.history["run"]
-    # Checkpoints from before a flag existed lack it.
-    trained = {"data": None, "batch_size": 64}
-    trained |= flags.saved_values(run.get("arguments", {}), trained)
-    dataset = dataset_of(checkpoint, args.dataset)
-    data = path_of(dataset, args.data, trained["data"])
-    if args.submission and dataset != "tiny_imagenet":
-        raise InputError(f"--submission is for Tiny ImageNet; {checkpoint.path} was trained on {dataset}; omit it")
-    view = {name: value for name in ("image_size", "eval_ratio") if (value := getattr(args, name)) is not None}
-    if view and dataset != "imagenet":
-        name = next(iter(view))
-        raise InputError(f"--{name} is for ImageNet; {checkpoint.path} was trained on {dataset}; omit it")
-    size = {"image_size": checkpoint.network["height"]}
-    source = open_source(dataset, data, run.get("arguments", {}) | size | view)
-    if checkpoint.preprocessor is not None:
-        source.normalize_by(checkpoint.preprocessor)
-    if args.tta and not source.mirrors:
-        raise InputError(f"--tta flip: mirroring changes the meaning of {data}; omit it")
-    if args.split == "test" != source.evaluation_split:
-        raise InputError(f"--split test: the labels of {dataset}'s test images are secret; use --split val")
-    as_validated = args.split == "val"
-    make_batches = source.val_batches if as_validated else source.test_batches
-    args.split = args.split or source.evaluation_split
-    batch_size = args.batch_size or trained["batch_size"]
-    batches = make_batches(batch_size, workers=2)
-    check_images(checkpoint, batches, args)
-    depends = as_validated or (checkpoint.preprocessor is None and source.normalizes_subset)
-    if source.is_subset and depends and source.digest() != run.get("data"):
-        raise InputError(
-            f"{data or dataset} doesn't hold the images that {checkpoint.path} was trained on, in the same order, so "
-            "the run's --limit or --holdout would select others; name the training data with --data"
-        )
-    mirrored = make_batches(batch_size, workers=2, aug=Mirror()) if args.tta else None
-    return batches, mirrored, data, as_validated and source.holdout is not None
-
-
-def check_images(checkpoint, batches, args: Namespace) -> None:
-    """Raise `InputError` unless the network in `checkpoint` fits the images and classes of `batches`."""
-    size = {"height": args.image_size, "width": args.image_size} if args.image_size else {}
-    expected = checkpoint.network | size
-    shown = "images of {height}x{width}x{depth} and {classes} classes".format
-    found = dict(zip(("height", "width", "depth"), batches.image_shape, strict=True)) | {"classes": batches.classes}
-    if not found.items() <= expected.items():
-        raise InputError(
-            f"the {args.split} split has {shown(**found)}; expected {shown(**expected)}, as {checkpoint.path}; "
-            "name the training data with --data"
-        )
-    if checkpoint.history["run"].get("classes", list(batches.class_names)) != list(batches.class_names):
-        raise InputError(
-            f"the {args.split} split has other classes than {checkpoint.path} was trained on; name its data with --data"
-        )
 
 
 def rank_images(model, batches, mirrored=None) -> tuple:

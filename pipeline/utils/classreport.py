@@ -57,7 +57,7 @@ def extremes(scores: Sequence[ClassScore]) -> Iterator[str]:
     best, worst = ranked[:_SHOWN], ranked[: -_SHOWN - 1 : -1]
     width = max(len(score.name) for score in (*best, *worst))
     for which, shown in {"best": best, "worst": worst}.items():
-        yield f"the {len(shown)} {which} of {len(scores):,} classes:".ljust(width)
+        yield f"the {len(shown)} {which} of {len(scores):,} classes:"
         yield f"{'':{width}}  precision     recall   f1-score    support"
         for score in shown:
             numbers = "".join(f"{value:11.4f}" for value in (score.precision, score.recall, score.f1))

@@ -1,0 +1,89 @@
+"""Open the images that a checkpoint is scored on."""
+
+from argparse import Namespace
+from dataclasses import dataclass
+
+from pipeline.checkpoints import Checkpoint
+from pipeline.cli import flags
+from pipeline.cli.datasets import dataset_of, open_source, path_of
+from pipeline.errors import InputError
+from pipeline.io.batches import Batches
+from pipeline.preprocessing import Mirror
+
+_WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images to score a network on.
+
+    Args:
+        data: path of their data set; None for its default.
+        split: "test" or "val".
+        held_out: True if they are training images that training held out.
+        batches: the images in order.
+        mirrored: the same images, mirrored; None if they aren't needed.
+    """
+
+    data: str | None
+    split: str
+    held_out: bool
+    batches: Batches
+    mirrored: Batches | None
+
+
+def open_images(checkpoint: Checkpoint, args: Namespace) -> Images:
+    """Open the images that the flags `args` of rank_accuracy.py and the `checkpoint` name.
+
+    Raises:
+        InputError: a flag contradicts the checkpoint, or the images can't be read or don't fit it.
+    """
+    run = checkpoint.history["run"]
+    # Checkpoints from before a flag existed lack it.
+    trained = {"data": None, "batch_size": 64}
+    trained |= flags.saved_values(run.get("arguments", {}), trained)
+    dataset = dataset_of(checkpoint, args.dataset)
+    data = path_of(dataset, args.data, trained["data"])
+    if args.submission and dataset != "tiny_imagenet":
+        raise InputError(f"--submission is for Tiny ImageNet; {checkpoint.path} was trained on {dataset}; omit it")
+    view = {name: value for name in ("image_size", "eval_ratio") if (value := getattr(args, name)) is not None}
+    if view and dataset != "imagenet":
+        raise InputError(f"--{next(iter(view))} is for ImageNet; {checkpoint.path} was trained on {dataset}; omit it")
+    size = {"image_size": checkpoint.network["height"]}
+    source = open_source(dataset, data, run.get("arguments", {}) | size | view)
+    if checkpoint.preprocessor is not None:
+        source.normalize_by(checkpoint.preprocessor)
+    if args.tta and not source.mirrors:
+        raise InputError(f"--tta flip: mirroring changes the meaning of {data}; omit it")
+    if args.split == "test" != source.evaluation_split:
+        raise InputError(f"--split test: the labels of {dataset}'s test images are secret; use --split val")
+    as_validated = args.split == "val"
+    split = args.split or source.evaluation_split
+    make_batches = source.val_batches if as_validated else source.test_batches
+    batch_size = args.batch_size or trained["batch_size"]
+    batches = make_batches(batch_size, workers=_WORKERS)
+    _check_images(checkpoint, batches, split, args.image_size)
+    depends = as_validated or (checkpoint.preprocessor is None and source.normalizes_subset)
+    if source.is_subset and depends and source.digest() != run.get("data"):
+        raise InputError(
+            f"{data or dataset} doesn't hold the images that {checkpoint.path} was trained on, in the same order, so "
+            "the run's --limit or --holdout would select others; name the training data with --data"
+        )
+    mirrored = make_batches(batch_size, workers=_WORKERS, aug=Mirror()) if args.tta else None
+    return Images(data, split, as_validated and source.holdout is not None, batches, mirrored)
+
+
+def _check_images(checkpoint: Checkpoint, batches: Batches, split: str, image_size: int | None) -> None:
+    """Raise `InputError` unless the network in `checkpoint` fits the images and classes of `batches`."""
+    expected = checkpoint.network | ({"height": image_size, "width": image_size} if image_size else {})
+    shown = "images of {height}x{width}x{depth} and {classes} classes".format
+    found = dict(zip(("height", "width", "depth"), batches.image_shape, strict=True)) | {"classes": batches.classes}
+    if not found.items() <= expected.items():
+        raise InputError(
+            f"the {split} split has {shown(**found)}; expected {shown(**expected)}, as {checkpoint.path}; name the "
+            "training data with --data"
+        )
+    if checkpoint.history["run"].get("classes", list(batches.class_names)) != list(batches.class_names):
+        raise InputError(
+            f"the {split} split has other classes than {checkpoint.path} was trained on; name its data with --data"
+        )
