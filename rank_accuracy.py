@@ -39,7 +39,7 @@ def parse_arguments() -> Namespace:
     parser.add("split", None, None, split, choices=("test", "val"))
     parser.add("image_size", flags.image_size, "N", "size of ImageNet's images (default: the model's)")
     ratio = "resize ImageNet's images to N / R on the shorter side (default: the model's)"
-    parser.add("eval_ratio", flags.ratio, "R", ratio)
+    parser.add("eval_ratio", flags.view_ratio, "R", ratio)
     tta = "also measure with scores averaged over each image and its mirror image"
     parser.add("tta", None, None, tta, choices=("flip",))
     parser.add("batch_size", flags.count, "N", "images per batch (default: the training batch size)")

@@ -6,7 +6,7 @@
 
 Build the data set first with build_imagenet.py. Watch the curves in output/train_imagenet.png, stop with Ctrl+C, and
 resume from a checkpoint with a lower rate: usual are 0.1 up to epoch 30, 0.01 up to 60, 0.001 up to 80 and 0.0001 up to
-90, which gave others 76 to 77 % rank-1 (docs/imagenet.md). Measure yours with rank_accuracy.py.
+90, which gave others about 76 % rank-1 (docs/imagenet.md). Measure yours with rank_accuracy.py.
 """
 
 import sys

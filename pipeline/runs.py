@@ -216,10 +216,10 @@ class Run:
         output_locks = dict.fromkeys((path.parent, f".{path.stem}.lock") for path in outputs)
         with ExitStack() as stack:
             self.checkpoints.lock = stack.enter_context(Lock(self.folder))
-            stack.callback(self.checkpoints.finish)  # before another process may lock the folder
             for folder, name in output_locks:
                 stack.enter_context(Lock(folder, name))
             stop = stack.enter_context(StopRequest())
+            stack.callback(self.checkpoints.finish)  # before the folder is free for another process
             if self.found not in (None, list_checkpoints(self.folder)):
                 raise InputError(f"another process has just trained in {self.folder}; run the same command again")
             remove_unfinished(self.folder, NAMES)

@@ -3,7 +3,7 @@
 import gc
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,13 +43,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FitResult:
-    """The files that a run has written, and the number of failed writes.
-
-    `tables` are the files for the report's table of all classes.
-    """
+    """The files that a run has written, its histories among them, and the number of failed writes."""
 
     files: list[Path]
-    tables: list[Path]
+    histories: list[Path]
     failures: int
 
 
@@ -92,8 +89,7 @@ def fit(
     checkpoints, done, last = run.checkpoints, run.progress[0], run.last
     with run.locked(outputs) as stop:
         if done < last:
-            tables = {_table_beside(path): path for path in outputs.values() if path}
-            run.move_earlier_aside([*list_checkpoints(run.folder), *models], outputs | tables)
+            run.move_earlier_aside([*list_checkpoints(run.folder), *models], outputs | _tables_beside(outputs))
             _log.info(
                 f"{model.count_params():,} parameters, {train.num_images:,} training and {val.num_images:,} validation "
                 f"images, {train.steps} steps per epoch, {keras.backend.backend()} on "
@@ -102,7 +98,8 @@ def fit(
             _train(run, model, train, val, _callback_list(run, model, train, callbacks, rate, stop))
         else:
             _log.info(f"epoch {last} is already done; there is nothing to train")
-            run.move_earlier_aside(models, {})
+            tables = _tables_beside(outputs)
+            run.move_earlier_aside(models, {table: path for table, path in tables.items() if not path.exists()})
             _start_averages(run, model, train.steps, callbacks)
         _finish(run, model, monitors)
     if stop:  # after the last batch
@@ -135,13 +132,19 @@ def report(run: Run, model: keras.Model, batches: Batches, result: FitResult) ->
     for line in table(labels, predicted, names) if is_short else extremes(classes):
         _log.info("%s", line)
     _log.info(f"accuracy: {100.0 * np.mean(predicted == labels):.2f}%")
-    tables = [] if is_short else result.tables
-    for path in tables:
-        write_atomically(path, as_csv(classes))
-    for path in (*result.files, *tables):
+    written, failures = list(result.files), result.failures
+    # Another run may have taken the place of a history since.
+    for path in [] if is_short else filter(run.owns_output, result.histories):
+        try:
+            write_atomically(_table_beside(path), as_csv(classes))
+            written.append(_table_beside(path))
+        except OSError as error:
+            failures += 1
+            _log.error("%s", error)
+    for path in written:
         _log.info(f"written: {path}")
-    if result.failures:
-        raise OSError(f"{result.failures} writes failed; see the errors above")
+    if failures:
+        raise OSError(f"{failures} writes failed; see the errors above")
 
 
 def _check_fit(
@@ -358,13 +361,16 @@ def _result(run: Run, monitors: Sequence[TrainingMonitor], models: Sequence[Path
     written += [path for path in list_checkpoints(run.folder)[-1:] if progress_in(path) == (done, 0)]
     written += [path for path in models if path.exists() and run.owns(path)]
     histories = [monitor.json_path for monitor in monitors if monitor.json_path]
-    tables = [_table_beside(path) for path in histories if run.owns_output(path)]
     failures = checkpoints.failures + sum(monitor.failures for monitor in monitors)
-    return FitResult(list(filter(None, written)), tables, failures)
+    return FitResult(list(filter(None, written)), histories, failures)
+
+
+def _tables_beside(outputs: Mapping[Path, Path | None]) -> dict[Path, Path]:
+    """Return the files for the tables of all classes, each with its history."""
+    return {_table_beside(path): path for path in outputs.values() if path}
 
 
 def _table_beside(json_path: Path) -> Path:
-    """Return the file for the table of all classes beside a history."""
     return json_path.with_name(f"{json_path.stem}_classes.csv")
 
 

@@ -56,7 +56,7 @@ def test_help_states_the_defaults():
         ("--flip", "yes"), ("--cutout", "-1"), ("--mixup", "1e-9"), ("--cutmix", "nan"), ("--label_smoothing", "1"),
         ("--width_shift_range", "1e300"), ("--epochs", "1e6"), ("--epochs", "1000001"),
         ("--holdout", "0"), ("--rotation_range", "181"), ("--zoom_range", "1"), ("--width_shift_range", "inf"),
-        ("--image_size", "0"), ("--image_size", "5000"), ("--eval_ratio", "0"), ("--eval_ratio", "1.1"),
+        ("--image_size", "0"), ("--image_size", "5000"), ("--eval_ratio", "0.09"), ("--eval_ratio", "1.1"),
         ("--crop_area", "0"), ("--crop_area", "nan"), ("--crop_ratio", "0.9"), ("--color_jitter", "1"),
     ],
 )  # fmt: skip

@@ -3,7 +3,6 @@
 import os
 import resource
 import threading
-import time
 from types import SimpleNamespace
 
 import h5py
@@ -113,22 +112,36 @@ def test_training_goes_on_while_a_checkpoint_is_written(model, tmp_path, monkeyp
             np.testing.assert_array_equal(file["run/optimizer"][str(number)][()], before[variable.path])
 
 
-def test_a_second_save_waits_for_the_first(model, tmp_path, monkeypatch):
-    active, most = [], []
-
-    def slow(path, content):
-        active.append(path)
-        most.append(len(active))
-        time.sleep(0.05)
-        active.remove(path)
-
-    monkeypatch.setattr(checkpointfolder, "save_checkpoint", slow)
+def test_no_second_copy_of_the_state_is_made_before_the_first_is_written(model, tmp_path, monkeypatch):
+    release, copies = threading.Event(), []
+    monkeypatch.setattr(checkpointfolder, "save_checkpoint", lambda path, content: release.wait(60))
+    original = checkpointfolder.arrays_of
+    monkeypatch.setattr(checkpointfolder, "arrays_of", lambda *args: copies.append(args) or original(*args))
     checkpoints = CheckpointFolder(tmp_path, history=history_of([]))
-    for batch in range(1, 4):
-        checkpoints.start_save(model, 0, batch, checkpoints.mid_epoch(model))
-    checkpoints.finish()
-    assert most == [1, 1, 1]
-    assert checkpoints.saved == (0, 3)
+    mid_epoch = checkpoints.mid_epoch(model)
+    checkpoints.start_save(model, 0, 1, mid_epoch)
+    second = threading.Thread(target=lambda: checkpoints.save(model, 0, 2, mid_epoch))
+    second.start()
+    second.join(0.3)
+    assert second.is_alive()
+    assert len(copies) == 1
+    release.set()
+    second.join(60)
+    assert len(copies) == 2
+    assert checkpoints.saved == (0, 2)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ZeroDivisionError("a bug")])
+def test_an_unexpected_error_of_a_write_is_reported_and_the_next_save_succeeds(
+    model, tmp_path, monkeypatch, caplog, error
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpointfolder, "save_checkpoint", lambda *args: (_ for _ in ()).throw(error))
+        checkpoints = CheckpointFolder(tmp_path, history=history_of([]))
+        assert not checkpoints.save(model, 0, 1, checkpoints.mid_epoch(model))
+    assert_names(caplog.text, type(error).__name__, "next save")
+    assert checkpoints.save(model, 0, 2, checkpoints.mid_epoch(model))
+    assert (checkpoints.failures, names(tmp_path)) == (1, ["epoch_0_batch_2.hdf5"])
 
 
 def test_nothing_goes_before_its_successor_is_safe(model, tmp_path, monkeypatch, caplog):

@@ -13,7 +13,7 @@ from scipy import stats
 from test_shards import write
 
 from pipeline.errors import InputError
-from pipeline.files.imageheader import first_rows, read_frame
+from pipeline.files.imageheader import first_rows, read_frame, read_header
 from pipeline.io import Batches
 from pipeline.io.shards import EncodedImages, Shards
 from pipeline.preprocessing import Mirror, RandomCrop
@@ -118,6 +118,29 @@ def test_the_first_rows_of_a_file_are_those_of_the_whole_and_nothing_is_printed(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("skipped", [b"\xff", b"\xff\x01", b"\xff\xd0"])
+def test_a_header_in_a_comment_is_not_taken_for_that_of_the_image(skipped):
+    """Decoders skip a byte 0xFF before a marker, and two kinds of markers that have no length."""
+    real, shown = (jpeg(picture(1, height, 60)) for height in (40, 50))
+    start = real[:2] + skipped + b"\xff\xfe" + (65_000).to_bytes(2, "big") + bytes(64_998)
+    # Where a reader would go on that takes the next two bytes for a length.
+    place = 4 + int.from_bytes(start[4:6], "big")
+    planted = bytes(place - len(start) - 4) + shown[2:]
+    file = start + b"\xff\xfe" + (len(planted) + 2).to_bytes(2, "big") + planted + real[2:]
+    assert cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR).shape == (40, 60, 3)
+    assert file[place:].startswith(shown[2:])
+    assert read_frame(file) is None
+    assert (read_header(file).height, read_header(file).width) == (40, 60)
+
+
+def test_an_image_far_longer_than_wide_is_refused_where_it_would_not_fit_into_memory(encoded):
+    long = cv2.imencode(".png", np.zeros((1, 400_000, 3), np.uint8))[1].tobytes()
+    images = encoded([long], size=224)
+    assert images.read(np.array([0]), AUGMENTATION, AUGMENTATION.draws(0, 0, np.array([0]))).shape == (1, 224, 224, 3)
+    with pytest.raises(InputError, match=naming("row 0", "102400000x256", "`eval_ratio`")):
+        images.load(np.array([0]))
+
+
 def test_files_that_are_not_of_one_sequential_scan_have_no_frame():
     pixels = picture(1, 40, 60)
     progressive = jpeg(pixels, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
@@ -134,6 +157,9 @@ def test_files_that_are_not_of_one_sequential_scan_have_no_frame():
         cv2.imencode(".png", pixels)[1].tobytes(),
     ):
         assert read_frame(file) is None
+    end = plain.index(b"\xff\xda")
+    for hidden in (plain[:-2] + plain[end:], plain[:-2] + plain[2:], plain + plain):  # more scans, frames, images
+        assert read_frame(hidden) is None
     for length in range(2, len(plain) - 2):
         frame = read_frame(plain[:length] + b"\xff\xd9")
         assert frame is None or (frame.height, frame.width) == (40, 60)

@@ -13,7 +13,7 @@ from pipeline.files.atomic import make_folder
 class EpochCheckpoint(EpochRecorder):
     """Save `epoch_N.hdf5` after every epoch N that is a multiple of `every`, and after the last.
 
-    Files are written in a thread, while training goes on. A failed save is retried after the next epoch.
+    Files are written in a thread, while the next epoch is trained. A failed save is retried after that.
 
     Args:
         output_path: folder for the checkpoints, created if missing.

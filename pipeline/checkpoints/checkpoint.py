@@ -91,8 +91,7 @@ class Checkpoint(State):
     def preprocessor(self) -> Normalization | None:
         """The images' normalization, the last step before the network; None in files of format 1."""
         parameters = self.arrays.get("run/normalization")
-        with as_input_error(ValueError, f"checkpoint {self.path} has an invalid normalization: "):
-            return None if parameters is None else normalization_of(parameters)
+        return None if parameters is None else normalization_of(parameters)
 
     @property
     def backend(self) -> str:
@@ -205,6 +204,9 @@ def read_checkpoint(path: Path, *, arrays: bool = True) -> Checkpoint:
                 path, f"its seal has epoch and batch {seal.numbers}, its state {(state.epoch, state.batch)}"
             )
         values = {name: stored[name][()] for name in stored} if arrays else {}
+        if (parameters := values.get("run/normalization")) is not None:
+            with as_input_error(ValueError, f"checkpoint {path} has an invalid normalization: "):
+                normalization_of(parameters)
         return Checkpoint(path=path, arrays=values, **vars(state))
 
 

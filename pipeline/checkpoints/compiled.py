@@ -110,8 +110,7 @@ def arrays_of(model: keras.Model, average: MovingAverage | None = None) -> dict[
         averages, raw = average.arrays(), average.raw_arrays()
         arrays |= {name: averages[variable.path] for name, variable in weights.items()}
         arrays |= {name: raw[variable.path] for name, variable in raw_by_name(model).items()}
-    # JAX returns views of memory that the next step reuses.
-    return {name: values if values.flags.owndata else values.copy() for name, values in arrays.items()}
+    return arrays
 
 
 def optimizer_record(optimizer: keras.optimizers.Optimizer) -> dict:

@@ -190,8 +190,8 @@ class CheckpointFolder:
                         self._fail(f"the folder {self.folder} was removed, with its checkpoints", "created it again")
                     self.lock.acquire()
             save_checkpoint(path, content)
-        except (OSError, InputError) as error:
-            self._fail(error, consequence)
+        except Exception as error:  # such as a lack of memory: nobody else would learn of it before the next save
+            self._fail(error if isinstance(error, (OSError, InputError)) else repr(error), consequence)
             return False
         self.saved = content.progress
         try:

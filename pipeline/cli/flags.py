@@ -61,7 +61,8 @@ seed = _whole(0, 2**32 - 1)  # the range of NumPy and Keras
 positive = partial(_number, float, lambda value: 0 < value < math.inf, "a number above 0")
 non_negative = partial(_number, float, lambda value: 0 <= value < math.inf, "a number of at least 0")
 ratio = partial(_number, float, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
-at_least_1 = partial(_number, float, partial(_is_within, 1, 1e6), "a number of at least 1")
+aspect_ratio = partial(_number, float, partial(_is_within, 1, 100), "a number from 1 to 100")
+view_ratio = partial(_number, float, partial(_is_within, 0.1, 1), "a number from 0.1 to 1")
 fraction = partial(_number, float, lambda value: 0 <= value < 1, "a number of at least 0 and below 1")
 shift = partial(_number, float, partial(_is_within, 0, 4096), "a number from 0 to 4096")
 angle = partial(_number, float, partial(_is_within, 0, 180), "an angle from 0 to 180 degrees")
@@ -186,7 +187,7 @@ ROWS = (
     Flag("limit", count, "N", "train on a fixed random subset of N images, and validate on as many, for a quick look"),
     Flag("holdout", count, "N", "hold out a fixed random subset of N training images, and validate on it"),
     Flag("image_size", image_size, "N", "height and width of the network's images", OWN, images=ANY_SIZE),
-    Flag("eval_ratio", ratio, "R", "validate on the central N x N pixels of images with a shorter side of N / R pixels",
+    Flag("eval_ratio", view_ratio, "R", "validate on the central N x N pixels of images with a shorter side of N / R",
          OWN, images=ANY_SIZE),
     Flag("stop_after", count, "N", "stop cleanly after epoch N of a longer run", scope=PROCESS, stored=False),
     Flag("every", count, "N", "save a checkpoint every N epochs, and after the last", 5, PROCESS),
@@ -217,7 +218,7 @@ ROWS = (
          images=SAME_SIZE),
     Flag("crop_area", ratio, "A", "crop a random part of at least A times the image's area, and resize it", 1.0, RECIPE,
          images=ANY_SIZE),
-    Flag("crop_ratio", at_least_1, "R", "crop with a ratio of width to height from 1 / R to R", 1.0, RECIPE,
+    Flag("crop_ratio", aspect_ratio, "R", "crop with a ratio of width to height from 1 / R to R", 1.0, RECIPE,
          images=ANY_SIZE),
     Flag("color_jitter", fraction, "J", "change brightness, contrast and saturation by factors from 1 - J to 1 + J",
          0.0, RECIPE, images=ANY_SIZE),

@@ -21,9 +21,11 @@ _START_OF_FRAME = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _START_OF_SCAN, _END_OF_IMAGE, _RESTART_INTERVAL = 0xDA, 0xD9, 0xDD
 # Sequential coding with Huffman tables, in samples of 8 bits.
 _SEQUENTIAL = frozenset({0xC0, 0xC1})
+_SEGMENTS = frozenset({*range(0xC0, 0xFF)} - {*range(0xD0, 0xDA)})
 _END = b"\xff\xd9"
-# Rows are coded in blocks of up to 16; the row below the last one needed is interpolated with it.
-_BLOCK_ROWS, _MARGIN = 16, 8
+# The colour of a row is interpolated with that of the row below it, which may stand for 8 rows; and rows are coded in
+# blocks, of 16 in most files.
+_MARGIN, _BLOCK_ROWS = 8, 16
 _PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"})
 _ORIENTATION_CHUNK = b"eXIf"
 _APP0, _JFIF = 0xE0, b"JFIF\0"
@@ -91,14 +93,14 @@ class Frame:
 def read_frame(content: bytes) -> Frame | None:
     """Read the size of a JPEG file of one sequential scan; return None for any other file.
 
-    Takes a tenth of the time of `read_header`, because it doesn't search the coded data: decoding such a file costs no
-    more than its size tells, whatever that data holds.
+    The scan ends with the file: nothing follows that a decoder could meet, or complain about.
     """
-    if not (content.startswith(JPEG) and content.endswith(_END)):
+    if not content.startswith(JPEG):
         return None
     frame, components, place = None, 0, 2
     try:
-        while content[place] == 0xFF:
+        # Each segment has a length: decoders skip other markers, and bytes 0xFF before a marker.
+        while content[place] == 0xFF and content[place + 1] in _SEGMENTS:
             marker, (length,) = content[place + 1], struct.unpack_from(">H", content, place + 2)
             if marker in _SEQUENTIAL and frame is None and content[place + 4] == 8:
                 height, width, components = struct.unpack_from(">HHB", content, place + 5)
@@ -106,7 +108,9 @@ def read_frame(content: bytes) -> Frame | None:
             elif marker in _START_OF_FRAME or marker == _RESTART_INTERVAL:
                 return None
             elif marker == _START_OF_SCAN:
-                return frame if content[place + 4] == components else None
+                end = _MARKER.search(content, place + 2 + length)
+                is_last = end is not None and content[end.start() :] == _END
+                return frame if is_last and content[place + 4] == components else None
             place += 2 + length
     except (IndexError, struct.error):
         pass

@@ -3,8 +3,9 @@
 import cv2
 import numpy as np
 
+from pipeline import MAX_IMAGE_PIXELS
 from pipeline.errors import InputError
-from pipeline.files.imageheader import Frame, first_rows
+from pipeline.files.imageheader import Frame, Header, first_rows
 from pipeline.io.imageset import ImageSet
 from pipeline.io.shards.reader import Shards
 from pipeline.preprocessing.randomcrop import RandomCrop
@@ -26,7 +27,8 @@ class EncodedImages(ImageSet):
         eval_ratio: side of the central square as a fraction of the shorter side, above 0 and at most 1.
 
     Raises:
-        InputError: (a `ValueError`) `size` or `eval_ratio` is out of range; on reading: an image is damaged.
+        InputError: (a `ValueError`) `size` or `eval_ratio` is out of range; on reading: an image is damaged, or
+            far longer than wide.
     """
 
     def __init__(self, shards: Shards, size: int, eval_ratio: float = 0.875) -> None:
@@ -69,9 +71,7 @@ class EncodedImages(ImageSet):
         content, header = self.shards.image(index)
         top, left, crop_height, crop_width = augmentation.box(header.height, header.width, draws)
         factor = next((factor for factor in _REDUCED if factor * self.size <= min(crop_height, crop_width)), 1)
-        if isinstance(header, Frame):
-            content = first_rows(content, header, top + crop_height)
-        pixels = self._decode(index, content, _REDUCED.get(factor, cv2.IMREAD_COLOR))
+        pixels = self._decode(index, content, header, top + crop_height, factor)
         # Rounding moves each edge by at most half a pixel of the result.
         rows, columns = (
             slice(round(start / factor), round((start + length) / factor))
@@ -83,22 +83,38 @@ class EncodedImages(ImageSet):
     def _read_centre(self, index: int, image: np.ndarray) -> None:
         """Read the central square of an image into `image`."""
         content, header = self.shards.image(index)
-        # Decoded in full: reduced images differ slightly from the protocol.
-        pixels = self._decode(index, content, cv2.IMREAD_COLOR)
         scale = round(self.size / self.eval_ratio) / min(header.height, header.width)
-        resized = np.empty((*(round(side * scale) for side in (header.height, header.width)), 3), np.uint8)
+        new_height, new_width = (round(side * scale) for side in (header.height, header.width))
+        if new_height * new_width > MAX_IMAGE_PIXELS:
+            raise InputError(
+                f"{self.shards.describe(index)} would be resized to {new_width}x{new_height} pixels; expected at most "
+                f"{MAX_IMAGE_PIXELS:,}; use a larger `eval_ratio`, or a smaller `image_size`"
+            )
+        # Decoded in full: reduced images differ slightly from the protocol.
+        pixels = self._decode(index, content, header, header.height)
+        resized = np.empty((new_height, new_width, 3), np.uint8)
         _resize(pixels, resized)
         top, left = ((side - self.size) // 2 for side in resized.shape[:2])
         image[:] = resized[top : top + self.size, left : left + self.size]
 
-    def _decode(self, index: int, content: bytes | bytearray, flags: int) -> np.ndarray:
-        try:
-            pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
-        except cv2.error:
-            pixels = None
-        if pixels is None:
+    def _decode(self, index: int, content: bytes, header: Frame | Header, rows: int, factor: int = 1) -> np.ndarray:
+        """Decode at least the first `rows` rows of an image, at 1 / `factor` of its size."""
+        flags = _REDUCED.get(factor, cv2.IMREAD_COLOR)
+        pixels = None
+        if isinstance(header, Frame) and rows < header.height:
+            pixels = _decoded(first_rows(content, header, rows), flags)
+        if pixels is None:  # or if the file holds fewer rows than it says
+            rows, pixels = header.height, _decoded(content, flags)
+        if pixels is None or pixels.shape[1] != -(-header.width // factor) or len(pixels) < -(-rows // factor):
             raise InputError(f"{self.shards.describe(index)} can't be decoded; build the data set again")
         return pixels
+
+
+def _decoded(content: bytes | bytearray, flags: int) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(np.frombuffer(content, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
 
 
 def _resize(pixels: np.ndarray, resized: np.ndarray) -> None:

@@ -64,7 +64,7 @@ class Shard:
             content = os.pread(self._descriptor, int(self.lengths[row]), int(self._starts[row]))
         except OSError as error:
             raise OSError(f"can't read shard {self.path}: {error.strerror or error}") from error
-        return content, self._checked(row, content)
+        return content, self._checked(row, content, lambda content: read_frame(content) or read_header(content))
 
     def check(self, advance: Callable[[int], None]) -> Iterator[str]:
         """Read all images; yield a message for each damaged one. Call `advance` with the number of bytes of each."""
@@ -73,7 +73,7 @@ class Shard:
             content = os.pread(self._descriptor, int(self.lengths[row]), int(self._starts[row]))
             digest.update(content)
             try:
-                self._checked(row, content)
+                self._checked(row, content, read_header)
             except InputError as error:
                 sound = False
                 yield str(error)
@@ -85,8 +85,8 @@ class Shard:
         """Close the file; the images can't be read afterwards."""
         self._close_file()
 
-    def _checked(self, row: int, content: bytes) -> Frame | Header:
-        """Return the frame or header of `content`; raise `InputError` if it isn't the image at `row`."""
+    def _checked(self, row: int, content: bytes, read: Callable[[bytes], Frame | Header]) -> Frame | Header:
+        """Return what `read` finds in `content`; raise `InputError` if it isn't the image at `row`."""
         height, width = self.sizes[row].tolist()
         if len(content) < self.lengths[row]:
             fault = "it is truncated"
@@ -94,7 +94,7 @@ class Shard:
             fault = "its CRC-32 checksum differs"
         else:
             try:
-                header = read_frame(content) or read_header(content)
+                header = read(content)
             except ValueError as error:
                 fault = f"it {error}"
             else:
