@@ -247,6 +247,19 @@ def test_small_gray_cmyk_png_and_turned_images_are_read(encoded):
     assert np.abs(turned - upright[..., ::-1]).mean() < 5
 
 
+@pytest.mark.parametrize("kind", [".png", ".jpg"])
+def test_a_size_that_no_reduction_divides_is_read_whole(encoded, kind):
+    pixels = noise(3, 67, 91)
+    file, whole = cv2.imencode(kind, pixels)[1].tobytes(), RandomCrop(crop_ratio=2.0)
+    for size in (32, 16, 8):  # decoded at 1/2, 1/4, 1/8
+        images, draws = encoded([file], size), np.ones((1, 44)) - 1e-9
+        draws[0, 4::4], draws[0, 5::4] = 1 - 1e-9, np.log(91 / 67) / np.log(2) / 2 + 0.5
+        assert whole.box(67, 91, draws[0]) == (0, 0, 67, 91)
+        expected = area_average(pixels.astype(np.float64), size, size)
+        error = np.abs(images.read(np.array([0]), whole, draws)[0] - expected)
+        assert error.max() <= 1.01 if kind == ".png" else error.mean() < 6
+
+
 def test_batches_are_the_same_for_any_number_of_workers_and_subsets_keep_their_order(encoded):
     images = encoded([jpeg(noise(number, 70 + number, 80)) for number in range(8)])
     options = {"aug": AUGMENTATION, "training": True, "seed": 4}

@@ -5,7 +5,7 @@ import numpy as np
 
 from pipeline import MAX_IMAGE_PIXELS
 from pipeline.errors import InputError
-from pipeline.files.imageheader import Frame, Header, first_rows
+from pipeline.files.imageheader import JPEG, Frame, Header, first_rows
 from pipeline.io.imageset import ImageSet
 from pipeline.io.shards.reader import Shards
 from pipeline.preprocessing.randomcrop import RandomCrop
@@ -70,7 +70,9 @@ class EncodedImages(ImageSet):
         """Read a random part of an image into `image`."""
         content, header = self.shards.image(index)
         top, left, crop_height, crop_width = augmentation.box(header.height, header.width, draws)
-        factor = next((factor for factor in _REDUCED if factor * self.size <= min(crop_height, crop_width)), 1)
+        factor = 1
+        if content.startswith(JPEG):  # of a PNG, OpenCV would drop pixels instead of averaging them
+            factor = next((factor for factor in _REDUCED if factor * self.size <= min(crop_height, crop_width)), 1)
         pixels = self._decode(index, content, header, top + crop_height, factor)
         # Rounding moves each edge by at most half a pixel of the result.
         rows, columns = (
