@@ -31,10 +31,11 @@ from changes import (
     virtual,
 )
 from conftest import ROOT
-from forge import forge
+from forge import forge, reseal
 from messages import MISSING, NOT_CONTIGUOUS, REPEATED, UNEXPECTED, naming
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.files.hdf5 import _around
 
 SLOT = "conv1_kernel_momentum"
 # Each change, and what the error message names.
@@ -224,6 +225,25 @@ def test_a_stranger_s_checkpoint_is_refused_by_the_check_that_is_meant(good, nam
     with pytest.raises(ValueError, match=naming("epoch_1.hdf5", *parts)) as error:
         read_checkpoint(good)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("end", [b"\1\0" + b"\xff" * 6 + b"model_config\0", b"model_config\0"])
+def test_what_looks_like_an_attribute_that_is_cut_off_is_refused(good, end):
+    good.write_bytes(good.read_bytes() + bytes(8) + end)
+    reseal(good)
+    with pytest.raises(ValueError, match=naming("epoch_1.hdf5", "model_config")):
+        read_checkpoint(good)
+
+
+def test_a_pattern_is_found_however_the_content_is_cut_into_blocks():
+    rng = np.random.default_rng(0)
+    content = bytes(rng.integers(97, 99, 600, np.uint8))
+    padded, starts = bytes(3) + content, [place for place in range(600) if content.startswith(b"abba", place)]
+    expected = [padded[place : place + 3 + 20] for place in starts]
+    for _ in range(50):
+        cuts = [0, *sorted(rng.integers(0, 600, rng.integers(0, 40))), 600]
+        blocks = [content[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+        assert list(_around(b"abba", blocks, before=3, after=20)) == expected
 
 
 def peak_memory(*words):

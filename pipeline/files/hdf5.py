@@ -6,7 +6,8 @@ refused.
 """
 
 import struct
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import chain
 
 import h5py
 import numpy as np
@@ -15,6 +16,9 @@ from pipeline.errors import InputError
 
 MAX_TEXT = 1024
 """Maximum size of a text in a dataset, in bytes."""
+# The header of an attribute's message in front of the name: version, reserved, sizes of name, type and shape.
+_MESSAGE_HEADER = struct.Struct("<BBHHH")
+_LARGEST_MESSAGE = 3 * (1 << 16) + 4
 
 
 def check_members(group: h5py.Group, members: Mapping[str, object]) -> None:
@@ -112,18 +116,36 @@ def variable_text_attribute(file: h5py.File, content: Iterable[bytes], name: str
     Raises:
         InputError: the attribute is missing, longer, or not such a text.
     """
-    attribute, content = _attribute(file, name), b"".join(content)
-    kind = h5py.check_string_dtype(attribute.dtype)
+    kind = h5py.check_string_dtype(_attribute(file, name).dtype)
     if kind is None or kind.length is not None:
         raise InputError(f"the attribute {name} of {file.name} is not a variable-length text")
-    pattern, position = name.encode() + b"\0", -1
-    while (position := content.find(pattern, position + 1)) >= 0:
-        version, _, *sizes = struct.unpack_from("<BBHHH", content, position - 8)
-        value = position + sum(-(-size // 8) * 8 for size in sizes)
-        (length,) = struct.unpack_from("<I", content, value)
+    for message in _around(name.encode() + b"\0", content, before=_MESSAGE_HEADER.size, after=_LARGEST_MESSAGE):
+        try:
+            version, _, *sizes = _MESSAGE_HEADER.unpack_from(message)
+            value = _MESSAGE_HEADER.size + sum(-(-size // 8) * 8 for size in sizes)
+            (length,) = struct.unpack_from("<I", message, value)
+        except struct.error as error:
+            raise InputError(f"attribute {name} of {file.name} is cut off") from error
         if version != 1 or length > max_bytes:
             raise InputError(f"attribute {name} of {file.name} claims {length:,} bytes; expected at most {max_bytes:,}")
     return file.attrs[name]
+
+
+def _around(pattern: bytes, content: Iterable[bytes], before: int, after: int) -> Iterator[bytes]:
+    """Yield what surrounds each `pattern`: from `before` bytes in front of it to `after` bytes behind its start.
+
+    Parts are shorter at the end of the `content`, of which a block or two are in memory at a time.
+    """
+    window = bytes(before)
+    for block in chain(content, [None]):
+        is_last = block is None
+        window += block or b""
+        end = len(window) if is_last else max(before, len(window) - after)
+        place = window.find(pattern, before)
+        while 0 <= place < end:
+            yield window[place - before : place + after]
+            place = window.find(pattern, place + 1)
+        window = window[end - before :]
 
 
 def count_attribute(item: h5py.Group | h5py.Dataset, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
