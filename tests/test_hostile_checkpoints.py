@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 
 import h5py
 import numpy as np
@@ -242,7 +243,7 @@ def test_a_pattern_is_found_however_the_content_is_cut_into_blocks():
     expected = [padded[place : place + 3 + 20] for place in starts]
     for _ in range(50):
         cuts = [0, *sorted(rng.integers(0, 600, rng.integers(0, 40))), 600]
-        blocks = [content[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+        blocks = [content[start:end] for start, end in pairwise(cuts)]
         assert list(_around(b"abba", blocks, before=3, after=20)) == expected
 
 
