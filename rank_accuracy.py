@@ -75,7 +75,10 @@ def main() -> None:
     if checkpoint.averages:
         print("weights: averaged")
     print(f"images: {batches.num_images}")
-    result = {"model": str(checkpoint.path), "split": images.split, "images": batches.num_images}
+    if images.view:
+        size, ratio = images.view.values()
+        print(f"view: the central {size}x{size} pixels of a shorter side of {round(size / ratio)}")
+    result = {"model": str(checkpoint.path), "split": images.split, "images": batches.num_images} | images.view
     ranks, ranks_by_mean = rank_images(model, batches, images.mirrored)
     result |= {"held out": images.held_out, "averaged": bool(checkpoint.averages)} | show_ranks(ranks)
     if args.tta:

@@ -37,7 +37,7 @@ def main() -> None:
     args, recipe = run.args, Recipe.of(vars(run.args))
 
     # Training images are shuffled, and a random part of each is taken in every epoch. Validation uses the centres of
-    # the official validation images, or with --holdout, of training images held out.
+    # the official validation images, or with --holdout, of training images held out. All are then standardized.
     data = ImageNet(config.files(args.data), args.limit, args.holdout, args.image_size, args.eval_ratio)
     train = data.train_batches(
         args.batch_size, recipe.augmentation, recipe.mixing, seed=args.seed, workers=args.workers

@@ -244,7 +244,7 @@ def test_shards_that_do_not_belong_together_are_refused(tmp_path, shard):
     shutil.copy(shard, tmp_path / "val-000-of-003.hdf5")
     refused(str(tmp_path), r"of 2 and of 3")
     assert len(find_shards(tmp_path)) == 3
-    for folder, part in ((tmp_path, "train"), (tmp_path / "no", "No such file")):
+    for folder, part in ((tmp_path, "no train shards"), (tmp_path / "no", "missing")):
         with pytest.raises(ValueError, match=naming(str(folder), part)):
             Shards(folder, "train")
 

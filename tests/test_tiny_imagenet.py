@@ -147,7 +147,7 @@ def test_rank_accuracy_says_what_it_can_not_use(command, built, raw, tmp_path):
     assert_refused(done, "test/images", MISSING)
     (raw / "hdf5" / "mean.json").write_text('{"R": 1, "G": 2, "B": 3}')
     done = command("train.py", "--data", raw, "--model", "latest", "--epochs", "2", code=2)
-    assert_refused(done, f"{raw}", "trained", "--data")
+    assert_refused(done, f"{raw}", rf"trained on \({built}\)", "--data")
 
 
 def test_what_the_mean_doesn_t_depend_on_is_not_needed_to_score_the_test_set(command, built, tmp_path, monkeypatch):

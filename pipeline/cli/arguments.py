@@ -179,7 +179,9 @@ def resolve(
         if value is not None:
             resolved[name] = value
     if resolved["warmup_epochs"] > resolved["epochs"]:
-        raise InputError(f"--warmup_epochs {resolved['warmup_epochs']}: expected at most --epochs {resolved['epochs']}")
+        whose = "" if parsed.warmup_epochs is not None or saved else "the recipe's "
+        epochs = resolved["epochs"]
+        raise InputError(f"{whose}--warmup_epochs {resolved['warmup_epochs']}: expected at most --epochs {epochs}")
     if resolved["nesterov"] and not resolved["momentum"]:
         raise InputError("--momentum 0: --nesterov needs momentum; expected more than 0, or --no_nesterov")
     return Namespace(**resolved)

@@ -253,7 +253,7 @@ def recipe_values(table: Mapping[str, object]) -> dict[str, object]:
 def describe_recipe(values: Mapping[str, object]) -> str:
     """Describe a recipe in one line: the values that are on, then the names of those that are off."""
     recipe = {flag.name: values[flag.name] for flag in ROWS if flag.scope == RECIPE and flag.name in values}
-    off = [name for name, value in recipe.items() if value == FLAGS[name].default]
+    off = [name for name, value in recipe.items() if name != "schedule" and value == FLAGS[name].default]
     on = [f"{name} {value}" for name, value in recipe.items() if name not in off]
     return f"{', '.join(on)}; off: {', '.join(off) or 'nothing'}"
 

@@ -21,6 +21,7 @@ class Images:
         data: path of their data set; None for its default.
         split: "test" or "val".
         held_out: True if they are training images that training held out.
+        view: how they are resized, by the names of flags; empty for images of one size.
         batches: the images in order.
         mirrored: the same images, mirrored; None if they aren't needed.
     """
@@ -28,6 +29,7 @@ class Images:
     data: str | None
     split: str
     held_out: bool
+    view: dict[str, float]
     batches: Batches
     mirrored: Batches | None
 
@@ -70,7 +72,9 @@ def open_images(checkpoint: Checkpoint, args: Namespace) -> Images:
             "the run's --limit or --holdout would select others; name the training data with --data"
         )
     mirrored = make_batches(batch_size, workers=_WORKERS, aug=Mirror()) if args.tta else None
-    return Images(data, split, as_validated and source.holdout is not None, batches, mirrored)
+    names = ("image_size", "eval_ratio") if dataset == "imagenet" else ()
+    view = {name: getattr(source, name) for name in names}
+    return Images(data, split, as_validated and source.holdout is not None, view, batches, mirrored)
 
 
 def _check_images(checkpoint: Checkpoint, batches: Batches, split: str, image_size: int | None) -> None:

@@ -68,7 +68,8 @@ def _create_run(
         args = arguments.resolve(parsed, defaults, recipes)
         history = new_history({"script": script, "learning_rate_changes": []})
     else:
-        history = checkpoint.history
+        # A copy: the checkpoint's own record stays as it was.
+        history = checkpoint.history | {"run": dict(checkpoint.history["run"])}
         check_resumable(checkpoint, script)
         args = arguments.resolve(parsed, defaults, recipes, history["run"]["arguments"], checkpoint.options)
         for name in _NETWORK_FLAGS:

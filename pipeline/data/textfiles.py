@@ -53,10 +53,9 @@ def read_mean(path: Path) -> tuple[dict[str, float], dict[str, float] | None]:
     Raises:
         InputError: the file is missing or invalid.
     """
-    hint = "; build the data set first"
     with (
-        as_input_error(OSError, f"can't read mean {path}: ", hint),
-        as_input_error(ValueError, f"mean {path} is not JSON: ", hint),
+        as_input_error(OSError, f"can't read mean {path}: ", "; build the data set first"),
+        as_input_error(ValueError, f"mean {path} is not JSON: ", "; build the data set again"),
     ):
         mean = read_json(path)
     deviation = mean.pop("deviation", None) if isinstance(mean, dict) else None

@@ -117,12 +117,18 @@ class Shards:
     """
 
     def __init__(self, folder: Path, split: str) -> None:
-        with as_input_error(OSError, f"can't list folder {folder}: ", "; run the build"):
+        if not folder.exists():
+            raise InputError(f"folder {folder} is missing; build the data set first")
+        with as_input_error(OSError, f"can't list folder {folder}: "):
             paths = {path: match for path, match in find_shards(folder).items() if match["split"] == split}
         counts = sorted({int(match["count"]) for match in paths.values()})
-        if len(counts) != 1:
-            what = f"{split} shards of several builds: of {' and of '.join(map(str, counts))}" if counts else "none"
-            raise InputError(f"folder {folder} holds {what}; expected {split} shards; run the build")
+        if not counts:
+            raise InputError(f"folder {folder} holds no {split} shards; build the data set first")
+        if len(counts) > 1:
+            builds = " and of ".join(map(str, counts))
+            raise InputError(
+                f"folder {folder} holds {split} shards of several builds, of {builds}; run the build again"
+            )
         names = [shard_name(split, number, *counts) for number in range(*counts)]
         if missing := [name for name in names if folder / name not in paths]:
             number = f"{len(missing)} of {len(names)} {split} shards, the first"
