@@ -76,7 +76,7 @@ def main() -> None:
         print("weights: averaged")
     print(f"images: {batches.num_images}")
     if images.view:
-        size, ratio = images.view.values()
+        size, ratio = images.view["image_size"], images.view["eval_ratio"]
         print(f"view: the central {size}x{size} pixels of a shorter side of {round(size / ratio)}")
     result = {"model": str(checkpoint.path), "split": images.split, "images": batches.num_images} | images.view
     ranks, ranks_by_mean = rank_images(model, batches, images.mirrored)

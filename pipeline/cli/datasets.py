@@ -36,9 +36,13 @@ def open_source(name: str, data: str | None, saved: Mapping[str, object]):
     module, class_name = DATASETS[name]
     config = config_of(name)
     files = config.files(data) if hasattr(config, "files") else data
-    own = [flag.name for flag in flags.rows(config) if flag.images and flag.scope == flags.RUN]
-    values = flags.saved_values(saved, ("limit", "holdout", *own))
+    values = flags.saved_values(saved, ("limit", "holdout", *view_flags(name)))
     return getattr(import_module(module), class_name)(files, **values)
+
+
+def view_flags(name: str) -> tuple[str, ...]:
+    """Return the flags that say how images of the data set `name` are resized; none if all have one size."""
+    return tuple(flag.name for flag in flags.rows(config_of(name)) if flag.images and flag.scope == flags.RUN)
 
 
 def path_of(name: str, given: str | None, trained: str | None) -> str | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pipeline.checkpoints import Checkpoint
 from pipeline.cli import flags
-from pipeline.cli.datasets import dataset_of, open_source, path_of
+from pipeline.cli.datasets import dataset_of, open_source, path_of, view_flags
 from pipeline.errors import InputError
 from pipeline.io.batches import Batches
 from pipeline.preprocessing import Mirror
@@ -48,11 +48,14 @@ def open_images(checkpoint: Checkpoint, args: Namespace) -> Images:
     data = path_of(dataset, args.data, trained["data"])
     if args.submission and dataset != "tiny_imagenet":
         raise InputError(f"--submission is for Tiny ImageNet; {checkpoint.path} was trained on {dataset}; omit it")
-    view = {name: value for name in ("image_size", "eval_ratio") if (value := getattr(args, name)) is not None}
-    if view and dataset != "imagenet":
-        raise InputError(f"--{next(iter(view))} is for ImageNet; {checkpoint.path} was trained on {dataset}; omit it")
+    given = {name: value for name in ("image_size", "eval_ratio") if (value := getattr(args, name)) is not None}
+    if unfit := sorted(given.keys() - set(view_flags(dataset))):
+        raise InputError(
+            f"--{unfit[0]} is for images of any size; {checkpoint.path} was trained on {dataset}, whose images have "
+            "one; omit it"
+        )
     size = {"image_size": checkpoint.network["height"]}
-    source = open_source(dataset, data, run.get("arguments", {}) | size | view)
+    source = open_source(dataset, data, run.get("arguments", {}) | size | given)
     if checkpoint.preprocessor is not None:
         source.normalize_by(checkpoint.preprocessor)
     if args.tta and not source.mirrors:
@@ -72,8 +75,7 @@ def open_images(checkpoint: Checkpoint, args: Namespace) -> Images:
             "the run's --limit or --holdout would select others; name the training data with --data"
         )
     mirrored = make_batches(batch_size, workers=_WORKERS, aug=Mirror()) if args.tta else None
-    names = ("image_size", "eval_ratio") if dataset == "imagenet" else ()
-    view = {name: getattr(source, name) for name in names}
+    view = {name: getattr(source, name) for name in view_flags(dataset)}
     return Images(data, split, as_validated and source.holdout is not None, view, batches, mirrored)
 
 
