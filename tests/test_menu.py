@@ -92,7 +92,7 @@ def test_a_chosen_rate_is_safe_at_once(command, stop_at, typed, tmp_path, monkey
     stop_at("train", 2)
     typed(0.02)
     kept = []
-    monkeypatch.setattr(CheckpointFolder, "_remove_superfluous", lambda self, newest: kept.append(newest))
+    monkeypatch.setattr(CheckpointFolder, "_remove_superfluous", lambda self, newest, score: kept.append(newest))
     command(BY_HAND, *RUN)
     assert (0, 2) in kept
     run = read_checkpoint(tmp_path / CHECKPOINTS / "epoch_0_batch_2.hdf5").history["run"]
