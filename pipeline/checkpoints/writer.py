@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+from weakref import WeakKeyDictionary
 
 import h5py
 import keras
@@ -16,6 +17,9 @@ from pipeline.errors import as_input_error
 from pipeline.files.atomic import write_atomically
 from pipeline.files.sealed import BLOCK, Seal
 from pipeline.nn.normalization import stock_config
+
+# Keras takes a tenth of a second to describe a network, which doesn't change.
+_configs: WeakKeyDictionary[keras.Model, str] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,9 @@ class Content:
             InputError: `read_checkpoint` would refuse the state.
         """
         weights = {layer.name: [weight.path for weight in layer.weights] for layer in model.layers}
-        return cls(stock_config(model), weights, content_of(state), (state.epoch, state.batch), arrays, mark)
+        if model not in _configs:
+            _configs[model] = stock_config(model)
+        return cls(_configs[model], weights, content_of(state), (state.epoch, state.batch), arrays, mark)
 
 
 def save_checkpoint(path: Path, content: Content) -> None:
