@@ -33,11 +33,16 @@ def open_source(name: str, data: str | None, saved: Mapping[str, object]):
     Raises:
         InputError: a value is invalid.
     """
-    module, class_name = DATASETS[name]
     config = config_of(name)
     files = config.files(data) if hasattr(config, "files") else data
     values = flags.saved_values(saved, ("limit", "holdout", *view_flags(name)))
-    return getattr(import_module(module), class_name)(files, **values)
+    return source_class(name)(files, **values)
+
+
+def source_class(name: str) -> type:
+    """Return the subclass of `pipeline.data.DataSource` for the data set `name`."""
+    module, class_name = DATASETS[name]
+    return getattr(import_module(module), class_name)
 
 
 def view_flags(name: str) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ class DataSource:
             faster. The digest of images in memory depends on their order.
         normalizes_subset: True if `normalization` is computed from the images trained on, False if from all training
             images.
+        colours: order of the channels of the network's images, "RGB" or "BGR".
         mirrors: False if a mirrored image shows something else, as with digits.
         evaluation_split: the split that published accuracies are measured on; "val" if the test labels are secret.
 
@@ -44,6 +45,7 @@ class DataSource:
     name: str
     keeps_shuffle = False
     normalizes_subset = True
+    colours = "RGB"
     mirrors = True
     evaluation_split = "test"
 

@@ -17,6 +17,7 @@ class TinyImageNet(DataSource):
     """
 
     name = "tiny_imagenet"
+    colours = "BGR"
     normalizes_subset = False
 
     def load(self, split: str) -> HDF5Images:

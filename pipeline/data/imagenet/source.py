@@ -27,6 +27,7 @@ class ImageNet(DataSource):
     """
 
     name = "imagenet"
+    colours = "BGR"
     normalizes_subset = False
     evaluation_split = "val"
 

@@ -3,12 +3,12 @@
 import cv2
 import numpy as np
 
-from pipeline import MAX_IMAGE_PIXELS
-from pipeline.errors import InputError
+from pipeline.errors import InputError, as_input_error
 from pipeline.files.imageheader import JPEG, Frame, Header, first_rows
 from pipeline.io.imageset import ImageSet
 from pipeline.io.shards.reader import Shards
 from pipeline.preprocessing.randomcrop import RandomCrop
+from pipeline.preprocessing.view import central_view, resize, view_size
 from pipeline.utils import memory
 
 # OpenCV decodes a JPEG at a half, a quarter or an eighth of its size at less cost.
@@ -79,25 +79,17 @@ class EncodedImages(ImageSet):
             slice(round(start / factor), round((start + length) / factor))
             for start, length in ((top, crop_height), (left, crop_width))
         )
-        _resize(pixels[rows, columns], image)
+        resize(pixels[rows, columns], image)
         image[:] = augmentation.finish(image, draws)
 
     def _read_centre(self, index: int, image: np.ndarray) -> None:
         """Read the central square of an image into `image`."""
         content, header = self.shards.image(index)
-        scale = round(self.size / self.eval_ratio) / min(header.height, header.width)
-        new_height, new_width = (round(side * scale) for side in (header.height, header.width))
-        if new_height * new_width > MAX_IMAGE_PIXELS:
-            raise InputError(
-                f"{self.shards.describe(index)} would be resized to {new_width}x{new_height} pixels; expected at most "
-                f"{MAX_IMAGE_PIXELS:,}; use a larger `eval_ratio`, or a smaller `image_size`"
-            )
+        with as_input_error(InputError, f"{self.shards.describe(index)} "):
+            view_size(header.height, header.width, self.size, self.eval_ratio)  # before it is decoded
         # Decoded in full: reduced images differ slightly from the protocol.
         pixels = self._decode(index, content, header, header.height)
-        resized = np.empty((new_height, new_width, 3), np.uint8)
-        _resize(pixels, resized)
-        top, left = ((side - self.size) // 2 for side in resized.shape[:2])
-        image[:] = resized[top : top + self.size, left : left + self.size]
+        image[:] = central_view(pixels, self.size, self.eval_ratio)
 
     def _decode(self, index: int, content: bytes, header: Frame | Header, rows: int, factor: int = 1) -> np.ndarray:
         """Decode at least the first `rows` rows of an image, at 1 / `factor` of its size."""
@@ -117,16 +109,3 @@ def _decoded(content: bytes | bytearray, flags: int) -> np.ndarray | None:
         return cv2.imdecode(np.frombuffer(content, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         return None
-
-
-def _resize(pixels: np.ndarray, resized: np.ndarray) -> None:
-    """Resize `pixels` into `resized`: by area to shrink, linearly to enlarge."""
-    (height, width), (new_height, new_width) = pixels.shape[:2], resized.shape[:2]
-    shrinks = height >= new_height and width >= new_width
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    if shrinks and (height % new_height or width % new_width):
-        # OpenCV averages float32 in three quarters of the time that it takes for uint8, with the same result.
-        averaged = cv2.resize(pixels.astype(np.float32), (new_width, new_height), interpolation=interpolation)
-        cv2.convertScaleAbs(averaged, dst=resized)
-    else:
-        cv2.resize(pixels, (new_width, new_height), dst=resized, interpolation=interpolation)
