@@ -48,6 +48,8 @@ def parse_arguments():
 def main() -> None:
     args = parse_arguments()
     with console.quiet_start():
+        import keras  # noqa: F401  (TensorFlow prints while it loads)
+
         from pipeline.checkpoints import read_checkpoint
 
     files, refused = find_images(args.images)

@@ -106,6 +106,12 @@ def test_what_a_model_lacks_is_one_line(command, model, tmp_path):
         assert_refused(command(PREDICT, "a.png", "-m", model, *words, code=2), part)
 
 
+def test_nothing_but_the_classes_is_printed(process, model, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), picture(1, 50, 70))
+    done = process(PREDICT, "a.png", "-m", model, "--top", "1", PYTHONPATH=str(ROOT))
+    assert (done.stderr, done.stdout.count("\n")) == ("", 2)
+
+
 def test_the_central_view_keeps_the_aspect_ratio():
     image = picture(3, 60, 100)
     np.testing.assert_array_equal(central_view(image, 60), image[:, 20:80])
