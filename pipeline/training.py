@@ -3,13 +3,11 @@
 import gc
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from pipeline.callbacks import (
     AsyncCallbackList,
@@ -30,24 +28,13 @@ from pipeline.checkpoints.folder import list_checkpoints
 from pipeline.checkpoints.history import epochs_of
 from pipeline.data.source import DataSource
 from pipeline.errors import InputError
-from pipeline.files.atomic import write_atomically
-from pipeline.io.batches import Batches, data_errors, scores
+from pipeline.io.batches import Batches, data_errors
+from pipeline.report import FitResult, report, tables_beside
 from pipeline.runs import Run
-from pipeline.utils.classreport import as_csv, class_scores, extremes, table
 
-# Up to this number of classes, `report` shows all.
-_SHOWN_CLASSES = 20
+__all__ = ["Run", "fit", "report"]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """The files that a run has written, its histories among them, and the number of failed writes."""
-
-    files: list[Path]
-    histories: list[Path]
-    failures: int
 
 
 def fit(
@@ -89,7 +76,7 @@ def fit(
     checkpoints, done, last = run.checkpoints, run.progress[0], run.last
     with run.locked(outputs) as stop:
         if done < last:
-            run.move_earlier_aside([*list_checkpoints(run.folder), *models], outputs | _tables_beside(outputs))
+            run.move_earlier_aside([*list_checkpoints(run.folder), *models], outputs | tables_beside(outputs))
             _log.info(
                 f"{model.count_params():,} parameters, {train.num_images:,} training and {val.num_images:,} validation "
                 f"images, {train.steps} steps per epoch, {keras.backend.backend()} on "
@@ -98,7 +85,7 @@ def fit(
             _train(run, model, train, val, _callback_list(run, model, train, callbacks, rate, stop))
         else:
             _log.info(f"epoch {last} is already done; there is nothing to train")
-            tables = _tables_beside(outputs)
+            tables = tables_beside(outputs)
             run.move_earlier_aside(models, {table: path for table, path in tables.items() if not path.exists()})
             _start_averages(run, model, train.steps, callbacks)
         _finish(run, model, monitors)
@@ -110,41 +97,6 @@ def fit(
     if last <= done < run.args.epochs:
         _log.info(f"{done} of {run.args.epochs} epochs are done; resume with: {run.command}")
     return _result(run, monitors, models)
-
-
-def report(run: Run, model: keras.Model, batches: Batches, result: FitResult) -> None:
-    """Report precision and recall per class, the accuracy over all images, and the files written.
-
-    Of more than 20 classes it shows the ten best and worst, and writes all to a CSV file beside each history.
-
-    Raises:
-        OSError: a write failed during training.
-    """
-    heading = ["averaged weights"] if run.checkpoints.average is not None else []
-    if run.args.holdout is not None:
-        heading.append(f"{batches.num_images:,} held-out training images")
-    if heading:
-        _log.info(f"{', '.join(heading)}:")
-    predicted = np.concatenate([batch.argmax(axis=1) for batch in scores(model, batches)])
-    labels, ids, names = batches.labels, batches.images.label_names, batches.class_names
-    classes = class_scores(labels, predicted, ids, names)
-    is_short = len(names) <= _SHOWN_CLASSES
-    for line in table(labels, predicted, names) if is_short else extremes(classes):
-        _log.info("%s", line)
-    _log.info(f"accuracy: {100.0 * np.mean(predicted == labels):.2f}%")
-    written, failures = list(result.files), result.failures
-    # Another run may have taken the place of a history since.
-    for path in [] if is_short else filter(run.owns_output, result.histories):
-        try:
-            write_atomically(_table_beside(path), as_csv(classes))
-            written.append(_table_beside(path))
-        except OSError as error:
-            failures += 1
-            _log.error("%s", error)
-    for path in written:
-        _log.info(f"written: {path}")
-    if failures:
-        raise OSError(f"{failures} writes failed; see the errors above")
 
 
 def _check_fit(
@@ -363,15 +315,6 @@ def _result(run: Run, monitors: Sequence[TrainingMonitor], models: Sequence[Path
     histories = [monitor.json_path for monitor in monitors if monitor.json_path]
     failures = checkpoints.failures + sum(monitor.failures for monitor in monitors)
     return FitResult(list(filter(None, written)), histories, failures)
-
-
-def _tables_beside(outputs: Mapping[Path, Path | None]) -> dict[Path, Path]:
-    """Return the files for the tables of all classes, each with its history."""
-    return {_table_beside(path): path for path in outputs.values() if path}
-
-
-def _table_beside(json_path: Path) -> Path:
-    return json_path.with_name(f"{json_path.stem}_classes.csv")
 
 
 def _finish(run: Run, model: keras.Model, monitors: Sequence[TrainingMonitor]) -> None:
