@@ -14,7 +14,6 @@ set: 93.79 % rank-1. ImageNet's figures are those of its 50,000 validation image
 import json
 import sys
 from argparse import Namespace
-from itertools import repeat
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # python -P and PYTHONSAFEPATH leave it out
@@ -54,7 +53,7 @@ def main() -> None:
     with console.quiet_start():
         from pipeline.checkpoints import read_checkpoint
         from pipeline.checkpoints.folder import newest_model
-        from pipeline.cli.scoring import open_images
+        from pipeline.cli.scoring import open_images, predict_unlabelled, rank_images
         from pipeline.files.atomic import check_folder, write_atomically
         from pipeline.io.images import list_images
 
@@ -79,7 +78,7 @@ def main() -> None:
         size, ratio = images.view["image_size"], images.view["eval_ratio"]
         print(f"view: the central {size}x{size} pixels of a shorter side of {round(size / ratio)}")
     result = {"model": str(checkpoint.path), "split": images.split, "images": batches.num_images} | images.view
-    ranks, ranks_by_mean = rank_images(model, batches, images.mirrored)
+    ranks, ranks_by_mean = rank_images(model, images)
     result |= {"held out": images.held_out, "averaged": bool(checkpoint.averages)} | show_ranks(ranks)
     if args.tta:
         result["tta flip"] = show_ranks(ranks_by_mean, ", mean of image and mirror image")
@@ -92,28 +91,6 @@ def main() -> None:
         print(f"written: {args.submission}, {len(lines):,} predictions")
 
 
-def rank_images(model, batches, mirrored=None) -> tuple:
-    """Return the rank of each image's class, and its rank by the mean scores of image and mirror image, if asked for.
-
-    Keeps the scores of one batch only.
-    """
-    import numpy as np
-
-    from pipeline.io.batches import scores
-    from pipeline.utils.ranked import ranks
-
-    own, by_mean, done = [], [], 0
-    both = zip(scores(model, batches), scores(model, mirrored) if mirrored else repeat(None), strict=False)
-    with console.progress("scoring", batches.num_images, "images") as advance:
-        for plain, other in both:
-            labels = batches.labels[done : done + len(plain)]
-            own.append(ranks(plain, labels))
-            by_mean.append(own[-1] if other is None else ranks((plain + other) / 2, labels))
-            done += len(plain)
-            advance(len(plain))
-    return np.concatenate(own), np.concatenate(by_mean)
-
-
 def show_ranks(ranks, how: str = "") -> dict[str, float]:
     """Print rank-1 and rank-5 accuracy in percent, labelled with `how` they were measured; return them as fractions."""
     from pipeline.utils.ranked import within
@@ -122,22 +99,6 @@ def show_ranks(ranks, how: str = "") -> dict[str, float]:
     for name, value in accuracies.items():
         print(f"{name}{how}: {100 * value:.2f}%")
     return accuracies
-
-
-def predict_unlabelled(model, paths: list[str], batches) -> list[str]:
-    """Predict the class of each image at `paths`; return a line "FILE WORDNET_ID" for each.
-
-    Images are preprocessed as in `batches`.
-    """
-    from pipeline.io.imagereader import ImageReader
-
-    predicted, shape = [], batches.image_shape[:2]
-    with ImageReader(shape) as reader, console.progress("predicting", len(paths), "images") as advance:
-        for images in reader.read(paths):
-            predicted += model.predict_on_batch(batches.preprocess(images)).argmax(axis=1).tolist()
-            advance(len(images))
-    names = batches.images.label_names
-    return [f"{Path(path).name} {names[label]}" for path, label in zip(paths, predicted, strict=True)]
 
 
 if __name__ == "__main__":

@@ -133,14 +133,12 @@ class Classifier:
         return view[..., ::-1] if self.colours == "RGB" else view
 
     def probabilities(self, views: "Sequence[np.ndarray]", batch_size: int) -> "np.ndarray":
-        """Return the probability of each class, float32 (n, classes), for up to `batch_size` images.
-
-        The network is compiled once for each `batch_size`.
-        """
+        """Return the probability of each class, float32 (n, classes), for up to `batch_size` images."""
         import numpy as np
 
-        images = self.preprocessor.preprocess_batch(np.stack(views))
-        return self.model.predict_on_batch(np.resize(images, (batch_size, *images.shape[1:])))[: len(views)]
+        from pipeline.io.batches import scores_of
+
+        return scores_of(self.model, self.preprocessor.preprocess_batch(np.stack(views)), batch_size)
 
 
 def classify(

@@ -17,28 +17,21 @@ nor a Keras config: the arguments of `ResNet.build` and the manifests determine 
 Format 1 has no normalization, and SGD's arrays by name in /run/optimizer/sgd.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 
+from pipeline.checkpoints.contents import check_arrays, check_attributes, check_config, read_state
 from pipeline.checkpoints.history import PRECISIONS, is_ancestor_of, lineages
-from pipeline.checkpoints.state import State, parse_state
+from pipeline.checkpoints.state import State
 from pipeline.errors import InputError, as_input_error
-from pipeline.files.hdf5 import (
-    check_attributes,
-    check_disjoint,
-    check_members,
-    dataset_of,
-    group_of,
-    variable_text_attribute,
-)
+from pipeline.files.hdf5 import check_disjoint
 from pipeline.files.sealed import BLOCK, FileFormat, blocks, open_sealed, read_seal
-from pipeline.files.strictjson import MAX_BYTES, parse_json
-from pipeline.nn.conv.layout import Layer, layers
+from pipeline.files.strictjson import MAX_BYTES
+from pipeline.nn.conv.layout import layers
 from pipeline.preprocessing import Normalization, normalization_of
 
 if TYPE_CHECKING:  # Reading a file needs no Keras.
@@ -49,12 +42,6 @@ CHECKPOINT = FileFormat(b"ResNet run 1\n", "checkpoint", "use an earlier one")
 
 # Maximum size in bytes of everything but the arrays: state, config, and HDF5's metadata.
 _MAX_OVERHEAD = 3 * MAX_BYTES
-_INTEGERS = ("int32", "int64", "uint32", "uint64")
-# Classes in a network's Keras config, besides its layers, and the modules that Keras would import them from.
-_CLASSES = {"DTypePolicy", "Functional", "GlorotUniform", "L2", "Ones", "Zeros", "__keras_tensor__"}
-_MODULES = {
-    "keras", "keras.initializers", "keras.layers", "keras.regularizers", "keras.src.models.functional", None,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,15 +177,15 @@ def read_checkpoint(path: Path, *, arrays: bool = True) -> Checkpoint:
         path = path.with_suffix(".hdf5")
     with open_sealed(path, CHECKPOINT) as (file, source, seal):
         with as_input_error(ValueError, f"{path} is not a checkpoint of this project: "):
-            state = _read_state(file)
+            state = read_state(file)
             network = list(layers(**state.network))
-            stored = dict(_check_arrays(file, network, state))
+            stored = dict(check_arrays(file, network, state))
             expected = sum(array.nbytes for array in stored.values()) + _MAX_OVERHEAD
             if seal.length > expected:
                 raise InputError(f"it has {seal.length:,} bytes; expected at most {expected:,} for its arrays")
             check_disjoint(stored.values())
-            _check_attributes(file, network)
-            _check_config(file, blocks(source.fileno(), 0, BLOCK + seal.length), network)
+            check_attributes(file, network)
+            check_config(file, blocks(source.fileno(), 0, BLOCK + seal.length), network)
         if seal.numbers != (state.epoch, state.batch):
             raise CHECKPOINT.damaged(
                 path, f"its seal has epoch and batch {seal.numbers}, its state {(state.epoch, state.batch)}"
@@ -230,97 +217,3 @@ def progress_in(path: Path) -> tuple[int, int] | None:
     """Return the completed epochs and batches recorded in a checkpoint's seal; None if it isn't a checkpoint."""
     seal = read_seal(path, CHECKPOINT)
     return seal and seal.numbers
-
-
-def _read_state(file: h5py.File) -> State:
-    """Read and check /run/state."""
-    run = group_of(file, "run")
-    stored = dataset_of(run, "state", ["u1"], (None,))
-    if stored.size > MAX_BYTES:
-        raise InputError(f"its state has {stored.size:,} bytes; expected at most {MAX_BYTES:,}")
-    state = parse_state(stored[()].tobytes())
-    if state.format == 1 and len(group_of(group_of(run, "optimizer"), "sgd")) == 2:  # without momentum
-        return replace(state, optimizer=state.optimizer | {"arrays": state.optimizer["arrays"][:2]})
-    return state
-
-
-def _check_arrays(file: h5py.File, network: Sequence[Layer], state: State) -> Iterator[tuple[str, h5py.Dataset]]:
-    """Yield the datasets of weights, normalization, optimizer and, inside an epoch, metrics, by name.
-
-    Raises:
-        InputError: a dataset is missing or unexpected, or has another shape or type.
-    """
-    slots = state.optimizer["arrays"] if state.optimizer else ()
-    metrics = state.metrics if state.batch else ()
-    # Names of the optimizer's datasets, and their group.
-    slot_names, prefix = list(map(str, range(len(slots)))), "run/optimizer"
-    members = {"state": None}
-    if state.format == 1:
-        slot_names, prefix = [entry["name"] for entry in slots], "run/optimizer/sgd"
-        members["optimizer"] = {"sgd": dict.fromkeys(slot_names)}
-    elif slots:
-        members["optimizer"] = dict.fromkeys(slot_names)
-    if metrics:
-        members["metrics"] = dict.fromkeys(map(str, range(len(metrics))))
-    if state.normalization is not None:
-        members["normalization"] = None
-    if state.averaged:
-        members["raw"] = {layer.name: dict.fromkeys(layer.weights) for layer in network if layer.weights}
-    weights = {layer.name: {layer.name: dict.fromkeys(layer.weights)} if layer.weights else {} for layer in network}
-    check_members(file, {"model_weights": weights | {"top_level_model_weights": {}}, "run": members})
-    for layer in network:
-        for weight, shape in layer.weights.items():
-            name = f"{layer.name}/{weight}"
-            yield _dataset(file, f"model_weights/{layer.name}/{name}", ["f4"], shape)
-            if state.averaged:
-                yield _dataset(file, f"run/raw/{name}", ["f4"], shape)
-    if state.normalization is not None:
-        yield _dataset(file, "run/normalization", ["f4"], tuple(state.normalization))
-    for number, (entry, name) in enumerate(zip(slots, slot_names, strict=True)):
-        _, stored = _dataset(file, f"{prefix}/{name}", _dtypes(entry), tuple(entry["shape"]))
-        yield f"run/optimizer/{number}", stored
-    for number, entry in enumerate(metrics):
-        yield _dataset(file, f"run/metrics/{number}", _dtypes(entry), tuple(entry["shape"]))
-
-
-def _dataset(file: h5py.File, name: str, dtypes: Sequence[str], shape: tuple[int, ...]) -> tuple[str, h5py.Dataset]:
-    """Return `name` and the dataset there; its groups exist."""
-    group, _, last = name.rpartition("/")
-    return name, dataset_of(file[group], last, dtypes, shape)
-
-
-def _dtypes(entry: Mapping) -> Sequence[str]:
-    """Return the types allowed for a manifest's `entry`. Backends choose different widths for counters."""
-    return _INTEGERS if not entry["shape"] and entry["dtype"] in _INTEGERS else [entry["dtype"]]
-
-
-def _check_attributes(file: h5py.File, network: Sequence[Layer]) -> None:
-    """Check that the file has exactly the attributes that Keras needs for a network."""
-    versions = ("backend", "keras_version")
-    check_attributes(file, (*versions, "model_config"))
-    check_attributes(file["model_weights"], (*versions, "layer_names"))
-    for group in file["model_weights"].values():
-        check_attributes(group, ["weight_names"])
-    for layer in network:
-        if layer.weights:
-            check_attributes(file["model_weights"][layer.name][layer.name])
-
-
-def _check_config(file: h5py.File, content: Iterable[bytes], network: Sequence[Layer]) -> None:
-    """Check that the Keras config describes the network, and names no other classes or modules."""
-    config = parse_json(variable_text_attribute(file, content, "model_config", MAX_BYTES).encode())
-    try:
-        found = [(layer["name"], layer["class_name"]) for layer in config["config"]["layers"]]
-    except (KeyError, TypeError) as error:
-        raise InputError("its model_config is not a Keras config of a network") from error
-    if found != [(layer.name, layer.class_name) for layer in network]:
-        raise InputError("its model_config has other layers than its network")
-    classes, parts = _CLASSES | {layer.class_name for layer in network}, [config]
-    while parts:
-        part = parts.pop()
-        if isinstance(part, dict):
-            if "class_name" in part and (part["class_name"] not in classes or part.get("module") not in _MODULES):
-                raise InputError(f"its model_config names {part['class_name']!a:.100}, which is not in its network")
-            parts += part.values()
-        elif isinstance(part, list):
-            parts += part

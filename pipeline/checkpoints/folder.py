@@ -27,7 +27,6 @@ _log = logging.getLogger(__name__)
 
 NAMES = re.compile(r"epoch_(\d+)(?:_batch_(\d+))?\.hdf5")
 """File names of checkpoints."""
-_RETRY = "the next save tries again"
 
 
 @dataclass(frozen=True)
@@ -83,22 +82,9 @@ class CheckpointFolder:
     _last: Future | None = field(default=None, init=False)
     _counting: Lock = field(default_factory=Lock, init=False)
 
-    def save(
-        self,
-        model: keras.Model,
-        epoch: int,
-        batch: int = 0,
-        mid_epoch: MidEpoch | None = None,
-        *,
-        consequence: str = _RETRY,
-    ) -> bool:
-        """Write the state of `model` after `epoch` epochs and `batch` batches; return whether that succeeded.
-
-        Args:
-            mid_epoch: required inside an epoch.
-            consequence: ends the error message if the write fails.
-        """
-        return self.start_save(model, epoch, batch, mid_epoch, consequence=consequence).result()
+    def save(self, *state, **options) -> bool:
+        """Write a checkpoint, and return whether that succeeded; for arguments see `start_save`."""
+        return self.start_save(*state, **options).result()
 
     def start_save(
         self,
@@ -107,11 +93,15 @@ class CheckpointFolder:
         batch: int = 0,
         mid_epoch: MidEpoch | None = None,
         *,
-        consequence: str = _RETRY,
+        consequence: str = "the next save tries again",
     ) -> Future:
-        """Copy the state of `model`, and write it in a thread while training goes on; for arguments see `save`.
+        """Copy the state of `model` after `epoch` epochs and `batch` batches, and write it in a thread.
 
         Waits for the previous write first. The future's result is True if the write succeeded.
+
+        Args:
+            mid_epoch: required inside an epoch.
+            consequence: ends the error message if the write fails.
         """
         self.finish()
         self.saved_at = time.monotonic()

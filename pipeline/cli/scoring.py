@@ -1,14 +1,22 @@
-"""Open the images that a checkpoint is scored on."""
+"""Score a checkpoint on the images of its data set."""
 
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+
+import keras
+import numpy as np
 
 from pipeline.checkpoints import Checkpoint
-from pipeline.cli import flags
+from pipeline.cli import console, flags
 from pipeline.cli.datasets import dataset_of, open_source, path_of, view_flags
 from pipeline.errors import InputError
-from pipeline.io.batches import Batches
+from pipeline.io.batches import Batches, scores
+from pipeline.io.imagereader import ImageReader
 from pipeline.preprocessing import Mirror
+from pipeline.utils.ranked import ranks
 
 _WORKERS = 2
 
@@ -93,3 +101,35 @@ def _check_images(checkpoint: Checkpoint, batches: Batches, split: str, image_si
         raise InputError(
             f"the {split} split has other classes than {checkpoint.path} was trained on; name its data with --data"
         )
+
+
+def rank_images(model: keras.Model, images: Images) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rank of each image's class, and its rank by the mean scores of image and mirror image, integers (n,).
+
+    Without mirrored images both are the same. Keeps the scores of one batch only.
+    """
+    batches, mirrored = images.batches, images.mirrored
+    own, by_mean, done = [], [], 0
+    both = zip(scores(model, batches), scores(model, mirrored) if mirrored else repeat(None), strict=False)
+    with console.progress("scoring", batches.num_images, "images") as advance:
+        for plain, other in both:
+            labels = batches.labels[done : done + len(plain)]
+            own.append(ranks(plain, labels))
+            by_mean.append(own[-1] if other is None else ranks((plain + other) / 2, labels))
+            done += len(plain)
+            advance(len(plain))
+    return np.concatenate(own), np.concatenate(by_mean)
+
+
+def predict_unlabelled(model: keras.Model, paths: Sequence[str], batches: Batches) -> list[str]:
+    """Predict the class of each image at `paths`; return a line "FILE WORDNET_ID" for each.
+
+    Images are preprocessed as in `batches`.
+    """
+    predicted, shape = [], batches.image_shape[:2]
+    with ImageReader(shape) as reader, console.progress("predicting", len(paths), "images") as advance:
+        for images in reader.read(paths):
+            predicted += model.predict_on_batch(batches.preprocess(images)).argmax(axis=1).tolist()
+            advance(len(images))
+    names = batches.images.label_names
+    return [f"{Path(path).name} {names[label]}" for path, label in zip(paths, predicted, strict=True)]

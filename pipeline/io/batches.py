@@ -245,10 +245,15 @@ def scores(model: keras.Model, batches: Batches) -> Iterator[np.ndarray]:
     size = min(batches.batch_size, batches.num_images)
     for index in range(len(batches)):
         images, _ = batches[index]
-        count = len(images)
-        if count < size:  # or the step would be compiled again
-            images = np.resize(images, (size, *images.shape[1:]))
-        yield model.predict_on_batch(images)[:count]
+        yield scores_of(model, images, size)
+
+
+def scores_of(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Return the scores of `model`, float32 (n, classes), for up to `batch_size` preprocessed images."""
+    count = len(images)
+    if count < batch_size:  # or the step would be compiled again
+        images = np.resize(images, (batch_size, *images.shape[1:]))
+    return model.predict_on_batch(images)[:count]
 
 
 @contextmanager
