@@ -24,7 +24,7 @@ def main() -> None:
         import keras
 
         from pipeline import training
-        from pipeline.callbacks import EpochCheckpoint, LearningRate, TrainingMonitor, WeightAverage
+        from pipeline.callbacks import EpochCheckpoint, LearningRate, TrainingMonitor, WeightAverage, loggers
         from pipeline.cli.recipe import Recipe
         from pipeline.cli.start import start_decay
         from pipeline.data.cifar10 import CIFAR10
@@ -63,6 +63,7 @@ def main() -> None:
         TrainingMonitor(
             Path(args.output, "resnet_cifar10_decay.png"), json_path=Path(args.output, "resnet_cifar10_decay.json")
         ),
+        *loggers(args.csv, args.tensorboard),
         EpochCheckpoint(run.folder, every=args.every),
     ]
     result = training.fit(run, model, data, train, val, callbacks)

@@ -26,7 +26,7 @@ def main() -> None:
         import keras
 
         from pipeline import training
-        from pipeline.callbacks import EpochCheckpoint, LearningRate, TrainingMonitor, WeightAverage
+        from pipeline.callbacks import EpochCheckpoint, LearningRate, TrainingMonitor, WeightAverage, loggers
         from pipeline.cli.recipe import Recipe
         from pipeline.cli.start import start_by_hand
         from pipeline.data.imagenet import ImageNet
@@ -64,6 +64,7 @@ def main() -> None:
         LearningRate(decay=recipe.decay),
         WeightAverage(args.ema, val),
         TrainingMonitor(Path(args.output, "train_imagenet.png"), json_path=Path(args.output, "train_imagenet.json")),
+        *loggers(args.csv, args.tensorboard),
         EpochCheckpoint(run.folder, every=args.every),
     ]
     result = training.fit(run, model, data, train, val, callbacks)

@@ -25,7 +25,7 @@ def main() -> None:
         import keras
 
         from pipeline import training
-        from pipeline.callbacks import EpochCheckpoint, LearningRate, TrainingMonitor, WeightAverage
+        from pipeline.callbacks import EpochCheckpoint, LearningRate, TrainingMonitor, WeightAverage, loggers
         from pipeline.cli.recipe import Recipe
         from pipeline.cli.start import start_decay
         from pipeline.data.imagenet import ImageNet
@@ -65,6 +65,7 @@ def main() -> None:
         TrainingMonitor(
             Path(args.output, "train_imagenet_decay.png"), json_path=Path(args.output, "train_imagenet_decay.json")
         ),
+        *loggers(args.csv, args.tensorboard),
         EpochCheckpoint(run.folder, every=args.every),
     ]
     result = training.fit(run, model, data, train, val, callbacks)

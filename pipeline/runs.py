@@ -21,6 +21,7 @@ from pipeline.data.source import DataSource
 from pipeline.errors import InputError
 from pipeline.files.atomic import make_folder, move_aside, remove_unfinished
 from pipeline.files.lock import Lock
+from pipeline.files.requests import Answer, RequestFolder, new_identity
 from pipeline.io.batches import Batches
 from pipeline.utils.environment import code_commit, device, versions
 
@@ -42,6 +43,7 @@ class Run:
         new_lr: the learning rate to resume with; None keeps the checkpoint's.
         ask: asks the user whether to stop (see `StopMenu`); None without a terminal.
         draws_progress: draw a progress bar instead of printing a line per epoch.
+        is_dry: only try it (see `pipeline.dryrun`).
     """
 
     script: str
@@ -54,6 +56,7 @@ class Run:
     new_lr: float | None = None
     ask: Callable[[str, Callable[[], bool]], str | float] | None = None
     draws_progress: bool = False
+    is_dry: bool = False
 
     @classmethod
     def open(
@@ -132,6 +135,11 @@ class Run:
         return self.checkpoints.history
 
     @property
+    def identity(self) -> str:
+        """The identity of the run, which all its processes share: that of its first process."""
+        return next(sitting["id"] for sitting in self.history["run"]["sittings"] if "id" in sitting)
+
+    @property
     def progress(self) -> tuple[int, int]:
         """Completed epochs, and completed batches of the next one, when this process started."""
         return self.resumed.progress if self.resumed else (0, 0)
@@ -186,7 +194,7 @@ class Run:
             "steps": train.steps,
         }
         sitting = {"epoch": epoch, "batch": batch, "backend": keras.backend.backend(), "device": device()}
-        sitting |= {"versions": versions(), "commit": code_commit()}
+        sitting |= {"versions": versions(), "commit": code_commit(), "id": new_identity()}
         record.setdefault("sittings", []).append(sitting)
         self.checkpoints.normalization = data.normalization.parameters
 
@@ -200,39 +208,67 @@ class Run:
         )
 
     @contextmanager
-    def locked(self, outputs: Collection[Path]) -> Iterator[StopRequest]:
-        """Lock the run's folders, remove unfinished files of killed processes, and record signals as stop requests.
+    def locked(self, outputs: Collection[Path]) -> Iterator[tuple[StopRequest, list[RequestFolder]]]:
+        """Lock the run's folders, remove unfinished files of killed processes, and take requests.
 
         Args:
             outputs: files of plots and histories.
+
+        Yields:
+            The request to stop, which signals make, and the folders where other processes leave requests.
 
         Raises:
             InputError: another process is training in one of the folders, or did since the checkpoint was chosen.
         """
         models = [] if self.model_path is None else [self.model_path]
-        for folder in (self.folder, *(path.parent for path in models)):
+        for folder in (self.folder, *(path.parent for path in (*models, *outputs))):
             make_folder(folder)
         # Runs with different checkpoint folders may share an output folder.
-        output_locks = dict.fromkeys((path.parent, f".{path.stem}.lock") for path in outputs)
+        curves = dict.fromkeys((path.parent, path.stem) for path in outputs)
         with ExitStack() as stack:
             self.checkpoints.lock = stack.enter_context(Lock(self.folder))
-            for folder, name in output_locks:
-                stack.enter_context(Lock(folder, name))
+            for folder, name in curves:
+                stack.enter_context(Lock(folder, f".{name}.lock"))
             stop = stack.enter_context(StopRequest())
+            requests = self._open_requests(curves)
+            stack.callback(self._close_requests, requests, stop)
             stack.callback(self.checkpoints.finish)  # before the folder is free for another process
             if self.found not in (None, list_checkpoints(self.folder)):
                 raise InputError(f"another process has just trained in {self.folder}; run the same command again")
             remove_unfinished(self.folder, NAMES)
             for path in (*outputs, *models):
                 remove_unfinished(path.parent, re.compile(re.escape(path.name)))
-            yield stop
+            yield stop, requests
 
-    def move_earlier_aside(self, models: Sequence[Path], outputs: Mapping[Path, Path | None]) -> None:
+    def _open_requests(self, curves: Collection[tuple[Path, str]]) -> list[RequestFolder]:
+        opened = []
+        for folder, name in curves:
+            requests = RequestFolder(folder, name)
+            try:
+                requests.open(self.identity)
+                opened.append(requests)
+            except OSError as error:
+                _log.warning("other processes can't steer the run: %s", error)
+        return opened
+
+    def _close_requests(self, opened: Sequence[RequestFolder], stop: StopRequest) -> None:
+        """Answer the requests that are left: the run has ended."""
+        newest = [path.name for path in list_checkpoints(self.folder)[-1:]]
+        ended = f"the run has {'stopped' if stop else 'ended'}; newest checkpoint: {newest[0] if newest else 'none'}"
+        for folder in opened:
+            for request in folder.pending(self.identity):
+                folder.answer(request, Answer(ended, 0 if request.action == "stop" else 2))
+            folder.close()
+
+    def move_earlier_aside(
+        self, models: Sequence[Path], outputs: Mapping[Path, Path | None], logs: Sequence[Path] = ()
+    ) -> None:
         """Move files of other runs, and of this run beyond the resumed checkpoint, to `earlier-1`, `earlier-2`, ...
 
         Args:
             models: checkpoints and trained models.
             outputs: plots and histories, each with the JSON file of its history, or None.
+            logs: other files, and folders, known to be of other runs or beyond the resumed checkpoint.
         """
         foreign = [
             path
@@ -240,6 +276,7 @@ class Run:
             if path.exists() and ((progress_in(path) or (0, 0)) > self.progress or not self.owns(path))
         ]
         foreign += [path for path, json_path in outputs.items() if path.exists() and not self.owns_output(json_path)]
+        foreign += logs
         for target in move_aside(foreign):
             names = ", ".join(path.name for path in foreign if path.parent == target.parent)
             _log.info(f"moved earlier files to {target}: {names}")

@@ -175,7 +175,7 @@ HOSTILE = {
     "two names for one dataset": (shared, "input_bn/(gamma|beta)", "share|overlap|same bytes"),
     "an option with an escape": (options(output="\x1b[2J"), r"\boptions\b"),
     "a surrogate": (arguments(data="\ud800x"), "arguments", r"\\ud800x"),
-    "a million empty lists": (options(x=[[]] * 600_000), "1,200,324", "524,288"),
+    "a million empty lists": (options(x=[[]] * 600_000), r"1,200,\d{3}", "524,288"),
     "no rates": (
         state(lambda content: content["history"].update(learning_rate=[])), r"\blearning_rate\b", r"\b0\b", "loss"
     ),

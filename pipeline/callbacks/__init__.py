@@ -9,8 +9,8 @@ __getattr__, __all__ = names(
     batchfeed="BatchFeed EpochClock",
     earlystopping="EarlyStopping",
     epochcheckpoint="EpochCheckpoint",
-    epochline="EpochLine",
     learningrate="LearningRate",
+    logs="CSVLog EpochLine TensorBoardLog loggers",
     trainingmonitor="TrainingMonitor",
     weightaverage="WeightAverage",
 )

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 import keras
 import numpy as np
 
+from pipeline.callbacks.steering import Steering
 from pipeline.callbacks.stopping import Stopped, StopRequest
 from pipeline.callbacks.trainingmonitor import EpochRecorder
 from pipeline.checkpoints.checkpoint import Checkpoint
@@ -15,18 +16,19 @@ from pipeline.checkpoints.history import diverged
 
 
 class BatchCheckpoint(EpochRecorder):
-    """Handle a request to stop after the current batch, of training or validation, and save every `seconds`.
+    """Handle requests after the current batch, of training or validation, and save every `seconds`.
 
     Must be the last callback, so that all others have finished an epoch before it saves.
 
     Args:
         checkpoints: the run's checkpoints.
-        stop: the request.
+        stop: the request to stop.
         steps: batches per epoch.
         on_stop: decides on a request, given the completed epochs and batches and whether a save has just failed.
             Returns "continue", "save" (and go on), "stop" (after a save), or "abort" (without one).
         seconds: time between two checkpoints inside an epoch; None saves only on request.
         resumed: the checkpoint to resume from.
+        steering: carries out requests of other processes; None takes none.
 
     Raises:
         Stopped: with the signal's exit code once the state is saved; with 1 if it can't be saved; with 0 if another
@@ -42,9 +44,11 @@ class BatchCheckpoint(EpochRecorder):
         on_stop: Callable[[int, int, bool], str],
         seconds: float | None = None,
         resumed: Checkpoint | None = None,
+        steering: Steering | None = None,
     ) -> None:
         super().__init__()
         self.checkpoints = checkpoints
+        self.steering = steering
         self.stop = stop
         self.steps = steps
         self.on_stop = on_stop
@@ -96,12 +100,14 @@ class BatchCheckpoint(EpochRecorder):
         self._save(consequence="the state is not saved")
 
     def _is_requested(self) -> bool:
-        return bool(self.stop) or self._is_due()
+        return bool(self.stop) or self._is_due() or (self.steering is not None and self.steering.is_asked())
 
     def _is_due(self) -> bool:
         return self.seconds is not None and time.monotonic() - self.checkpoints.saved_at >= self.seconds
 
     def _stop_or_save(self) -> None:
+        if self.steering is not None:
+            self.steering.carry_out(self._epoch, self._batch, self._save)
         if self.stop:
             self._handle_stop()
         elif self._is_due():

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.callbacks.trainingmonitor import EpochRecorder
 from pipeline.checkpoints.folder import CheckpointFolder
 from pipeline.errors import InputError
-from pipeline.files.atomic import make_folder
+from pipeline.files.atomic import check_folder
 
 
 class EpochCheckpoint(EpochRecorder):
@@ -16,7 +16,7 @@ class EpochCheckpoint(EpochRecorder):
     Files are written in a thread, while the next epoch is trained. A failed save is retried after that.
 
     Args:
-        output_path: folder for the checkpoints, created if missing.
+        output_path: folder for the checkpoints, created with the first one if missing.
         every: epochs between two checkpoints, at least 1.
 
     Attributes:
@@ -30,7 +30,7 @@ class EpochCheckpoint(EpochRecorder):
         super().__init__()
         if every < 1:
             raise InputError(f"every is {every}; expected a number of epochs of at least 1")
-        make_folder(Path(output_path))
+        check_folder(Path(output_path))
         self.every = every
         self.checkpoints = CheckpointFolder(Path(output_path))
         self._last: Future | None = None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from pipeline.checkpoints.history import epochs_of, new_history
+from pipeline.checkpoints.history import MAX_CHANGES, epochs_of, new_history
 from pipeline.errors import InputError
 from pipeline.nn.optimizer import base_learning_rate, last_learning_rate
 
@@ -71,23 +71,42 @@ class LearningRate(keras.callbacks.LearningRateScheduler):
         if logs is not None:
             logs["learning_rate"] = last_learning_rate(self.model.optimizer)
 
-    def change(self, lr: float, epoch: int, batch: int = 0) -> float:
+    def change(self, lr: float, epoch: int, batch: int = 0) -> str:
         """Change the rate, or the initial rate of a decay, to `lr` after `epoch` epochs and `batch` batches.
 
         The optimizer gets it at the next `on_epoch_begin`.
 
         Returns:
-            The learning rate at that point.
+            A description: "learning rate 0.1 -> 0.01".
 
         Raises:
-            InputError: the decay has reached 0.
+            InputError: the decay has reached 0, or the history holds `MAX_CHANGES` changes.
         """
         if not self.factor(epoch):
             raise InputError(f"`lr` {lr:g}: the rate has decayed to 0 after epoch {epoch}; omit it")
+        changes = self._run.setdefault("learning_rate_changes", [])
+        if len(changes) >= MAX_CHANGES:
+            raise InputError(f"the rate has been changed {len(changes):,} times, as often as a run can")
         before = self.rate_of(epoch) if self.decay else base_learning_rate(self.model.optimizer)
         self._run["arguments"]["lr"] = lr
         rate = self.rate_of(epoch)
+        changes.append([epoch, batch, rate])
         later = f" from epoch {epoch + 1} on" if epoch > epochs_of(self.history) else ""
-        logging.getLogger(__name__).info(f"learning rate {before:g} -> {rate:g}{later}")
-        self._run.setdefault("learning_rate_changes", []).append([epoch, batch, rate])
-        return rate
+        description = f"learning rate {before:g} -> {rate:g}{later}"
+        logging.getLogger(__name__).info(description)
+        return description
+
+    def change_now(self, rate: float, epoch: int, batch: int, steps: int) -> str:
+        """Change the current rate to `rate` after `epoch` epochs and `batch` of `steps` batches of the next.
+
+        With a decay, the initial rate is computed from it. During a validation, it is the rate of the next epoch.
+        Returns and raises what `change` does.
+        """
+        is_trained = batch == steps
+        start = (epoch + 1, 0) if is_trained else (epoch, batch)
+        if not self.factor(start[0]):
+            raise InputError(f"the rate has decayed to 0 after epoch {start[0]}; it stays 0")
+        description = self.change(rate / self.factor(start[0]), *start)
+        if not is_trained:
+            self.model.optimizer.learning_rate = self.rate_of(epoch)
+        return description

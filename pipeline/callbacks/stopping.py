@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Self
 
 from pipeline.callbacks.learningrate import LearningRate
+from pipeline.errors import InputError
 from pipeline.nn.optimizer import WarmupSGD, last_learning_rate
 from pipeline.utils.signals import handle_stops, write_from_handler
 
@@ -114,23 +115,22 @@ class StopMenu:
         if self.stop.terminated or self.ask is None or epoch + is_trained == self.last:
             return "abort" if has_failed else "stop"
         with self.stop.asking():
-            answer = self.ask(self._message(epoch, batch), lambda: self.stop.is_answered or self.stop.terminated)
+            answer = self.ask(f"{self.position(epoch, batch)}:", lambda: self.stop.is_answered or self.stop.terminated)
         if has_failed and self.stop.is_answered:  # a second Ctrl+C, after a failed save
             return "abort"
         if answer in ("stop", "continue"):
             return answer
-        start = (epoch + 1, 0) if is_trained else (epoch, batch)
-        if not self.rate.factor(start[0]):
-            logging.getLogger(__name__).info("the rate has decayed to 0 after epoch %d; it stays 0", start[0])
+        try:
+            self.rate.change_now(answer, epoch, batch, self.steps)
+        except InputError as error:
+            logging.getLogger(__name__).info("%s", error)
             return "continue"
-        rate = self.rate.change(answer / self.rate.factor(start[0]), *start)
-        if not is_trained:
-            self.rate.model.optimizer.learning_rate = rate
         return "save"  # so that the change can't be lost
 
-    def _message(self, epoch: int, batch: int) -> str:
+    def position(self, epoch: int, batch: int) -> str:
+        """Describe the point after `epoch` epochs and `batch` batches, and the learning rate there."""
         optimizer = self.rate.model.optimizer
         is_rising = isinstance(optimizer, WarmupSGD) and epoch * self.steps + batch < optimizer.warmup_steps
         rising = f", rising to {self.rate.rate_of(epoch):g}" if is_rising else ""
         point = f"in epoch {epoch + 1}, after batch {batch} of {self.steps}" if batch else f"after epoch {epoch}"
-        return f"{point}, learning rate {last_learning_rate(optimizer):g}{rising}:"
+        return f"{point}, learning rate {last_learning_rate(optimizer):g}{rising}"

@@ -8,7 +8,7 @@ import keras
 
 from pipeline.checkpoints.history import append_epoch, epochs_of, new_history, write_history
 from pipeline.errors import InputError
-from pipeline.files.atomic import make_folder, write_atomically
+from pipeline.files.atomic import check_folder, write_atomically
 from pipeline.nn.optimizer import last_learning_rate
 
 
@@ -58,7 +58,7 @@ class TrainingMonitor(EpochRecorder):
         if self.fig_path == self.json_path:
             raise InputError(f"plot and history are both {self.fig_path}; expected two files")
         for path in filter(None, (self.fig_path, self.json_path)):
-            make_folder(path.parent)
+            check_folder(path.parent)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         super().on_epoch_end(epoch, logs)

@@ -105,7 +105,7 @@ class CheckpointFolder:
         """
         self.finish()
         self.saved_at = time.monotonic()
-        path = self.folder / (f"epoch_{epoch}_batch_{batch}.hdf5" if batch else f"epoch_{epoch}.hdf5")
+        path = self.path_of(epoch, batch)
         try:
             content = self._content(model, epoch, batch, mid_epoch)
         except InputError as error:
@@ -116,6 +116,10 @@ class CheckpointFolder:
             score = tuple(validation_score(self.history))
             self._last = self._thread.submit(self._write, path, content, score, consequence)
         return self._last
+
+    def path_of(self, epoch: int, batch: int = 0) -> Path:
+        """Return the file of the checkpoint after `epoch` epochs and `batch` batches."""
+        return self.folder / (f"epoch_{epoch}_batch_{batch}.hdf5" if batch else f"epoch_{epoch}.hdf5")
 
     def finish(self) -> None:
         """Wait for the last write."""

@@ -11,8 +11,9 @@ A history is a plain dictionary, the same in memory, in the JSON file and in a c
         precision                  Keras' dtype policy
         learning_rate_changes      each change by hand: [completed epochs, completed batches, new rate]
         steps                      batches per epoch
-        sittings                   one entry per process: the epoch and batch it started after, backend, device,
-                                   versions of libraries, commit of the code if known
+        sittings                   one entry per process: its identity, the epoch and batch it started after, backend,
+                                   device, versions of libraries, commit of the code if known, and the changes of the
+                                   learning rate that other processes requested: the answer to each request, by its id
 
 Histories of format 1 lack `dataset`, `precision` and `seconds`; instead of `sittings` they have `versions` and `device`
 of the last process.
@@ -29,6 +30,7 @@ import numpy as np
 
 from pipeline.errors import InputError, as_input_error
 from pipeline.files.atomic import write_atomically
+from pipeline.files.requests import is_identity
 from pipeline.files.strictjson import is_count, is_number, read_json
 
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
@@ -41,7 +43,8 @@ PRECISIONS = ("float32", "mixed_bfloat16")
 MAX_CURVES = 256
 _LARGEST = 1e30
 MAX_METRIC_NAME = 80
-_MAX_NAME, _MAX_TEXT, _MAX_CHANGES = 100, 4096, 10_000
+_MAX_NAME, _MAX_TEXT = 100, 4096
+MAX_CHANGES = 10_000
 # Parts that identify a run, besides its arguments.
 _IDENTITY = {"script", "data"}
 # Curves that differ between identical runs.
@@ -246,7 +249,13 @@ def _is_change(value: object) -> bool:
 
 
 def _is_sitting(value: object) -> bool:
-    return isinstance(value, dict) and value.keys() == _SITTING.keys() and all(_SITTING[k](v) for k, v in value.items())
+    if not isinstance(value, dict) or not _SITTING.keys() - _LATER <= value.keys() <= _SITTING.keys():
+        return False
+    return all(_SITTING[name](part) for name, part in value.items())
+
+
+def _are_requests(value: object) -> bool:
+    return _all(dict, _is_text)(value) and all(map(is_identity, value)) and len(value) <= MAX_CHANGES
 
 
 # Parts of a sitting and of a run, each with a check of its value.
@@ -257,13 +266,17 @@ _SITTING: dict[str, Callable[[object], bool]] = {
     "device": _is_text,
     "versions": _all(dict, _is_text),
     "commit": lambda value: value is None or _is_text(value),
+    "id": is_identity,
+    "requests": _are_requests,
 }
+# Parts that sittings of earlier versions lack.
+_LATER = {"id", "requests"}
 _RUN: dict[str, Callable[[object], bool]] = {
     "script": _is_word,
     "dataset": _is_word,
     "data": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None,
     "arguments": are_values,
-    "learning_rate_changes": lambda value: _all(list, _is_change)(value) and len(value) <= _MAX_CHANGES,
+    "learning_rate_changes": lambda value: _all(list, _is_change)(value) and len(value) <= MAX_CHANGES,
     "classes": _all(list, _is_text),
     "steps": lambda value: is_count(value) and value > 0,
     "precision": lambda value: value in PRECISIONS,

@@ -84,7 +84,8 @@ def _create_run(
     on_terminal = sys.stdout.isatty()
     ask = console.ask if on_terminal and sys.stdin.isatty() else None
     new_lr = None if checkpoint is None else parsed.lr
-    return Run(script, args, checkpoints, checkpoint, "", new_lr=new_lr, ask=ask, draws_progress=on_terminal)
+    options = {"new_lr": new_lr, "ask": ask, "draws_progress": on_terminal, "is_dry": parsed.dry_run}
+    return Run(script, args, checkpoints, checkpoint, "", **options)
 
 
 def _command(*words: object) -> str:

@@ -44,7 +44,9 @@ def write_atomically(path: Path, *parts: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(temporary, "wb") as file:
+            # Whatever has this name, such as a link or a pipe, must not be written to.
+            temporary.unlink(missing_ok=True)
+            with open(temporary, "xb") as file:
                 file.writelines(parts)
                 file.flush()
                 _flush(file.fileno())

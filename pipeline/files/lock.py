@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Self
 
 from pipeline.errors import InputError
+from pipeline.files.regular import open_regular
 
 _HELD = (errno.EAGAIN, errno.EACCES)
+# `holder` holds a free lock for microseconds.
+_ATTEMPTS, _PAUSE = 3, 0.05
 
 
 class Lock:
@@ -44,16 +47,13 @@ class Lock:
             self._warn(error)
             return
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _locks(self._descriptor):
+                holder = _holder(self._descriptor)
+                self._release()
+                raise InputError(f"{self.folder} is in use by {holder}; wait until it ends, or name another folder")
         except OSError as error:
-            if error.errno not in _HELD:
-                self._warn(error)
-                return
-            holder = os.pread(self._descriptor, 200, 0).decode(errors="replace") or "another process"
-            self._release()
-            raise InputError(
-                f"{self.folder} is in use by {holder}; wait until it ends, or name another folder"
-            ) from error
+            self._warn(error)
+            return
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         with suppress(OSError):  # a full disk, or another user's file: the lock holds without our name
             os.ftruncate(self._descriptor, 0)
@@ -94,3 +94,38 @@ class Lock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def holder(path: Path) -> str | None:
+    """Return the name of the process that holds the lock of the file `path`; None if there is none.
+
+    Raises:
+        OSError: the file can't be read, or the file system has no locks.
+    """
+    descriptor = open_regular(path)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _HELD:
+            raise
+        return _holder(descriptor)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _locks(descriptor: int) -> bool:
+    """Lock the open file; return False if another process holds the lock. Raises `OSError` without locks."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError as error:
+            if error.errno not in _HELD:
+                raise
+        time.sleep(_PAUSE * (attempt + 1 < _ATTEMPTS))
+    return False
+
+
+def _holder(descriptor: int) -> str:
+    return os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"

@@ -45,6 +45,7 @@ class Batches(keras.utils.PyDataset):
     Attributes:
         num_images: number of samples.
         epoch: number of completed epochs, set by `set_epoch`.
+        threads: number of threads that prepare batches.
         failure: the error that prevented a batch; on TensorFlow `fit` raises another one (see `data_errors`).
 
     Raises:
@@ -96,6 +97,7 @@ class Batches(keras.utils.PyDataset):
         self.seed = seed
         self.share = share
         self.mix_group = mix_group
+        self.threads = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
         self._ahead: dict[int, Future] = {}
         self.failure: Exception | None = None
@@ -172,9 +174,17 @@ class Batches(keras.utils.PyDataset):
             self._ahead = {key: batch for key, batch in self._ahead.items() if index <= key < index + self._depth}
             for following in range(index, min(index + self._depth, self.steps)):
                 if following not in self._ahead:
-                    rows = self._order[following * self.batch_size : (following + 1) * self.batch_size]
+                    rows = self._rows(following)
                     self._ahead[following] = self._pool.submit(self._make, self.epoch, following, rows)
             return self._ahead[index]
+
+    def make(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Make a batch of the current epoch in this thread, counted from the start of the epoch."""
+        return self._make(self.epoch, batch, self._rows(batch))
+
+    def _rows(self, batch: int) -> np.ndarray:
+        """Return the indices of the images of `batch`, of all shares."""
+        return self._order[batch * self.batch_size : (batch + 1) * self.batch_size]
 
     def for_keras(self):
         """Return the object to pass to `fit`, `evaluate` and `predict`: self, or on TensorFlow a `tf.data.Dataset`.

@@ -1,6 +1,7 @@
 """Versions, device and commit, for the record of a run."""
 
 import platform
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,34 @@ def device() -> str:
         if jax.default_backend() != "cpu":
             return jax.devices()[0].device_kind
     return _processor()
+
+
+def is_accelerated() -> bool:
+    """Return whether a GPU, or another device than the processor, computes."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_physical_devices("GPU"))
+    import jax
+
+    return jax.default_backend() != "cpu"
+
+
+def peak_memory() -> str:
+    """Describe the most memory that this process has used so far, and on a device of its own, the computation."""
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    text = f"{kilobytes * 1024 / 1e9:.1f} GB"
+    if not is_accelerated():
+        return text
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        peak = tf.config.experimental.get_memory_info("GPU:0")["peak"]
+    else:
+        import jax
+
+        peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
+    return f"{text}, and {peak / 1e9:.1f} GB on {device()}"
 
 
 def code_commit() -> str | None:

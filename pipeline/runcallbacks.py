@@ -1,0 +1,198 @@
+"""Combine the callbacks of a script with those of its run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+from pipeline.callbacks import (
+    AsyncCallbackList,
+    BatchCheckpoint,
+    BatchFeed,
+    EpochCheckpoint,
+    EpochClock,
+    LearningRate,
+    RunCallbacks,
+    TrainingMonitor,
+    WeightAverage,
+)
+from pipeline.callbacks.logs import CSVLog, EpochLine, TensorBoardLog
+from pipeline.callbacks.steering import Steering
+from pipeline.callbacks.stopping import StopMenu, StopRequest
+from pipeline.errors import InputError
+from pipeline.files.requests import RequestFolder
+from pipeline.io.batches import Batches
+from pipeline.runs import Run
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The callbacks that write the curves of a run: plots and histories, CSV files, files for TensorBoard.
+
+    Args:
+        superseded: what other processes of the run wrote for TensorBoard beyond the resumed checkpoint.
+    """
+
+    monitors: Sequence[TrainingMonitor]
+    csv_logs: Sequence[CSVLog]
+    tensorboard_logs: Sequence[TensorBoardLog]
+    superseded: Sequence[Path]
+
+    @property
+    def curves(self) -> dict[Path, Path | None]:
+        """The files of plots and histories, each with the JSON file of its history, or None."""
+        return {
+            path: monitor.json_path
+            for monitor in self.monitors
+            for path in (monitor.json_path, monitor.fig_path)
+            if path
+        }
+
+    @property
+    def histories(self) -> list[Path]:
+        """The JSON files of the histories."""
+        return [monitor.json_path for monitor in self.monitors if monitor.json_path]
+
+    @property
+    def failures(self) -> int:
+        """Number of failed writes."""
+        return sum(writer.failures for writer in (*self.monitors, *self.csv_logs, *self.tensorboard_logs))
+
+    def foreign_logs(self) -> list[Path]:
+        """Return CSV files of other runs, and what is superseded."""
+        return [*(log.path for log in self.csv_logs if log.is_foreign()), *self.superseded]
+
+    def written(self) -> list[Path]:
+        """Return the files, and folders for TensorBoard, that hold the run's current curves."""
+        curves = [
+            path for monitor in self.monitors if monitor.is_written for path in (monitor.fig_path, monitor.json_path)
+        ]
+        logs = (*(log.path for log in self.csv_logs), *(Path(log.log_dir) for log in self.tensorboard_logs))
+        return [*filter(None, curves), *filter(Path.exists, logs)]
+
+
+def bind(run: Run, callbacks: Sequence[keras.callbacks.Callback]) -> Outputs:
+    """Give the run's history and checkpoints to the callbacks that write them; return those that write curves.
+
+    Raises:
+        InputError: an `EpochCheckpoint` writes to another folder than the run's, or two callbacks write to one file.
+    """
+    superseded = []
+    for callback in callbacks:
+        if isinstance(callback, (TrainingMonitor, CSVLog)):
+            callback.history = run.history
+        elif isinstance(callback, TensorBoardLog):
+            superseded += callback.bind(run.script, run.identity, len(run.history["run"]["sittings"]))
+        elif isinstance(callback, EpochCheckpoint):
+            folder = callback.checkpoints.folder
+            if folder.resolve() != run.folder.resolve():
+                raise InputError(f"EpochCheckpoint writes to {folder}; expected the run's folder, {run.folder}")
+            callback.checkpoints = run.checkpoints
+    monitors, csv_logs, tensorboard_logs = (
+        [callback for callback in callbacks if isinstance(callback, of)]
+        for of in (TrainingMonitor, CSVLog, TensorBoardLog)
+    )
+    outputs = Outputs(monitors, csv_logs, tensorboard_logs, superseded)
+    taken = {path.resolve() for path in outputs.curves}
+    for log in csv_logs:
+        if log.path.resolve() in taken:
+            raise InputError(f"`csv` {log.path} is also the run's plot or history; name another file")
+    return outputs
+
+
+def rate_of(run: Run, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback]) -> LearningRate:
+    """Return the `LearningRate` among `callbacks`, else a new one, bound to the run and changed to its `new_lr`.
+
+    Raises:
+        InputError: another scheduler sets the rate, or the rate has decayed to 0.
+    """
+    owners = [callback for callback in callbacks if isinstance(callback, LearningRate)]
+    rate = owners[0] if owners else LearningRate()
+    rate.set_model(model)
+    rate.history = run.history
+    if run.resumed is None:
+        rate.start()
+    elif run.new_lr is not None and rate.differs(run.new_lr):
+        schedulers = [
+            scheduler
+            for scheduler in callbacks
+            if isinstance(scheduler, keras.callbacks.LearningRateScheduler) and scheduler is not rate
+        ]
+        if schedulers:
+            name = type(schedulers[0]).__name__
+            raise InputError(f"`lr` {run.new_lr:g}: the script's {name} sets the rate of each epoch; change it there")
+        epoch, batch = run.progress
+        # If only the validation of an epoch is left, the change belongs to the next one.
+        rate.change(run.new_lr, *((epoch + 1, 0) if batch == run.history["run"]["steps"] else (epoch, batch)))
+    return rate
+
+
+def start_averages(
+    run: Run, model: keras.Model, steps: int, callbacks: Sequence[keras.callbacks.Callback]
+) -> list[WeightAverage]:
+    """Start the `WeightAverage` callbacks at the run's progress, from the checkpoint's averages; return them.
+
+    Raises:
+        InputError: only one of checkpoint and run averages weights.
+    """
+    averages = [callback for callback in callbacks if isinstance(callback, WeightAverage) and callback.decay]
+    epoch, batch = run.progress
+    for callback in averages:
+        callback.set_model(model)
+        run.checkpoints.average = callback.start(epoch * steps + batch)
+    if run.resumed is not None:
+        if run.resumed.averaged != bool(averages):
+            has, expected = ("holds", "a WeightAverage") if run.resumed.averaged else ("lacks", "no WeightAverage")
+            raise InputError(f"checkpoint {run.resumed.path} {has} averaged weights; expected {expected} in the run")
+        for callback in averages:
+            callback.average.restore(run.resumed.averages)
+    return averages
+
+
+def callback_list(
+    run: Run,
+    model: keras.Model,
+    train: Batches,
+    callbacks: Sequence[keras.callbacks.Callback],
+    rate: LearningRate,
+    stop: StopRequest,
+    requests: Sequence[RequestFolder],
+) -> RunCallbacks:
+    """Combine `callbacks` with the run's own, in the order in which they must be called."""
+    resumed, checkpoints, last = run.resumed, run.checkpoints, run.last
+    averages = start_averages(run, model, train.steps, callbacks)
+    clock = EpochClock(resumed.seconds if resumed else 0.0)
+    menu = StopMenu(stop, run.ask, rate, train.steps, last)
+    steering = Steering(requests, run.identity, checkpoints, menu, run.new_lr)
+    seconds = run.args.checkpoint_seconds
+    batch_checkpoint = BatchCheckpoint(checkpoints, stop, train.steps, menu, seconds, resumed, steering)
+    for callback in averages:
+        callback.callbacks = AsyncCallbackList([batch_checkpoint], model=model)
+    others = [
+        callback
+        for callback in callbacks
+        if callback is not rate and not isinstance(callback, (WeightAverage, EpochCheckpoint))
+    ]
+    every = RunCallbacks(
+        [
+            BatchFeed(train, resumed),
+            *averages,
+            clock,
+            rate,
+            *others,
+            *([] if run.draws_progress else [EpochLine()]),
+            *(callback for callback in callbacks if isinstance(callback, EpochCheckpoint)),
+            batch_checkpoint,
+        ],
+        rate,
+        resumed,
+        add_history=True,
+        add_progbar=run.draws_progress,
+        model=model,
+        verbose=1,
+        epochs=last,
+        steps=train.steps,
+    )
+    checkpoints.seconds, checkpoints.callbacks = clock.seconds, every.stateful
+    return every
