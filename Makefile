@@ -68,6 +68,6 @@ $(VENV)/installed: requirements.txt constraints.txt | $(VENV)/bin/python
 	$(INSTALL) -r requirements.txt
 	touch $@
 
-$(VENV)/installed-dev: requirements.txt requirements-dev.txt constraints.txt | $(VENV)/bin/python
+$(VENV)/installed-dev: requirements.txt requirements-dev.txt requirements-tensorboard.txt constraints.txt | $(VENV)/bin/python
 	$(INSTALL) -r requirements-dev.txt
 	touch $@ $(VENV)/installed

@@ -17,7 +17,7 @@ import pytest
 from pipeline.utils.signals import STOPS
 
 # Modules beside this one with fixtures of their own.
-pytest_plugins = ("changes", "datafile", "editing", "imagenetlayout", "stopping", "tinylayout")
+pytest_plugins = ("changes", "datafile", "editing", "imagenetlayout", "steering", "stopping", "tinylayout")
 
 ROOT = Path(__file__).resolve().parent.parent
 

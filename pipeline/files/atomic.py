@@ -46,7 +46,7 @@ def write_atomically(path: Path, *parts: bytes) -> None:
         try:
             # Whatever has this name, such as a link or a pipe, must not be written to.
             temporary.unlink(missing_ok=True)
-            with open(temporary, "xb") as file:
+            with open(temporary, "wb") as file:
                 file.writelines(parts)
                 file.flush()
                 _flush(file.fileno())

@@ -1,0 +1,66 @@
+"""Trying a run, which leaves nothing."""
+
+import os
+import re
+
+import pytest
+from conftest import CHECKPOINTS, SMALL, names
+from messages import assert_names, assert_refused
+from stopping import BY_HAND, DECAY, RUN
+
+from pipeline.callbacks import EpochCheckpoint, TrainingMonitor
+
+
+def contents(folder):
+    """Return every path below a folder, with its size and times."""
+    paths = [folder, *sorted(folder.rglob("*"))]
+    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns, path.stat().st_ino) for path in paths}
+
+
+def test_a_dry_run_tells_what_a_run_takes_and_leaves_nothing(command, tmp_path):
+    before = contents(tmp_path)
+    logs = ("--csv", "logs/log.csv", "--tensorboard", "board", "--ema", "0.9")
+    done = command(DECAY, *SMALL, "--epochs", "10", "--every", "3", "--dry_run", *logs)
+    assert contents(tmp_path) == before
+    assert_names(
+        done.stdout,
+        r"\b366 parameters",
+        "128 images of 32 x 32 x 3, 4 steps of 32",
+        "128 images, 4 batches, twice",
+        r"images/s; the first, with compiling, \d",
+        r"memory: \d.* GB",
+        r"checkpoints: 5 of \d",  # after 3, 6, 9 and 10 epochs, and the trained model
+        r"epochs 1 to 10\b",
+    )
+    assert done.stderr == ""
+
+
+def test_a_dry_run_of_a_resume_leaves_the_run_as_it_was(command, tmp_path):
+    command(BY_HAND, *RUN, "--stop_after", "1")
+    before = contents(tmp_path)
+    done = command(BY_HAND, "-m", "latest", "--dry_run", "--lr", "0.01", "--epochs", "9", "--output", "elsewhere")
+    assert contents(tmp_path) == before
+    assert_names(done.stdout, "epoch_1.hdf5", "epochs 2 to 9")
+    assert names(tmp_path) == ["output"]
+    command(BY_HAND, "-m", "latest")
+    assert (tmp_path / CHECKPOINTS / "epoch_2.hdf5").exists()
+
+
+def test_a_dry_run_refuses_what_a_run_refuses(command, tmp_path):
+    assert_refused(command(BY_HAND, "--data", "nowhere", "--dry_run", code=2), "--data nowhere")
+    (tmp_path / "file").touch()
+    assert_refused(command(BY_HAND, *RUN, "--dry_run", "--output", "file/x", code=2), "file")
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("create", [lambda path: TrainingMonitor(path / "a.png"), EpochCheckpoint])
+def test_a_callback_creates_its_folder_only_when_it_writes(tmp_path, create):
+    create(tmp_path / "folder")
+    assert names(tmp_path) == []
+
+
+def test_on_jax_a_dry_run_leaves_nothing_either(process, tmp_path):
+    cache = os.environ["JAX_COMPILATION_CACHE_DIR"]
+    done = process(BY_HAND, *RUN, "--dry_run", backend="jax", JAX_COMPILATION_CACHE_DIR=cache)
+    assert re.search(r"jax on ", done.stdout)
+    assert names(tmp_path) == []
