@@ -39,7 +39,7 @@ def dry_run(
         for callback in averages:
             callback.average.update()
 
-    done, last = run.progress[0], run.last
+    (done, trained), last = run.progress, run.last
     with data_errors(train, val):
         train.set_epoch(done)
         reading, batches = _timed(lambda: [train.make(index) for index in range(min(2, train.steps))])
@@ -69,7 +69,7 @@ def dry_run(
         f"checkpoints: {count:,} of {_bytes(checkpoint)}, {_bytes(count * checkpoint)} in all; "
         f"{_bytes(shutil.disk_usage(there).free)} free",
         f"time: {_duration(epoch)} per epoch, {validation / epoch:.0%} of it validation; "
-        f"{_duration(epoch * (last - done))} for epochs {done + 1} to {last}",
+        f"{_duration(epoch * max(last - done - trained / train.steps, 0))} until epoch {last}",
     ):
         _log.info(line)
 

@@ -13,6 +13,7 @@ from typing import Self
 
 import keras
 
+from pipeline.callbacks.steering import taking_requests
 from pipeline.callbacks.stopping import StopRequest
 from pipeline.checkpoints.checkpoint import Checkpoint, is_checkpoint_of, progress_in
 from pipeline.checkpoints.folder import NAMES, CheckpointFolder, find_checkpoint, list_checkpoints
@@ -21,7 +22,7 @@ from pipeline.data.source import DataSource
 from pipeline.errors import InputError
 from pipeline.files.atomic import make_folder, move_aside, remove_unfinished
 from pipeline.files.lock import Lock
-from pipeline.files.requests import Answer, RequestFolder, new_identity
+from pipeline.files.requests import RequestFolder, new_identity
 from pipeline.io.batches import Batches
 from pipeline.utils.environment import code_commit, device, versions
 
@@ -230,8 +231,7 @@ class Run:
             for folder, name in curves:
                 stack.enter_context(Lock(folder, f".{name}.lock"))
             stop = stack.enter_context(StopRequest())
-            requests = self._open_requests(curves)
-            stack.callback(self._close_requests, requests, stop)
+            requests = stack.enter_context(taking_requests(curves, self.identity, lambda: self._end(stop)))
             stack.callback(self.checkpoints.finish)  # before the folder is free for another process
             if self.found not in (None, list_checkpoints(self.folder)):
                 raise InputError(f"another process has just trained in {self.folder}; run the same command again")
@@ -239,26 +239,6 @@ class Run:
             for path in (*outputs, *models):
                 remove_unfinished(path.parent, re.compile(re.escape(path.name)))
             yield stop, requests
-
-    def _open_requests(self, curves: Collection[tuple[Path, str]]) -> list[RequestFolder]:
-        opened = []
-        for folder, name in curves:
-            requests = RequestFolder(folder, name)
-            try:
-                requests.open(self.identity)
-                opened.append(requests)
-            except OSError as error:
-                _log.warning("other processes can't steer the run: %s", error)
-        return opened
-
-    def _close_requests(self, opened: Sequence[RequestFolder], stop: StopRequest) -> None:
-        """Answer the requests that are left: the run has ended."""
-        newest = [path.name for path in list_checkpoints(self.folder)[-1:]]
-        ended = f"the run has {'stopped' if stop else 'ended'}; newest checkpoint: {newest[0] if newest else 'none'}"
-        for folder in opened:
-            for request in folder.pending(self.identity):
-                folder.answer(request, Answer(ended, 0 if request.action == "stop" else 2))
-            folder.close()
 
     def move_earlier_aside(
         self, models: Sequence[Path], outputs: Mapping[Path, Path | None], logs: Sequence[Path] = ()
@@ -298,6 +278,11 @@ class Run:
             return is_ancestor_of(read_history(json_path), self.history, changeable=self.checkpoints.changeable)
         except InputError:
             return False
+
+    def _end(self, stop: StopRequest) -> str:
+        """Describe the end of the run, for those who have asked it something."""
+        newest = [path.name for path in list_checkpoints(self.folder)[-1:]]
+        return f"the run has {'stopped' if stop else 'ended'}; newest checkpoint: {newest[0] if newest else 'none'}"
 
     def report_start(self) -> None:
         """Report the checkpoint that the run resumes from, if any."""

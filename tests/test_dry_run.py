@@ -30,7 +30,7 @@ def test_a_dry_run_tells_what_a_run_takes_and_leaves_nothing(command, tmp_path):
         r"images/s; the first, with compiling, \d",
         r"memory: \d.* GB",
         r"checkpoints: 5 of \d",  # after 3, 6, 9 and 10 epochs, and the trained model
-        r"epochs 1 to 10\b",
+        r"until epoch 10\b",
     )
     assert done.stderr == ""
 
@@ -40,7 +40,7 @@ def test_a_dry_run_of_a_resume_leaves_the_run_as_it_was(command, tmp_path):
     before = contents(tmp_path)
     done = command(BY_HAND, "-m", "latest", "--dry_run", "--lr", "0.01", "--epochs", "9", "--output", "elsewhere")
     assert contents(tmp_path) == before
-    assert_names(done.stdout, "epoch_1.hdf5", "epochs 2 to 9")
+    assert_names(done.stdout, "epoch_1.hdf5", "until epoch 9")
     assert names(tmp_path) == ["output"]
     command(BY_HAND, "-m", "latest")
     assert (tmp_path / CHECKPOINTS / "epoch_2.hdf5").exists()

@@ -3,7 +3,9 @@
 import logging
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from pipeline.callbacks.stopping import StopMenu
 from pipeline.checkpoints.folder import CheckpointFolder
@@ -17,12 +19,44 @@ _PAUSE = 0.2
 _log = logging.getLogger(__name__)
 
 
+@contextmanager
+def taking_requests(
+    curves: Iterable[tuple[Path, str]], run: str, end: Callable[[], str]
+) -> Iterator[list[RequestFolder]]:
+    """Take requests to the run with the identity `run`; answer those that are left at the end of the context.
+
+    Args:
+        curves: folder and name of each plot beside which to take them. One where that is impossible is reported.
+        end: describes the end of the run.
+    """
+    opened = []
+    for output, name in curves:
+        folder = RequestFolder(output, name)
+        try:
+            folder.open(run)
+            opened.append(folder)
+        except OSError as error:
+            _log.warning("other processes can't steer the run: %s", error)
+    try:
+        yield opened
+    finally:
+        for folder in opened:
+            close(folder, run, end)
+
+
+def close(folder: RequestFolder, run: str, end: Callable[[], str]) -> None:
+    """Answer the requests in `folder` by the end of the run, and take no more. Arguments as in `taking_requests`."""
+    for request in folder.pending(run):
+        folder.answer(request, Answer(end(), 0 if request.action == "stop" else 2))
+    folder.close()
+
+
 class Steering:
     """Change the learning rate, save, stop, or tell where the run is, as other processes request in `folders`.
 
     As at the menu, a new rate is saved at once. The checkpoint also holds the answer: a run that is killed between the
-    save and the answer gives the answer when it is resumed, and doesn't change the rate again. `Run.locked` answers
-    requests to stop, and all others that are left, when the run ends.
+    save and the answer gives the answer when it is resumed, and doesn't change the rate again. A request to stop is
+    answered when the run ends (see `taking_requests`).
 
     Args:
         folders: where other processes leave requests.
