@@ -38,6 +38,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/train_step.py --repeats 5
 	$(BIN)/python benchmarks/floor.py
 	$(BIN)/python benchmarks/build_dataset.py
+	$(BIN)/python benchmarks/callbacks.py
 	$(BIN)/python benchmarks/checkpoint.py --minutes 3
 
 # Compare training steps on a GPU with the CPU's, and measure speed, in 8 minutes. Installs nothing: uses .venv if there is

@@ -74,6 +74,8 @@ def find_run(output: Path) -> str:
 
 def process_of(lock: Path) -> str | None:
     """Return the process that holds the file `lock`, `_UNKNOWN` if its name can't be read; None if there is none."""
+    if not lock.is_file():
+        return None
     try:
         return holder(lock)
     except FileNotFoundError:

@@ -89,20 +89,25 @@ class LineHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        if getattr(sys.stdout, "is_in_bar", False):
+            print()
         print(printable(record.getMessage()), file=stream, flush=True)
 
 
 class LossyStream:
     """A text stream that drops what it can't write, and keeps the last error in `lost`.
 
-    A run that prints to a full disk or a closed terminal continues, and reports the error when it ends.
+    A run that prints to a full disk or a closed terminal continues, and reports the error when it ends. `is_in_bar` is
+    True while the last line is an unfinished progress bar of Keras.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self.lost: OSError | None = None
+        self.is_in_bar = False
 
     def write(self, text: str) -> int:
+        self.is_in_bar = "\r" in text and not text.endswith("\n")
         try:
             return self._stream.write(text)
         except OSError as error:
