@@ -157,7 +157,7 @@ class Steering:
 
     def _status(self, epoch: int, batch: int) -> str:
         history, last = self.checkpoints.history, self.menu.last
-        parts = [f"{self.menu.position(epoch, batch)}, of {last} epochs"]
+        parts = [self.menu.position(epoch, batch)]
         if done := epochs_of(history):
             curves = {name: values[-1] for name, values in history.items() if name != "run" and values}
             numbers = [

@@ -132,5 +132,6 @@ class StopMenu:
         optimizer = self.rate.model.optimizer
         is_rising = isinstance(optimizer, WarmupSGD) and epoch * self.steps + batch < optimizer.warmup_steps
         rising = f", rising to {self.rate.rate_of(epoch):g}" if is_rising else ""
-        point = f"in epoch {epoch + 1}, after batch {batch} of {self.steps}" if batch else f"after epoch {epoch}"
+        in_epoch = f"in epoch {epoch + 1} of {self.last}, after batch {batch} of {self.steps}"
+        point = in_epoch if batch else f"after epoch {epoch} of {self.last}"
         return f"{point}, learning rate {last_learning_rate(optimizer):g}{rising}"
