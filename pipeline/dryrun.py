@@ -1,18 +1,18 @@
 """Try a run: time two training steps and a validation batch, and write nothing."""
 
 import logging
-import os
 import shutil
+import statistics
 import time
 from collections.abc import Callable, Sequence
 
 import keras
 
 from pipeline.callbacks import EpochCheckpoint, WeightAverage
-from pipeline.checkpoints.compiled import arrays_of
 from pipeline.io.batches import Batches, data_errors
 from pipeline.runs import Run
-from pipeline.utils.environment import device, is_accelerated, peak_memory
+from pipeline.utils.environment import cores, device, is_accelerated, peak_memory
+from pipeline.utils.text import duration
 
 _log = logging.getLogger(__name__)
 
@@ -27,8 +27,8 @@ def dry_run(
 ) -> None:
     """Train two batches and validate one; report sizes, memory, speed, and an estimate of the time for the run.
 
-    The validation is done twice, because the first one compiles it, as the first training step does. The estimate is
-    for a run that has its processor for itself; it includes neither plots nor checkpoints.
+    The second training step and the validation are repeated for a second, and the median counts. The estimate is for a
+    run that has the machine to itself; it includes neither compiling nor plots nor checkpoints.
 
     Args:
         averages: the callbacks among `callbacks` that average weights, started.
@@ -39,39 +39,49 @@ def dry_run(
         for callback in averages:
             callback.average.update()
 
-    (done, trained), last = run.progress, run.last
     with data_errors(train, val):
-        train.set_epoch(done)
+        train.set_epoch(run.progress[0])
         reading, batches = _timed(lambda: [train.make(index) for index in range(min(2, train.steps))])
         reading /= len(batches)
-        compiling, _ = _timed(lambda: train_on(batches[0]))
-        training, _ = _timed(lambda: train_on(batches[-1]))
-        val_reading, batch = _timed(lambda: val.make(0))
-        model.test_on_batch(*batch)
-        validating, _ = _timed(lambda: model.test_on_batch(*batch))
+        val_reading, val_batch = _timed(lambda: val.make(0))
+    compiling, _ = _timed(lambda: train_on(batches[0]))
+    training = _median(lambda: train_on(batches[-1]))
+    model.test_on_batch(*val_batch)  # compiles
+    validating = _median(lambda: model.test_on_batch(*val_batch))
     passes = 1 + len(averages)
-    validation = passes * val.steps * _combined(validating, val_reading, val.threads)
-    epoch = train.steps * _combined(training, reading, train.threads) + validation
+    validation = passes * val.steps * combined(validating, val_reading, val.threads)
+    epoch = train.steps * combined(training, reading, train.threads) + validation
+    (done, trained), last = run.progress, run.last
+    left = max(last - done - trained / train.steps, 0.0)
+    again = ", and again with the averaged weights" if averages else ""
     shape = " x ".join(map(str, train.image_shape))
-    checkpoint = sum(values.nbytes for values in arrays_of(model, run.checkpoints.average).values())
-    count = _saves(callbacks, run)
-    there = next(folder for folder in (run.folder, *run.folder.absolute().parents) if folder.exists())
     for line in (
         "dry run: nothing is written",
         f"network: {model.count_params():,} parameters; {keras.backend.backend()} on {device()}",
         f"training: {train.num_images:,} images of {shape}, {train.steps:,} steps of {train.batch_size:,} per epoch",
-        f"validation: {val.num_images:,} images, {val.steps:,} batches{', twice,' if passes > 1 else ''} per epoch",
-        f"reading: {reading:.3g} s a batch on each of {train.threads} threads",
-        f"training step: {training:.3g} s, {train.batch_size / training:,.0f} images/s; the first, with compiling, "
+        f"validation: {val.num_images:,} images, {val.steps:,} batches per epoch{again}",
+        f"reading a batch: {reading:.3g} s in one thread, of {train.threads}",
+        f"training step: {training:.3g} s, {_rate(train.batch_size / training)}; the first, with compiling, "
         f"{compiling:.1f} s",
-        f"validation step: {validating:.3g} s, {len(batch[0]) / validating:,.0f} images/s",
+        f"validation step: {validating:.3g} s, {_rate(len(val_batch[0]) / validating)}",
         f"memory: {peak_memory()}",
-        f"checkpoints: {count:,} of {_bytes(checkpoint)}, {_bytes(count * checkpoint)} in all; "
-        f"{_bytes(shutil.disk_usage(there).free)} free",
-        f"time: {_duration(epoch)} per epoch, {validation / epoch:.0%} of it validation; "
-        f"{_duration(epoch * max(last - done - trained / train.steps, 0))} until epoch {last}",
+        _describe_checkpoints(run, model, callbacks),
+        f"time: {duration(epoch)} per epoch, {validation / epoch:.0%} of it validation; {duration(epoch * left)} "
+        f"until epoch {last}",
     ):
         _log.info(line)
+
+
+def combined(computing: float, reading: float, threads: int) -> float:
+    """Return the seconds per batch if `threads` threads read the next batches while one is computed.
+
+    Args:
+        computing: seconds that the step takes alone.
+        reading: seconds that one thread takes to read a batch.
+    """
+    slowest = reading / min(threads, cores())
+    # A processor that computes, too, has less time to read.
+    return max(computing, slowest) if is_accelerated() else max(computing + reading / cores(), slowest)
 
 
 def _timed(call: Callable[[], object]) -> tuple[float, object]:
@@ -81,12 +91,19 @@ def _timed(call: Callable[[], object]) -> tuple[float, object]:
     return time.perf_counter() - start, result
 
 
-def _combined(computing: float, reading: float, threads: int) -> float:
-    """Return the seconds per batch if the next batches are read by `threads` threads while one is computed."""
-    cores = os.cpu_count() or 1
-    if is_accelerated():
-        return max(computing, reading / min(threads, cores))
-    return computing + reading / cores  # both need the processor
+def _median(call: Callable[[], object]) -> float:
+    """Return the median of the seconds that `call` takes, over at least one second."""
+    times = [_timed(call)[0]]
+    while sum(times) < 1:
+        times.append(_timed(call)[0])
+    return statistics.median(times)
+
+
+def _describe_checkpoints(run: Run, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback]) -> str:
+    size, count = run.checkpoints.size_of(model, run.progress[0]), _saves(callbacks, run)
+    there = next(folder for folder in (run.folder, *run.folder.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    return f"checkpoints: {count:,} of {_bytes(size)}, {_bytes(count * size)} in all; {_bytes(free)} free"
 
 
 def _saves(callbacks: Sequence[keras.callbacks.Callback], run: Run) -> int:
@@ -98,11 +115,11 @@ def _saves(callbacks: Sequence[keras.callbacks.Callback], run: Run) -> int:
 
 
 def _bytes(count: float) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+    for unit, size in {"GB": 1e9, "MB": 1e6}.items():
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count / 1e3:,.0f} KB"
 
 
-def _duration(seconds: float) -> str:
-    for unit, length in {"hours": 3600, "minutes": 60}.items():
-        if seconds >= length:
-            return f"{seconds / length:,.1f} {unit}"
-    return f"{seconds:.1f} s"
+def _rate(images: float) -> str:
+    return f"{images:,.0f} images/s" if images >= 10 else f"{images:.2g} images/s"

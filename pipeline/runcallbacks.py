@@ -18,19 +18,22 @@ from pipeline.callbacks import (
     WeightAverage,
 )
 from pipeline.callbacks.logs import CSVLog, EpochLine, TensorBoardLog
-from pipeline.callbacks.steering import Steering
-from pipeline.callbacks.stopping import StopMenu, StopRequest
-from pipeline.errors import InputError
-from pipeline.files.requests import RequestFolder
+from pipeline.callbacks.steering import Requests, Steering
+from pipeline.callbacks.stopping import StopMenu
+from pipeline.errors import InputError, as_input_error
 from pipeline.io.batches import Batches
+from pipeline.report import tables_beside
 from pipeline.runs import Run
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The callbacks that write the curves of a run: plots and histories, CSV files, files for TensorBoard.
+    """The callbacks that write the curves of a run.
 
     Args:
+        monitors: those that write plots and histories.
+        csv_logs: those that write CSV files.
+        tensorboard_logs: those that write files for TensorBoard.
         superseded: what other processes of the run wrote for TensorBoard beyond the resumed checkpoint.
     """
 
@@ -60,7 +63,7 @@ class Outputs:
         return sum(writer.failures for writer in (*self.monitors, *self.csv_logs, *self.tensorboard_logs))
 
     def foreign_logs(self) -> list[Path]:
-        """Return CSV files of other runs, and what is superseded."""
+        """Return CSV files that hold other epochs than the run's, and what is superseded."""
         return [*(log.path for log in self.csv_logs if log.is_foreign()), *self.superseded]
 
     def written(self) -> list[Path]:
@@ -68,8 +71,9 @@ class Outputs:
         curves = [
             path for monitor in self.monitors if monitor.is_written for path in (monitor.fig_path, monitor.json_path)
         ]
-        logs = (*(log.path for log in self.csv_logs), *(Path(log.log_dir) for log in self.tensorboard_logs))
-        return [*filter(None, curves), *filter(Path.exists, logs)]
+        tables = [log.path for log in self.csv_logs if log.is_written]
+        folders = [Path(log.log_dir) for log in self.tensorboard_logs]
+        return [*filter(None, curves), *tables, *filter(Path.exists, folders)]
 
 
 def bind(run: Run, callbacks: Sequence[keras.callbacks.Callback]) -> Outputs:
@@ -94,10 +98,11 @@ def bind(run: Run, callbacks: Sequence[keras.callbacks.Callback]) -> Outputs:
         for of in (TrainingMonitor, CSVLog, TensorBoardLog)
     )
     outputs = Outputs(monitors, csv_logs, tensorboard_logs, superseded)
-    taken = {path.resolve() for path in outputs.curves}
+    taken = [*outputs.curves, *tables_beside(outputs.curves), *([] if run.model_path is None else [run.model_path])]
     for log in csv_logs:
-        if log.path.resolve() in taken:
-            raise InputError(f"`csv` {log.path} is also the run's plot or history; name another file")
+        if log.path.resolve() in {path.resolve() for path in taken}:
+            raise InputError(f"`csv` {log.path} is another file of the run; name another")
+        taken.append(log.path)
     return outputs
 
 
@@ -111,20 +116,21 @@ def rate_of(run: Run, model: keras.Model, callbacks: Sequence[keras.callbacks.Ca
     rate = owners[0] if owners else LearningRate()
     rate.set_model(model)
     rate.history = run.history
+    rate.overruled_by = next(
+        (
+            type(callback).__name__
+            for callback in callbacks
+            if isinstance(callback, keras.callbacks.LearningRateScheduler) and callback is not rate
+        ),
+        None,
+    )
     if run.resumed is None:
         rate.start()
     elif run.new_lr is not None and rate.differs(run.new_lr):
-        schedulers = [
-            scheduler
-            for scheduler in callbacks
-            if isinstance(scheduler, keras.callbacks.LearningRateScheduler) and scheduler is not rate
-        ]
-        if schedulers:
-            name = type(schedulers[0]).__name__
-            raise InputError(f"`lr` {run.new_lr:g}: the script's {name} sets the rate of each epoch; change it there")
         epoch, batch = run.progress
-        # If only the validation of an epoch is left, the change belongs to the next one.
-        rate.change(run.new_lr, *((epoch + 1, 0) if batch == run.history["run"]["steps"] else (epoch, batch)))
+        with as_input_error(InputError, f"`lr` {run.new_lr:g}: ", "; omit it"):
+            # If only the validation of an epoch is left, the change belongs to the next one.
+            rate.change(run.new_lr, *((epoch + 1, 0) if batch == run.history["run"]["steps"] else (epoch, batch)))
     return rate
 
 
@@ -156,17 +162,15 @@ def callback_list(
     train: Batches,
     callbacks: Sequence[keras.callbacks.Callback],
     rate: LearningRate,
-    stop: StopRequest,
-    requests: Sequence[RequestFolder],
+    requests: Requests,
 ) -> RunCallbacks:
     """Combine `callbacks` with the run's own, in the order in which they must be called."""
     resumed, checkpoints, last = run.resumed, run.checkpoints, run.last
     averages = start_averages(run, model, train.steps, callbacks)
     clock = EpochClock(resumed.seconds if resumed else 0.0)
-    menu = StopMenu(stop, run.ask, rate, train.steps, last)
-    steering = Steering(requests, run.identity, checkpoints, menu, run.new_lr)
-    seconds = run.args.checkpoint_seconds
-    batch_checkpoint = BatchCheckpoint(checkpoints, stop, train.steps, menu, seconds, resumed, steering)
+    menu = StopMenu(requests.stop, run.ask, rate, train.steps, last)
+    steering, seconds = Steering(requests, checkpoints, menu), run.args.checkpoint_seconds
+    batch_checkpoint = BatchCheckpoint(checkpoints, requests.stop, train.steps, menu, seconds, resumed, steering)
     for callback in averages:
         callback.callbacks = AsyncCallbackList([batch_checkpoint], model=model)
     others = [

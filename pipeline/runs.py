@@ -13,7 +13,7 @@ from typing import Self
 
 import keras
 
-from pipeline.callbacks.steering import taking_requests
+from pipeline.callbacks.steering import Requests
 from pipeline.callbacks.stopping import StopRequest
 from pipeline.checkpoints.checkpoint import Checkpoint, is_checkpoint_of, progress_in
 from pipeline.checkpoints.folder import NAMES, CheckpointFolder, find_checkpoint, list_checkpoints
@@ -22,9 +22,10 @@ from pipeline.data.source import DataSource
 from pipeline.errors import InputError
 from pipeline.files.atomic import make_folder, move_aside, remove_unfinished
 from pipeline.files.lock import Lock
-from pipeline.files.requests import RequestFolder, new_identity
+from pipeline.files.requests import Inbox
 from pipeline.io.batches import Batches
 from pipeline.utils.environment import code_commit, device, versions
+from pipeline.utils.identity import new_identity
 
 _log = logging.getLogger(__name__)
 
@@ -209,14 +210,14 @@ class Run:
         )
 
     @contextmanager
-    def locked(self, outputs: Collection[Path]) -> Iterator[tuple[StopRequest, list[RequestFolder]]]:
+    def locked(self, outputs: Collection[Path]) -> Iterator[Requests]:
         """Lock the run's folders, remove unfinished files of killed processes, and take requests.
 
         Args:
             outputs: files of plots and histories.
 
         Yields:
-            The request to stop, which signals make, and the folders where other processes leave requests.
+            The requests to the run.
 
         Raises:
             InputError: another process is training in one of the folders, or did since the checkpoint was chosen.
@@ -229,16 +230,26 @@ class Run:
         with ExitStack() as stack:
             self.checkpoints.lock = stack.enter_context(Lock(self.folder))
             for folder, name in curves:
-                stack.enter_context(Lock(folder, f".{name}.lock"))
+                # The identity lets other processes ask this run.
+                stack.enter_context(Lock(folder, f".{name}.lock", f", run {self.identity}"))
             stop = stack.enter_context(StopRequest())
-            requests = stack.enter_context(taking_requests(curves, self.identity, lambda: self._end(stop)))
             stack.callback(self.checkpoints.finish)  # before the folder is free for another process
             if self.found not in (None, list_checkpoints(self.folder)):
                 raise InputError(f"another process has just trained in {self.folder}; run the same command again")
             remove_unfinished(self.folder, NAMES)
             for path in (*outputs, *models):
                 remove_unfinished(path.parent, re.compile(re.escape(path.name)))
-            yield stop, requests
+            inboxes = [Inbox(folder, name, self.identity) for folder, name in curves]
+            yield Requests(stop, inboxes, self._superseded())
+
+    def _superseded(self) -> str | None:
+        """Return why this resume overrules a new rate that was requested of the killed process, if it does."""
+        if self.new_lr is not None:
+            return f"the run was resumed with the learning rate {self.new_lr:g}"
+        newest = list_checkpoints(self.folder)[-1:]
+        if newest and (progress_in(newest[0]) or (0, 0)) > self.progress:
+            return "the run was resumed from an earlier checkpoint than its newest"
+        return None
 
     def move_earlier_aside(
         self, models: Sequence[Path], outputs: Mapping[Path, Path | None], logs: Sequence[Path] = ()
@@ -278,11 +289,6 @@ class Run:
             return is_ancestor_of(read_history(json_path), self.history, changeable=self.checkpoints.changeable)
         except InputError:
             return False
-
-    def _end(self, stop: StopRequest) -> str:
-        """Describe the end of the run, for those who have asked it something."""
-        newest = [path.name for path in list_checkpoints(self.folder)[-1:]]
-        return f"the run has {'stopped' if stop else 'ended'}; newest checkpoint: {newest[0] if newest else 'none'}"
 
     def report_start(self) -> None:
         """Report the checkpoint that the run resumes from, if any."""

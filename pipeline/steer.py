@@ -1,17 +1,18 @@
-"""Change the learning rate of a running training from another shell, or ask it to save, to stop, or where it is.
+"""Change the learning rate of a running training from another shell, or ask it to save, to stop, or for its progress.
 
     python -m pipeline.steer output --lr 0.01
     python -m pipeline.steer output --script train --stop
 
 OUTPUT is the folder of the run's plot and history. The run carries out the request after the current batch, of training
 or validation, as it does at the menu after Ctrl+C; this command waits, and prints the answer. A new rate is recorded,
-marked on the plot, and saved before the answer; if the run is killed before that, the resumed run changes the rate.
---stop saves and stops, as SIGTERM does. Works on any machine that shares the folder, for everyone who can write to it.
-Exit code 0 if it is done, 1 if it couldn't be saved, 2 if no run is there or the request can't be carried out.
+marked on the plot, and saved before the answer. --stop saves and stops, as SIGTERM does. It works on any machine that
+shares the folder, for everyone who can write to it. Exit code 0 if it is done, 1 if the state couldn't be saved, 2 if
+no run is there or it can't carry out the request.
 
 Run it in the project's folder, or set PYTHONPATH to that folder.
 """
 
+import re
 import sys
 import time
 from argparse import Namespace
@@ -19,96 +20,117 @@ from pathlib import Path
 
 from pipeline.cli import arguments, command, flags
 from pipeline.errors import InputError, as_input_error
-from pipeline.files.lock import holder
-from pipeline.files.requests import ACTIONS, Answer, Request, RequestFolder
+from pipeline.files.lock import inspect
+from pipeline.files.requests import ACTIONS, Answer, Question
+from pipeline.utils.identity import is_identity
 from pipeline.utils.text import printable
 
-# Seconds between two looks for an answer; then, until the user is told what takes so long, or until a run whose lock
-# can't be tested counts as absent.
-_PAUSE, _PATIENCE = 0.05, 5.0
-_UNKNOWN = "a process"
+# Seconds between two looks for the answer.
+_PAUSE = 0.05
+# Seconds after which the user is told why it takes so long; on a file system without locks, no run is there by then.
+_PATIENCE = 5.0
+# Seconds to wait for a stopped run to end, so that it can be resumed at once.
+_ENDING = 60.0
 
 
 def parse_arguments() -> Namespace:
     parser = arguments.Parser(__doc__, prog="python -m pipeline.steer")
     parser.add_argument("output", type=flags.file_path, metavar="OUTPUT", help="folder of the run's plot and history")
-    parser.add("script", str, "NAME", "name of the script, without .py, if several runs have their curves in OUTPUT")
+    parser.add("script", str, "NAME", "name of the script, if several runs have their plots in OUTPUT")
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--lr", type=flags.positive, metavar="RATE", help="continue with this learning rate")
     action.add_argument("--save", action="store_true", help="save a checkpoint")
     action.add_argument("--stop", action="store_true", help="save and stop")
-    action.add_argument("--status", action="store_true", help="print where the run is")
+    action.add_argument("--status", action="store_true", help="print its progress")
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_arguments()
-    name = args.script.removesuffix(".py") if args.script else find_run(args.output)
-    lock = args.output / f".{name}.lock"
-    if process_of(lock) is None:
-        raise InputError(f"no run of {name} is there in {args.output}")
+    if not args.output.exists():
+        raise InputError(f"no run is using {args.output}, which doesn't exist")
+    with as_input_error(OSError, f"can't read the folder {args.output}: "):
+        locks = {path.name[1:-5]: path for path in sorted(args.output.iterdir()) if path.match(".?*.lock")}
+    if args.script:
+        name = args.script.removesuffix(".py")
+        locks = {name: locks[name]} if name in locks else {}
+    running = {name: lock for name, lock in locks.items() if running_in(lock)}
+    if not running:
+        which = f"run of {args.script}" if args.script else "run"
+        raise InputError(f"no {which} is using {args.output}; a run that is still starting can't be asked yet")
+    if len(running) > 1:
+        raise InputError(f"several runs are using {args.output}; name one with --script: {', '.join(running)}")
+    ((name, lock),) = running.items()
     action = next(action for action in ACTIONS if getattr(args, action))
-    folder = RequestFolder(args.output, name)
-    answer = wait(folder, folder.ask(action, args.lr), lock)
+    question = Question.ask(args.output, name, running_in(lock), action, args.lr)
+    try:
+        answer = wait_for_answer(question, lock)
+    except KeyboardInterrupt:
+        print("\nwithdrawn" if question.withdraw() else "\nthe run is carrying it out", file=sys.stderr)
+        raise
     if answer.code == 2:
         raise InputError(answer.text)
+    if action == "stop":
+        wait_for_end(lock)
     print(printable(answer.text), file=sys.stderr if answer.code else sys.stdout)
     sys.exit(answer.code)
 
 
-def find_run(output: Path) -> str:
-    """Return the name of the script whose run has its curves in the folder `output`.
+def running_in(lock: Path) -> str | None:
+    """Return the identity of the run that holds the file `lock`; None if no run does.
 
-    Raises:
-        InputError: there is none, or more than one.
+    On a file system without locks, it is the last run that did.
     """
-    with as_input_error(OSError, f"can't read the folder {output}: "):
-        names = sorted(path.name[1:-5] for path in output.iterdir() if path.match(".?*.lock"))
-    running = [name for name in names if process_of(output / f".{name}.lock") is not None]
-    if not running:
-        raise InputError(f"no run is there in {output}; name the folder of its plot and history")
-    if len(running) > 1:
-        raise InputError(f"several runs are there in {output}; name one with --script: {', '.join(running)}")
-    return running[0]
-
-
-def process_of(lock: Path) -> str | None:
-    """Return the process that holds the file `lock`, `_UNKNOWN` if its name can't be read; None if there is none."""
-    if not lock.is_file():
-        return None
     try:
-        return holder(lock)
-    except FileNotFoundError:
+        holder, is_held = inspect(lock)
+    except OSError:  # it has been removed, isn't a file, or can't be read
         return None
-    except OSError:  # no permission to read it, or no locks on this file system
-        return _UNKNOWN
+    found = re.search(r", run (\S+)$", holder)
+    return found[1] if found and is_identity(found[1]) and is_held is not False else None
 
 
-def wait(folder: RequestFolder, request: Request, lock: Path) -> Answer:
-    """Wait for the run's answer to `request`.
+def wait_for_answer(question: Question, lock: Path) -> Answer:
+    """Wait for the run's answer.
 
     Raises:
-        InputError: the run has ended without an answer.
+        InputError: the run has ended without an answer, or the request was removed.
     """
     patience_ends, is_told = time.monotonic() + _PATIENCE, False
     while True:
-        process = process_of(lock)  # before the last look for the answer
-        answer = folder.take_answer(request)
-        if answer is not None:
-            return answer
-        if process is None and request.action == "lr":
-            raise InputError("the run ended before it answered; it changes the rate if it is resumed")
+        is_there = running_in(lock) == question.request.run
         is_late = time.monotonic() >= patience_ends
-        # A run that is ending has removed its identity, and has answered all requests, or will.
-        is_replaced = folder.identity() not in (None, request.run)
-        if process is None or (process == _UNKNOWN and is_late) or is_replaced:
-            folder.withdraw(request)
-            raise InputError("the run has not answered: it has ended, or doesn't share this folder")
+        if not question.is_open():
+            if (answer := question.take_answer()) is None:
+                raise InputError("the request was removed, and not by the run; ask again")
+            return answer
+        if not is_there or (is_late and not has_locks(lock)):
+            if question.withdraw():
+                raise InputError(
+                    "the run has ended; nothing was done" if not is_there else "no run has answered; nothing was done"
+                )
+            if not is_there and question.is_open():
+                later = "; when it is resumed, it uses the rate" if question.request.action == "lr" else ""
+                raise InputError(f"the run was killed while it carried out the request{later}")
         if is_late and not is_told:
-            print(printable(f"waiting for {process}; Ctrl+C ends only the wait"), file=sys.stderr, flush=True)
+            print("waiting for the end of a batch, or for an answer at the run's menu", file=sys.stderr, flush=True)
             is_told = True
         time.sleep(_PAUSE)
 
 
+def wait_for_end(lock: Path) -> None:
+    """Wait until no process holds the file `lock`, if the file system has locks."""
+    ends = time.monotonic() + _ENDING
+    while has_locks(lock) and running_in(lock) and time.monotonic() < ends:
+        time.sleep(_PAUSE)
+
+
+def has_locks(lock: Path) -> bool:
+    """Return whether the file system of the file `lock` has locks."""
+    try:
+        return inspect(lock)[1] is not None
+    except OSError:
+        return True
+
+
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, tidy=True)

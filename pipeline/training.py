@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras
 
-from pipeline.callbacks import AsyncCallbackList, BatchCheckpoint, RunCallbacks, TrainingMonitor
+from pipeline.callbacks import AsyncCallbackList, BatchCheckpoint, RunCallbacks
 from pipeline.callbacks.stopping import Stopped
 from pipeline.checkpoints.checkpoint import progress_in
 from pipeline.checkpoints.compiled import check_compiled, precision_of
@@ -66,7 +66,7 @@ def fit(
         sys.exit(0)
     models = [] if run.model_path is None else [run.model_path]
     checkpoints, done, last = run.checkpoints, run.progress[0], run.last
-    with run.locked(curves) as (stop, requests):
+    with run.locked(curves) as requests:
         if done < last:
             run.move_earlier_aside([*list_checkpoints(run.folder), *models], curves | tables, outputs.foreign_logs())
             _log.info(
@@ -74,14 +74,14 @@ def fit(
                 f"images, {train.steps} steps per epoch, {keras.backend.backend()} on "
                 f"{run.history['run']['sittings'][-1]['device']}"
             )
-            _train(run, model, train, val, callback_list(run, model, train, callbacks, rate, stop, requests))
+            _train(run, model, train, val, callback_list(run, model, train, callbacks, rate, requests))
         else:
             _log.info(f"epoch {last} is already done; there is nothing to train")
             run.move_earlier_aside(models, {table: path for table, path in tables.items() if not path.exists()})
             start_averages(run, model, train.steps, callbacks)
-        _finish(run, model, outputs.monitors)
-    if stop:  # after the last batch
-        sys.exit(stop.exit_code)
+        _finish(run, model, outputs)
+    if requests.stop:  # after the last batch
+        sys.exit(requests.stop.exit_code)
     if checkpoints.average is not None:
         checkpoints.average.swap_in()
     done = epochs_of(run.history)
@@ -194,14 +194,17 @@ def _result(run: Run, outputs: Outputs, models: Sequence[Path]) -> FitResult:
     return FitResult(written, outputs.histories, checkpoints.failures + outputs.failures)
 
 
-def _finish(run: Run, model: keras.Model, monitors: Sequence[TrainingMonitor]) -> None:
+def _finish(run: Run, model: keras.Model, outputs: Outputs) -> None:
     """Write the trained model, retry failed writes, and write files that are missing at a new output path."""
     checkpoints, done = run.checkpoints, epochs_of(run.history)
     checkpoints.finish()
-    for monitor in monitors:
+    for monitor in outputs.monitors:
         path = monitor.json_path or monitor.fig_path
         if not monitor.is_written and (not path.exists() or run.owns_output(monitor.json_path)):
             monitor.write()
+    for log in outputs.csv_logs:
+        if not log.is_written and not log.is_foreign():
+            log.write()
     if run.progress != (done, 0) and checkpoints.saved != (done, 0):  # without an EpochCheckpoint
         checkpoints.save(model, done)
     if run.model_path is not None and progress_in(run.model_path) != (done, 0):

@@ -4,7 +4,8 @@ from itertools import count
 
 import pytest
 
-from pipeline.files.requests import RequestFolder
+from pipeline.files.requests import Question
+from pipeline.steer import running_in
 
 
 @pytest.fixture
@@ -19,7 +20,8 @@ def ask_at(monkeypatch, tmp_path):
 
         def asking(self, *arguments, **options):
             if next(batches) == number:
-                asked.extend(RequestFolder(tmp_path / "output", script).ask(action, lr) for _ in range(times))
+                run = running_in(tmp_path / "output" / f".{script}.lock")
+                asked.extend(Question.ask(tmp_path / "output", script, run, action, lr) for _ in range(times))
             return original(self, *arguments, **options)
 
         monkeypatch.setattr(AsyncCallbackList, f"on_{kind}_batch_end", asking)

@@ -4,15 +4,17 @@ import csv
 import json
 from importlib import util
 
+import keras
 import numpy as np
 import pytest
 from conftest import CHECKPOINTS, SMALL, names
 from messages import assert_names, assert_refused
-from stopping import BY_HAND, RUN
+from stopping import BY_HAND, DECAY, RUN
 
 from pipeline.callbacks import CSVLog, TensorBoardLog
 from pipeline.callbacks.logs import tensorboardlog
 from pipeline.checkpoints.history import CURVES, new_history
+from pipeline.files.atomic import WriteError
 
 
 def rows(path):
@@ -56,13 +58,14 @@ def test_a_resumed_run_goes_on_in_its_csv_file_after_the_checkpoint_s_epoch(comm
     assert after[0] == before[0]
     assert len(after) == 2
     assert after[1]["learning_rate"] == "0.01"
+    assert len(rows(tmp_path / "earlier-1" / "logs.csv")) == 3
     # At a new place, the file has all epochs, too.
     command(BY_HAND, "--model", "latest", "--epochs", "3", "--csv", "new.csv")
     assert_holds(tmp_path / "new.csv", history)
     assert rows(log) == after
     # A fresh run moves it aside.
     command(BY_HAND, *SMALL, "--epochs", "1", "--csv", "new.csv", "-c", "c", "-o", "o")
-    assert len(rows(tmp_path / "earlier-1" / "new.csv")) == 3
+    assert len(rows(tmp_path / "earlier-2" / "new.csv")) == 3
     assert_holds(tmp_path / "new.csv", tmp_path / "o" / "resnet_cifar10.json")
 
 
@@ -70,46 +73,81 @@ def history_of(epochs):
     return new_history() | {name: [float(epoch) for epoch in range(epochs)] for name in CURVES}
 
 
+HEADER = "epoch,accuracy,learning_rate,loss,val_accuracy,val_loss\r\n"
+
+
 @pytest.mark.parametrize(
     ("content", "is_foreign"),
     [
         (None, False),
         ("", False),
-        ("epoch,accuracy,learning_rate,loss,val_accuracy,val_loss\r\n", False),
-        ("epoch,accuracy,learning_rate,loss,val_accuracy,val_loss\r\n0,0.0,0.0,0.0,0.0,0.0\r\n", False),
-        ("epoch,accuracy,learning_rate,loss,val_accuracy,val_loss\r\n0,0.0,0.5,0.0,0.0,0.0\r\n", True),
+        (HEADER, False),
+        (HEADER + "0,0.0,0.0,0.0,0.0,0.0\r\n", False),
+        (HEADER + "0,0.0,0.0,0.0,0.0,0.0\r\n1,1.0,1.0,1.0,1.0,1.0\r\n2,2.0,2.0,2.0,2.0,2.0\r\n", True),
+        (HEADER + "0,0.0,0.5,0.0,0.0,0.0\r\n", True),
         ("# A text of mine\n", True),
     ],
 )
-def test_a_csv_file_of_another_run_is_known_by_its_content(tmp_path, content, is_foreign):
+def test_a_csv_file_of_another_run_or_of_later_epochs_is_known_by_its_content(tmp_path, content, is_foreign):
     log = CSVLog(tmp_path / "log.csv")
     log.history = history_of(2)
     if content is not None:
-        log.path.write_text(content)
+        log.path.write_bytes(content.encode())
     assert log.is_foreign() == is_foreign
 
 
-def test_a_full_disk_costs_no_row(tmp_path, monkeypatch, caplog):
+def test_the_csv_file_is_that_of_keras(tmp_path):
+    log, stock = CSVLog(tmp_path / "ours.csv"), keras.callbacks.CSVLogger(tmp_path / "stock.csv")
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    images, labels = np.random.default_rng(0).normal(size=(2, 8, 2)), np.zeros((8, 1))
+    rate = keras.callbacks.LearningRateScheduler(lambda epoch: 0.1 / (1 + epoch))
+    fit = {"validation_data": (images[1], labels), "callbacks": [rate, stock, log], "epochs": 3, "verbose": 0}
+    model.fit(images[0], labels, **fit)
+    ours, theirs = rows(log.path), rows(stock.filename)
+    assert [{name: row[name] for name in ("epoch", "loss", "val_loss")} for row in ours] == [
+        {name: row[name] for name in ("epoch", "loss", "val_loss")} for row in theirs
+    ]
+    assert [float(row["learning_rate"]) for row in ours] == pytest.approx([0.1, 0.05, 0.1 / 3])
+
+
+def test_a_curve_that_begins_later_or_has_gaps_shifts_no_column(tmp_path):
     log = CSVLog(tmp_path / "log.csv")
-    log.history = history_of(0)
-    log.on_train_begin()
-    logs = dict.fromkeys(CURVES, 0.0)
-    log.on_epoch_end(0, logs)
-    log.history = history_of(1)
+    log.history = history_of(3) | {"seconds": [None, 1.5, None]}
+    log.write()
+    assert [row["seconds"] for row in rows(log.path)] == ["NA", "1.5", "NA"]
+    assert [row["val_loss"] for row in rows(log.path)] == ["0.0", "1.0", "2.0"]
 
-    def full():
-        raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch:
-        patch.setattr("keras.callbacks.CSVLogger.on_epoch_end", lambda self, epoch, logs: full())
-        log.on_epoch_end(1, logs)
-    assert log.failures == 1
-    assert_names(caplog.text, "log.csv", "No space left on device", "tries again")
-    log.history = history_of(2)
-    log.on_epoch_end(2, logs)
-    log.on_train_end()
-    assert [row["epoch"] for row in rows(log.path)] == ["0", "1", "2"]
-    assert log.failures == 1
+@pytest.mark.parametrize("epochs", [(2,), (3,)])
+def test_a_full_disk_costs_no_row_and_no_model(command, monkeypatch, tmp_path, epochs):
+    from pipeline.callbacks.logs import csvlog
+
+    tried, original = [], csvlog.write_atomically
+
+    def full(path, content):
+        tried.append(path)
+        if len(tried) in epochs:
+            raise WriteError(path, len(content), OSError(28, "No space left on device"))
+        original(path, content)
+
+    monkeypatch.setattr(csvlog, "write_atomically", full)
+    done = command(DECAY, *RUN, "--epochs", "3", "--csv", "log.csv", "-m", "m.hdf5", code=1)
+    assert_names(done.stderr, "log.csv", "No space left on device", "tries again")
+    assert_holds(tmp_path / "log.csv", tmp_path / "output" / "resnet_cifar10_decay.json")
+    assert (tmp_path / "m.hdf5").exists()
+
+
+def test_a_run_stopped_in_its_first_epoch_moves_nothing_aside(command, stop_at, monkeypatch, tmp_path):
+    stop_at("train", 2)
+    command(BY_HAND, *RUN, "--csv", "log.csv", code=130)
+    monkeypatch.undo()
+    command(BY_HAND, "-m", "latest", "--stop_after", "1")
+    assert names(tmp_path) == ["log.csv", "output"]
+    # A finished run writes the file at a new place.
+    done = command(BY_HAND, "-m", "latest", "--stop_after", "1", "--csv", "new.csv")
+    assert "written: new.csv" in done.stdout
+    assert (tmp_path / "new.csv").read_bytes() == (tmp_path / "log.csv").read_bytes()
 
 
 def test_tensorboard_gets_the_curves_of_each_process_in_a_folder_of_its_own(command, tmp_path):
@@ -156,11 +194,14 @@ def test_a_failing_disk_does_not_stop_tensorboard_s_run(tmp_path, caplog):
     assert "train-x" in caplog.text
 
 
-@pytest.mark.parametrize("place", [".", "output/resnet_cifar10.json", "/dev/null"])
-def test_a_csv_file_that_can_not_be_one_is_refused(command, place):
-    assert_refused(command(BY_HAND, *RUN, "--csv", place, code=2), f"--csv {place}")
+def test_a_csv_file_that_can_not_be_one_is_refused(command, tmp_path):
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "file").touch()
+    for place in ("log.txt", "folder.csv", "file/log.csv", "output/resnet_cifar10_classes.csv"):
+        assert_refused(command(BY_HAND, *RUN, "--csv", place, code=2), f"{place}|file")
 
 
+@pytest.mark.sweep
 def test_jax_logs_the_same(process, tmp_path):
     process(BY_HAND, *RUN, "--epochs", "1", "--csv", "log.csv", "--tensorboard", "board", backend="jax")
     assert_holds(tmp_path / "log.csv", tmp_path / "output" / "resnet_cifar10.json")

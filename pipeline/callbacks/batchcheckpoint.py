@@ -117,13 +117,19 @@ class BatchCheckpoint(EpochRecorder):
         answer = self.on_stop(self._epoch, self._batch, False)
         while answer == "stop":
             if self._save(consequence="the state is not saved"):
+                self._end(is_saved=True)
                 raise Stopped(self.stop.exit_code)
             answer = self.on_stop(self._epoch, self._batch, True)
         if answer == "abort":
+            self._end(is_saved=False)
             raise Stopped(1)
         self.stop.interrupted = False
         if answer == "save":
             self._save()
+
+    def _end(self, is_saved: bool) -> None:
+        if self.steering is not None:
+            self.steering.end(self._epoch, self._batch, is_saved)
 
     def _save(self, **consequence: str) -> bool:
         return self._start_save(**consequence).result()

@@ -23,12 +23,15 @@ class LearningRate(keras.callbacks.LearningRateScheduler):
 
     Attributes:
         history: the run's history (see `pipeline.checkpoints.history`), set by `training.fit`.
+        overruled_by: name of another callback that sets the rate of each epoch, set by `training.fit`; None if there is
+            none.
     """
 
     def __init__(self, decay: Callable[[int], float] | None = None) -> None:
         super().__init__(self.rate_of)
         self.decay = decay
         self.history = new_history()
+        self.overruled_by: str | None = None
 
     @property
     def _run(self) -> dict:
@@ -56,6 +59,11 @@ class LearningRate(keras.callbacks.LearningRateScheduler):
         """Return the factor of the rate after `epoch` completed epochs, 0 to 1."""
         return 1.0 if self.decay is None else self.decay(epoch)
 
+    def next_rate(self) -> float | None:
+        """Return the rate that was chosen for the next epoch during a validation; None if none was."""
+        changes = self._run.get("learning_rate_changes")
+        return changes[-1][2] if changes and changes[-1][0] > epochs_of(self.history) else None
+
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         changes = self._run.get("learning_rate_changes")
         if self.decay is not None or (changes and changes[-1][:2] >= [epoch, 0]):
@@ -80,14 +88,17 @@ class LearningRate(keras.callbacks.LearningRateScheduler):
             A description: "learning rate 0.1 -> 0.01".
 
         Raises:
-            InputError: the decay has reached 0, or the history holds `MAX_CHANGES` changes.
+            InputError: another callback sets the rate, the decay has reached 0, or the history holds `MAX_CHANGES`
+                changes.
         """
+        if self.overruled_by:
+            raise InputError(f"the script's {self.overruled_by} sets the rate of each epoch; change it there")
         if not self.factor(epoch):
-            raise InputError(f"`lr` {lr:g}: the rate has decayed to 0 after epoch {epoch}; omit it")
+            raise InputError(f"the rate has decayed to 0 after epoch {epoch}")
         changes = self._run.setdefault("learning_rate_changes", [])
         if len(changes) >= MAX_CHANGES:
             raise InputError(f"the rate has been changed {len(changes):,} times, as often as a run can")
-        before = self.rate_of(epoch) if self.decay else base_learning_rate(self.model.optimizer)
+        before = self.rate_of(epoch) if self.decay or self.next_rate() else base_learning_rate(self.model.optimizer)
         self._run["arguments"]["lr"] = lr
         rate = self.rate_of(epoch)
         changes.append([epoch, batch, rate])
@@ -104,9 +115,8 @@ class LearningRate(keras.callbacks.LearningRateScheduler):
         """
         is_trained = batch == steps
         start = (epoch + 1, 0) if is_trained else (epoch, batch)
-        if not self.factor(start[0]):
-            raise InputError(f"the rate has decayed to 0 after epoch {start[0]}; it stays 0")
-        description = self.change(rate / self.factor(start[0]), *start)
+        # Where the factor is 0, `change` refuses any rate.
+        description = self.change(rate / (self.factor(start[0]) or 1.0), *start)
         if not is_trained:
             self.model.optimizer.learning_rate = self.rate_of(epoch)
         return description

@@ -3,118 +3,125 @@
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.callbacks.stopping import StopMenu
+from pipeline.callbacks.stopping import StopMenu, StopRequest
 from pipeline.checkpoints.folder import CheckpointFolder
 from pipeline.checkpoints.history import epochs_of, is_curve
 from pipeline.errors import InputError
-from pipeline.files.requests import Answer, Request, RequestFolder
+from pipeline.files.requests import Answer, Inbox, Request
+from pipeline.utils.text import duration
 
-# Seconds between two looks at the folders.
+# Seconds between two looks at the inboxes.
 _PAUSE = 0.2
 
 _log = logging.getLogger(__name__)
 
 
-@contextmanager
-def taking_requests(
-    curves: Iterable[tuple[Path, str]], run: str, end: Callable[[], str]
-) -> Iterator[list[RequestFolder]]:
-    """Take requests to the run with the identity `run`; answer those that are left at the end of the context.
+@dataclass(frozen=True)
+class Requests:
+    """What a run can be asked.
 
     Args:
-        curves: folder and name of each plot beside which to take them. One where that is impossible is reported.
-        end: describes the end of the run.
+        stop: the request to stop that signals make.
+        inboxes: the requests of other processes.
+        superseded: why a new rate that was requested of a killed process no longer counts; None if it does.
     """
-    opened = []
-    for output, name in curves:
-        folder = RequestFolder(output, name)
-        try:
-            folder.open(run)
-            opened.append(folder)
-        except OSError as error:
-            _log.warning("other processes can't steer the run: %s", error)
-    try:
-        yield opened
-    finally:
-        for folder in opened:
-            close(folder, run, end)
 
-
-def close(folder: RequestFolder, run: str, end: Callable[[], str]) -> None:
-    """Answer the requests in `folder` by the end of the run, and take no more. Arguments as in `taking_requests`."""
-    for request in folder.pending(run):
-        folder.answer(request, Answer(end(), 0 if request.action == "stop" else 2))
-    folder.close()
+    stop: StopRequest
+    inboxes: Sequence[Inbox]
+    superseded: str | None = None
 
 
 class Steering:
-    """Change the learning rate, save, stop, or tell where the run is, as other processes request in `folders`.
+    """Change the learning rate, save, stop, or report the run's progress, as other processes request.
 
     As at the menu, a new rate is saved at once. The checkpoint also holds the answer: a run that is killed between the
-    save and the answer gives the answer when it is resumed, and doesn't change the rate again. A request to stop is
-    answered when the run ends (see `taking_requests`).
+    save and the answer gives the answer when it is resumed, and doesn't change the rate again.
 
     Args:
-        folders: where other processes leave requests.
-        run: identity of the run, which requests name.
+        requests: the requests to the run.
         checkpoints: the run's checkpoints.
-        menu: the menu for the same run, whose request to stop it shares.
-        new_lr: the rate that the run was resumed with; None if it keeps the checkpoint's.
+        menu: the menu of the same run.
     """
 
-    def __init__(
-        self,
-        folders: Sequence[RequestFolder],
-        run: str,
-        checkpoints: CheckpointFolder,
-        menu: StopMenu,
-        new_lr: float | None = None,
-    ) -> None:
-        self.folders = folders
-        self.run = run
+    def __init__(self, requests: Requests, checkpoints: CheckpointFolder, menu: StopMenu) -> None:
+        self.inboxes = requests.inboxes
+        self.stop = requests.stop
         self.checkpoints = checkpoints
         self.menu = menu
-        self._pending: list[tuple[RequestFolder, Request]] = []
         self._next_look = 0.0
-        # A killed process may have left requests. A rate for this run counts, unless it was resumed with a newer one.
-        for folder, request in self._look():
-            if request.id not in self._answered():
-                if request.action != "lr":
-                    folder.answer(
-                        request, Answer(f"the run ended before it could {request.action}, and was resumed", 2)
-                    )
-                elif new_lr is not None:
-                    newer = f"the run ended before the change to {request.lr:g}, and was resumed with {new_lr:g}"
-                    folder.answer(request, Answer(newer, 2))
+        self._pending: list[tuple[Inbox, Request]] = []
+        self._stops: list[tuple[Inbox, Request]] = []
+        self._unanswered: list[tuple[Inbox, Request, Answer]] = []
+        self._start(requests.superseded)
 
     def is_asked(self) -> bool:
         """Look for requests, at most every 0.2 seconds; return whether there are any."""
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + _PAUSE
-            self._pending = self._look()
+            known = {request.id for _, request in self._pending}
+            self._pending += [
+                (inbox, request) for inbox in self.inboxes for request in inbox.pending() if request.id not in known
+            ]
+            unanswered, self._unanswered = self._unanswered, []
+            for entry in unanswered:
+                self._reply(*entry, is_first=False)
         return bool(self._pending)
 
     def carry_out(self, epoch: int, batch: int, save: Callable[[], bool]) -> None:
-        """Carry out the requests found last, after `epoch` epochs and `batch` batches.
+        """Carry out the requests found so far, after `epoch` epochs and `batch` batches.
+
+        A request to stop acts as SIGTERM, and is answered by `end`.
 
         Args:
             save: writes a checkpoint of this point, and returns whether that succeeded.
         """
         pending, self._pending = self._pending, []
-        for folder, request in pending:
-            if request.action != "stop":
-                folder.answer(request, self._answer(request, epoch, batch, save))
-            elif not self.menu.stop.terminated:
+        for inbox, request in pending:
+            if not inbox.take(request):  # withdrawn
+                continue
+            if request.action == "stop":
                 _log.info("stopping on request")
-                self.menu.stop.terminated = signal.SIGTERM
+                self.stop.terminated = self.stop.terminated or signal.SIGTERM
+                self._stops.append((inbox, request))
+            else:
+                self._reply(inbox, request, self._answer(request, epoch, batch, save))
 
-    def _look(self) -> list[tuple[RequestFolder, Request]]:
-        return [(folder, request) for folder in self.folders for request in folder.pending(self.run)]
+    def end(self, epoch: int, batch: int, is_saved: bool) -> None:
+        """Answer the requests to stop, after `epoch` epochs and `batch` batches."""
+        path = self._path_of(epoch, batch)
+        answer = Answer(f"saved {path}, and stopped") if is_saved else Answer(f"stopped; {path} could not be saved", 1)
+        for inbox, request in self._stops:
+            self._reply(inbox, request, answer)
+
+    def _start(self, superseded: str | None) -> None:
+        """Answer what a killed process has left, except for requests of a new rate that still count."""
+        answered = self._answered()
+        for inbox in self.inboxes:
+            for request in inbox.leftovers():
+                if request.action == "lr" and superseded is None and request.id not in answered:
+                    self._pending.append((inbox, request))
+                elif not inbox.take(request):
+                    continue
+                elif request.id in answered:
+                    self._reply(inbox, request, Answer(answered[request.id]))
+                else:
+                    reason = superseded if request.action == "lr" else "it was for a process that has ended"
+                    _log.warning("ignored the request %s (%s): %s", request.id, request.action, reason)
+                    self._reply(inbox, request, Answer(f"ignored: {reason}", 2))
+
+    def _reply(self, inbox: Inbox, request: Request, answer: Answer, is_first: bool = True) -> None:
+        """Answer `request`; if that fails, log it once, and try again at the next look."""
+        try:
+            inbox.answer(request, answer)
+        except OSError as error:
+            self._unanswered.append((inbox, request, answer))
+            if is_first:
+                _log.error("can't answer the request %s: %s", request.id, error.strerror)
 
     def _answered(self) -> dict[str, str]:
         """Return the answers to all requests that have changed the rate, by the request's identity."""
@@ -125,11 +132,9 @@ class Steering:
 
     def _answer(self, request: Request, epoch: int, batch: int, save: Callable[[], bool]) -> Answer:
         """Carry out a request other than to stop; return the answer."""
-        if request.id in (answered := self._answered()):
-            return Answer(answered[request.id], 0)
         if request.action == "status":
-            return Answer(self._status(epoch, batch), 0)
-        text = f"saved {self.checkpoints.path_of(epoch, batch)}"
+            return Answer(self._status(epoch, batch))
+        text = f"saved {self._path_of(epoch, batch)}"
         if request.action == "lr":
             try:
                 text = self._change(request, epoch, batch)
@@ -138,14 +143,14 @@ class Steering:
         if not save():
             return Answer(f"{text}: not saved; see the messages of the run", 1)
         if request.action == "save":
-            _log.info("%s on request", text)
-        return Answer(text, 0)
+            _log.info("%s, on request", text)
+        return Answer(text)
 
     def _change(self, request: Request, epoch: int, batch: int) -> str:
         """Change the rate, and record the answer in the history; return the answer.
 
         Raises:
-            InputError: there is nothing left to train with it, or the rate has decayed to 0.
+            InputError: there is nothing left to train with it, or the rate can't be changed.
         """
         is_trained = batch == self.menu.steps
         if epoch + is_trained == self.menu.last:
@@ -155,18 +160,19 @@ class Steering:
         self.checkpoints.history["run"]["sittings"][-1].setdefault("requests", {})[request.id] = text
         return text
 
+    def _path_of(self, epoch: int, batch: int) -> Path:
+        """Return the absolute path of a checkpoint: those who ask are in other folders."""
+        return self.checkpoints.path_of(epoch, batch).absolute()
+
     def _status(self, epoch: int, batch: int) -> str:
         history, last = self.checkpoints.history, self.menu.last
         parts = [self.menu.position(epoch, batch)]
         if done := epochs_of(history):
-            curves = {name: values[-1] for name, values in history.items() if name != "run" and values}
-            numbers = [
-                f"{name} {value:.4f}" for name, value in curves.items() if name != "seconds" and is_curve(name, value)
-            ]
-            parts.append(f"epoch {done}: {', '.join(numbers)}")
-            if seconds := curves.get("seconds"):
-                hours = (last - epoch - batch / self.menu.steps) * seconds / 3600
-                parts.append(f"about {hours:.1f} hours left" if hours >= 1 else f"about {hours * 60:.0f} minutes left")
+            latest = {name: values[-1] for name, values in history.items() if name != "run" and values}
+            curves = {name: value for name, value in latest.items() if name != "seconds" and is_curve(name, value)}
+            parts.append(f"epoch {done}: {', '.join(f'{name} {value:.4f}' for name, value in curves.items())}")
+            if seconds := latest.get("seconds"):
+                parts.append(f"about {duration((last - epoch - batch / self.menu.steps) * seconds)} left")
         if self.checkpoints.saved is not None:
-            parts.append(f"newest checkpoint: {self.checkpoints.path_of(*self.checkpoints.saved)}")
+            parts.append(f"newest checkpoint: {self._path_of(*self.checkpoints.saved)}")
         return "; ".join(parts)

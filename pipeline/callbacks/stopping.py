@@ -134,4 +134,6 @@ class StopMenu:
         rising = f", rising to {self.rate.rate_of(epoch):g}" if is_rising else ""
         in_epoch = f"in epoch {epoch + 1} of {self.last}, after batch {batch} of {self.steps}"
         point = in_epoch if batch else f"after epoch {epoch} of {self.last}"
-        return f"{point}, learning rate {last_learning_rate(optimizer):g}{rising}"
+        chosen = self.rate.next_rate()
+        following = f", {chosen:g} from epoch {epoch + 2} on" if chosen is not None else ""
+        return f"{point}, learning rate {last_learning_rate(optimizer):g}{rising}{following}"

@@ -18,9 +18,10 @@ from pipeline.checkpoints.checkpoint import Checkpoint, progress_in, read_checkp
 from pipeline.checkpoints.compiled import arrays_of, metric_state, metrics_manifest, optimizer_record
 from pipeline.checkpoints.history import lineage, new_history, validation_score
 from pipeline.checkpoints.state import State, callback_state
-from pipeline.checkpoints.writer import Content, save_checkpoint
+from pipeline.checkpoints.writer import Content, image_of, save_checkpoint
 from pipeline.errors import InputError
 from pipeline.files.lock import Lock as FolderLock
+from pipeline.files.sealed import BLOCK
 from pipeline.nn.average import MovingAverage
 
 _log = logging.getLogger(__name__)
@@ -134,6 +135,10 @@ class CheckpointFolder:
             self._fail(error, "the run is saved in its checkpoints")
             return False
         return True
+
+    def size_of(self, model: keras.Model, epoch: int) -> int:
+        """Return the size in bytes of a checkpoint after `epoch` epochs."""
+        return BLOCK + len(image_of(self._content(model, epoch)))
 
     def mid_epoch(self, model: keras.Model) -> MidEpoch:
         """Copy the running loss and metrics and the callbacks' states, to save now or during validation."""

@@ -30,8 +30,8 @@ import numpy as np
 
 from pipeline.errors import InputError, as_input_error
 from pipeline.files.atomic import write_atomically
-from pipeline.files.requests import is_identity
 from pipeline.files.strictjson import is_count, is_number, read_json
+from pipeline.utils.identity import is_identity
 
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 """The curves of every history; they may be empty."""

@@ -61,6 +61,13 @@ def save_checkpoint(path: Path, content: Content) -> None:
     Raises:
         WriteError: the file couldn't be written; an existing file is untouched.
     """
+    image = image_of(content)
+    seal = Seal(CHECKPOINT.magic, len(image), hashlib.sha256(image).digest(), content.progress, content.mark)
+    write_atomically(path, seal.pack(), image)
+
+
+def image_of(content: Content) -> bytes:
+    """Return the HDF5 file of a checkpoint, without the block before it."""
     versions = {"backend": keras.backend.backend(), "keras_version": keras.__version__}
     # In memory, because the digest comes first in the file.
     with h5py.File("checkpoint", "w", driver="core", backing_store=False, userblock_size=BLOCK) as file:
@@ -74,9 +81,7 @@ def save_checkpoint(path: Path, content: Content) -> None:
         for name, values in content.arrays.items():
             file[name] = values
         file.flush()
-        image = file.id.get_file_image()
-    seal = Seal(CHECKPOINT.magic, len(image), hashlib.sha256(image).digest(), content.progress, content.mark)
-    write_atomically(path, seal.pack(), image)
+        return file.id.get_file_image()
 
 
 def content_of(state: State) -> bytes:

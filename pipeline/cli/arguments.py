@@ -83,7 +83,7 @@ def training_parser(description: str, defaults: Mapping, config: ModuleType) -> 
     tables = {recipe: _defaults(defaults, config.RECIPES, recipe) for recipe in config.RECIPES}
     default = next(iter(tables.values()))  # the first recipe's
     add_data(parser, config)
-    dry = "try it: train two batches, validate one, tell sizes, memory, speed and hours, and write nothing"
+    dry = "train two batches, validate one, print sizes, memory, speed and estimated time; write nothing"
     parser.add("dry_run", None, None, dry, action="store_true")
     group = parser.add_argument_group("recipe, and flags that override its values")
     for flag in rows(config):

@@ -104,6 +104,13 @@ def model_file(text: str) -> Path:
     return file
 
 
+def csv_file(text: str) -> str:
+    """Parse the name of a CSV file, as a text, which checkpoints store."""
+    if not (file := path(text)).endswith(".csv"):
+        raise ArgumentTypeError(f"{text!r} does not end in .csv")
+    return file
+
+
 @dataclass(frozen=True)
 class OneOf:
     """The type of a flag whose value is one of `words`."""
@@ -158,7 +165,7 @@ class Flag:
         if stored is None and self.default is None:
             return None
         wrong = InputError(f"the checkpoint's --{self.name} has an invalid value, {stored!a:.100}")
-        if self.type in (switch, path, str):
+        if self.type in (switch, path, csv_file, str):
             if not isinstance(stored, bool if self.type is switch else str) or not str(stored).isprintable():
                 raise wrong
             return stored
@@ -196,7 +203,7 @@ ROWS = (
          scope=PROCESS),
     Flag("workers", threads, "N", "threads that prepare batches; any number gives the same batches", 2, PROCESS),
     Flag("output", path, "DIR", "folder for plot and history", "output", PROCESS, short="o"),
-    Flag("csv", path, "FILE", "also write the curves to this CSV file, through Keras' CSVLogger", scope=PROCESS),
+    Flag("csv", csv_file, "FILE", "also write the curves to this CSV file, through Keras' CSVLogger", scope=PROCESS),
     Flag("tensorboard", path, "DIR", "also log the curves for TensorBoard; needs requirements-tensorboard.txt",
          scope=PROCESS),
     Flag("recipe", str, None, "default values of the flags below", OWN),

@@ -113,5 +113,7 @@ def _prepare(run: Run, parsed: Namespace) -> Run:
     of_checkpoint = f" (the checkpoint's --output {args.output})" if inherited else ""
     print(printable(f"checkpoints: {folder.absolute()}"))
     print(printable(f"plot and history: {Path(args.output).absolute()}{of_checkpoint}"))
-    print(f"Ctrl+C saves and stops; resume with: {run.command}", flush=True)
+    if not run.is_dry:
+        print(f"Ctrl+C saves and stops; resume with: {run.command}")
+    sys.stdout.flush()
     return run

@@ -14,7 +14,7 @@ from pipeline.errors import InputError
 from pipeline.files.regular import open_regular
 
 _HELD = (errno.EAGAIN, errno.EACCES)
-# `holder` holds a free lock for microseconds.
+# `inspect` holds a free lock for microseconds.
 _ATTEMPTS, _PAUSE = 3, 0.05
 
 
@@ -31,8 +31,9 @@ class Lock:
 
     _has_warned = False
 
-    def __init__(self, folder: Path, name: str = ".lock") -> None:
+    def __init__(self, folder: Path, name: str = ".lock", note: str = "") -> None:
         self.folder = folder
+        self.note = note
         self.path = folder / name
         self._descriptor: int | None = None
 
@@ -47,17 +48,16 @@ class Lock:
             self._warn(error)
             return
         try:
-            if not _locks(self._descriptor):
+            if not _is_locked(self._descriptor):
                 holder = _holder(self._descriptor)
                 self._release()
                 raise InputError(f"{self.folder} is in use by {holder}; wait until it ends, or name another folder")
         except OSError as error:
             self._warn(error)
-            return
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        name = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}{self.note}"
         with suppress(OSError):  # a full disk, or another user's file: the lock holds without our name
             os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode(), 0)
+            os.pwrite(self._descriptor, name.encode(), 0)
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -96,36 +96,38 @@ class Lock:
             self._descriptor = None
 
 
-def holder(path: Path) -> str | None:
-    """Return the name of the process that holds the lock of the file `path`; None if there is none.
+def inspect(path: Path) -> tuple[str, bool | None]:
+    """Return what the last holder of the lock file `path` wrote, and whether a process holds the lock now.
+
+    The latter is None on a file system without locks.
 
     Raises:
-        OSError: the file can't be read, or the file system has no locks.
+        OSError: the file can't be read.
     """
     descriptor = open_regular(path)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in _HELD:
-            raise
-        return _holder(descriptor)
+        text = _holder(descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return text, True if error.errno in _HELD else None
+        return text, False
     finally:
         os.close(descriptor)
-    return None
 
 
-def _locks(descriptor: int) -> bool:
+def _is_locked(descriptor: int) -> bool:
     """Lock the open file; return False if another process holds the lock. Raises `OSError` without locks."""
     for attempt in range(_ATTEMPTS):
+        time.sleep(_PAUSE if attempt else 0.0)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except OSError as error:
             if error.errno not in _HELD:
                 raise
-        time.sleep(_PAUSE * (attempt + 1 < _ATTEMPTS))
     return False
 
 
 def _holder(descriptor: int) -> str:
-    return os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
+    return os.pread(descriptor, 300, 0).decode(errors="replace") or "another process"

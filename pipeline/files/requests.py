@@ -1,62 +1,53 @@
-"""Requests to a training run, and its answers, as files in a folder beside its curves.
+"""Requests to a training run, and its answers, as files beside its plot.
 
-The folder `.NAME.steer` beside NAME.png and NAME.json holds, while a run writes these:
+For the run whose plot is NAME.png, the same folder holds, for a short time each:
 
-    IDENTITY.run     an empty file: the run with this identity takes requests
-    ID.request       {"run": IDENTITY, "action": "lr", "save", "stop" or "status", "lr": the rate, with "lr" only}
-    ID.answer        {"answer": text, "code": exit code for the process that asked}
+    .NAME.ID.request    {"run": identity of the run, "action": one of `ACTIONS`, "lr": the rate, with "lr" only}
+    .NAME.ID.taken      the same file, renamed by the run: it can't be withdrawn any more
+    .NAME.ID.answer     {"answer": text, "code": exit code for the process that asked}
 
-Whoever can write to the folder of the curves can ask, and nobody else. Files are written atomically. An ID begins with
-the time in UTC, so that requests are in order.
+The answer is there before the taken request is removed. Whoever can write to the folder can ask, and nobody else.
 """
 
+import errno
 import json
 import logging
 import os
 import re
-import secrets
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
-from pipeline.errors import InputError
-from pipeline.files.atomic import write_atomically
+from pipeline.errors import InputError, as_input_error
 from pipeline.files.regular import read_regular
 from pipeline.files.strictjson import is_number, parse_json
+from pipeline.utils.identity import is_identity, new_identity
+from pipeline.utils.text import printable
 
 ACTIONS = ("lr", "save", "stop", "status")
-"""What a run can be asked: change its learning rate, save a checkpoint, save and stop, tell where it is."""
+"""What a run can be asked: change its learning rate, save a checkpoint, save and stop, report its progress."""
 
-_RUN, _REQUEST, _ANSWER, _UNFINISHED = ".run", ".request", ".answer", ".tmp"
-_MAX_BYTES, _MAX_FILES = 4096, 1000
+_MAX_BYTES, _MAX_REQUESTS = 4096, 100
 # Normal float32 numbers.
 _SMALLEST_RATE, _LARGEST_RATE = 2.0**-126, 3.4e38
+# Seconds after which the folder is listed even if its modification time is the same: clocks of file systems are coarse.
+_LISTING = 2.0
+# Seconds after which an answer is removed that nobody has read.
+_UNREAD = 60.0
 
 _log = logging.getLogger(__name__)
 
 
-def new_identity() -> str:
-    """Return a new identity of a run, a process or a request: the time in UTC, and random digits."""
-    now = time.time_ns()
-    seconds = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now // 10**9))
-    return f"{seconds}-{now % 10**9 // 1000:06d}-{secrets.token_hex(4)}"
-
-
-def is_identity(value: object) -> bool:
-    """Return whether `value` is a result of `new_identity`."""
-    return isinstance(value, str) and re.fullmatch(r"\d{8}-\d{6}-\d{6}-[0-9a-f]{8}", value, re.ASCII) is not None
-
-
 @dataclass(frozen=True)
 class Request:
-    """A request to the run `run`.
+    """A request to the run with the identity `run`.
 
     Args:
         id: the request's identity.
-        run: the run's identity.
         action: one of `ACTIONS`.
         lr: the learning rate to continue with; None unless the action is "lr".
     """
@@ -72,151 +63,184 @@ class Answer:
     """The answer to a request: a line of text, and the exit code for the process that asked, 0 to 2."""
 
     text: str
-    code: int
+    code: int = 0
 
 
-@dataclass
-class RequestFolder:
-    """The requests to the run that writes the curves `name`.png in the folder `output`."""
+class Inbox:
+    """The requests to the run with the identity `run`, whose plot is `name`.png in the folder `output`."""
 
-    output: Path
-    name: str
-    _ignored: set[str] = field(default_factory=set, init=False)
+    def __init__(self, output: Path, name: str, run: str) -> None:
+        self.output = output
+        self.name = name
+        self.run = run
+        self._ignored: set[str] = set()
+        self._answers: deque[tuple[float, Path]] = deque()
+        self._modified, self._next_listing = 0, 0.0
 
-    @property
-    def path(self) -> Path:
-        """The folder of the files."""
-        return self.output / f".{self.name}.steer"
+    def leftovers(self) -> list[Request]:
+        """Return the requests that a killed process has left, taken or not; remove answers that nobody has read."""
+        for kind in ("answer", "answer.tmp", "request.tmp"):
+            for path in self._files(kind):
+                with suppress(OSError):
+                    if time.time() - path.lstat().st_mtime > _UNREAD:
+                        path.unlink()
+        return sorted([*self._requests("request"), *self._requests("taken")], key=lambda request: request.id)
 
-    # What the run calls.
+    def pending(self) -> list[Request]:
+        """Return the requests that are not taken yet, the oldest first. If there are none, it costs a `stat`.
 
-    def open(self, run: str) -> None:
-        """Take requests to the run with the identity `run`.
+        What is not a request to this run is named once, and ignored.
+        """
+        now = time.monotonic()
+        try:
+            modified = os.stat(self.output).st_mtime_ns
+        except OSError:  # a removed folder
+            return []
+        if modified == self._modified and now < self._next_listing:
+            return []
+        self._modified, self._next_listing = modified, now + _LISTING
+        return self._requests("request")
+
+    def take(self, request: Request) -> bool:
+        """Take `request`, so that it can't be withdrawn; return False if it has been."""
+        taken = _path(self, request.id, "taken")
+        try:
+            os.rename(_path(self, request.id, "request"), taken)
+        except OSError:
+            return taken.exists()  # a leftover that the earlier process had taken
+        return True
+
+    def answer(self, request: Request, answer: Answer) -> None:
+        """Answer and remove a taken request.
 
         Raises:
-            OSError: the folder can't be created or written to, or is a link.
+            OSError: the answer can't be written.
         """
-        # No user gains a right here that they don't have in the folder of the curves.
-        self.path.mkdir(mode=self.output.stat().st_mode & 0o777, exist_ok=True)
-        if self.path.is_symlink() or not self.path.is_dir():
-            raise OSError(f"{self.path} is not a folder")
-        self._remove(_RUN)
-        self._remove(_ANSWER)  # nobody has waited for them for so long
-        (self.path / f"{run}{_RUN}").touch(exist_ok=False)
+        now, path = time.monotonic(), _path(self, request.id, "answer")
+        while self._answers and now - self._answers[0][0] > _UNREAD:
+            self._answers.popleft()[1].unlink(missing_ok=True)
+        _write(path, {"answer": answer.text, "code": answer.code})
+        self._answers.append((now, path))
+        _path(self, request.id, "taken").unlink(missing_ok=True)
 
-    def pending(self, run: str) -> list[Request]:
-        """Return the requests to the run with the identity `run`, the oldest first; name others once, and ignore them.
+    def _files(self, kind: str) -> Iterator[Path]:
+        """Yield the files of a kind; none if the folder can't be read."""
+        pattern = re.compile(rf"\.{re.escape(self.name)}\..+\.{kind}", re.DOTALL)
+        with suppress(OSError), os.scandir(self.output) as entries:
+            for entry in entries:
+                if pattern.fullmatch(entry.name):
+                    yield self.output / entry.name
 
-        Costs a few microseconds if there are none.
-        """
-        try:
-            with os.scandir(self.path) as entries:
-                names = [entry.name for entry in islice(entries, _MAX_FILES) if entry.name.endswith(_REQUEST)]
-        except OSError:  # such as a removed folder
-            return []
+    def _requests(self, kind: str) -> list[Request]:
+        paths = sorted(path for path in self._files(kind) if path.name not in self._ignored)
         found = []
-        for name in sorted(set(names) - self._ignored):
+        for path in paths[:_MAX_REQUESTS]:  # the others are next
             try:
-                request = self._read(name)
-                if request.run != run:
-                    raise InputError(f"it is for another run, {request.run}")
-                found.append(request)
+                found.append(self._read(path, kind))
             except FileNotFoundError:  # withdrawn
                 pass
             except (OSError, ValueError) as error:
-                self._ignored.add(name)
+                self._ignored.add(path.name)
                 reason = error.strerror if isinstance(error, OSError) else error
-                _log.warning("ignored the request %s: %s", self.path / name, reason)
+                _log.warning(printable(f"ignored the request {path}: {reason}; delete it"))
         return found
 
-    def answer(self, request: Request, answer: Answer) -> None:
-        """Answer and remove `request`; log a failure."""
-        try:
-            content = json.dumps({"answer": answer.text, "code": answer.code})
-            write_atomically(self.path / f"{request.id}{_ANSWER}", content.encode())
-            (self.path / f"{request.id}{_REQUEST}").unlink(missing_ok=True)
-        except OSError as error:
-            self._ignored.add(f"{request.id}{_REQUEST}")
-            _log.error("can't answer a request: %s", error)
-
-    def close(self) -> None:
-        """Take no more requests; answers stay until they are read."""
-        with suppress(OSError):  # it holds answers, or files of others
-            self._remove(_RUN)
-            self._remove(_UNFINISHED)
-            self.path.rmdir()
-
-    # What another process calls.
-
-    def identity(self) -> str | None:
-        """Return the identity of the run that takes requests; None if there is none."""
-        return next((path.stem for path in self.path.glob(f"*{_RUN}") if is_identity(path.stem)), None)
-
-    def ask(self, action: str, lr: float | None = None) -> Request:
-        """Leave a request to the run, and return it.
-
-        Raises:
-            InputError: no run takes requests here, or this user can't write here.
-        """
-        run = self.identity()
-        if run is None:
-            raise InputError(f"the run in {self.output} takes no requests, or not yet")
-        request = Request(new_identity(), run, action, lr)
-        content = {"run": run, "action": action} | ({} if lr is None else {"lr": lr})
-        try:
-            write_atomically(self.path / f"{request.id}{_REQUEST}", json.dumps(content).encode())
-        except OSError as error:
-            raise InputError(f"the run in {self.output} can't be asked: {error}") from error
-        return request
-
-    def take_answer(self, request: Request) -> Answer | None:
-        """Return and remove the answer to `request`; None if there is none yet.
-
-        Raises:
-            InputError: the answer is damaged.
-        """
-        path = self.path / f"{request.id}{_ANSWER}"
-        try:
-            content = _object(read_regular(path, _MAX_BYTES), {"answer", "code"})
-            if not isinstance(content["answer"], str) or content["code"] not in (0, 1, 2):
-                raise InputError(f"it holds {content!a:.100}")
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise InputError(f"the answer {path} is damaged: {error}") from error
-        path.unlink(missing_ok=True)
-        with suppress(OSError):  # the run is there, or answers to others
-            self.path.rmdir()
-        return Answer(content["answer"], content["code"])
-
-    def withdraw(self, request: Request) -> None:
-        """Remove `request`, if it is still there."""
-        (self.path / f"{request.id}{_REQUEST}").unlink(missing_ok=True)
-
-    def _read(self, name: str) -> Request:
-        """Read the request in the file `name`; raise `OSError` or `ValueError` if it isn't one."""
-        path = self.path / name
-        if not is_identity(name.removesuffix(_REQUEST)):
+    def _read(self, path: Path, kind: str) -> Request:
+        """Read the request in the file `path`; raise `OSError` or `ValueError` if it isn't one to this run."""
+        identity = path.name.removeprefix(f".{self.name}.").removesuffix(f".{kind}")
+        if not is_identity(identity):
             raise InputError("its name is not that of a request")
         if path.is_symlink():
             raise InputError("it is a link")
         content = _object(read_regular(path, _MAX_BYTES), {"run", "action"}, {"lr"})
         run, action, lr = content["run"], content["action"], content.get("lr")
-        if not is_identity(run) or action not in ACTIONS or (action == "lr") != ("lr" in content):
-            raise InputError(f"it holds {content!a:.100}")
-        if lr is not None and not (is_number(lr) and _SMALLEST_RATE <= lr <= _LARGEST_RATE):
-            raise InputError(f"its learning rate is {lr!a:.100}; expected a number above 0")
-        return Request(name.removesuffix(_REQUEST), run, action, lr)
-
-    def _remove(self, suffix: str) -> None:
-        for path in self.path.glob(f"*{suffix}"):
-            with suppress(OSError):  # it isn't a file
-                path.unlink()
+        is_rate = is_number(lr) and _SMALLEST_RATE <= lr <= _LARGEST_RATE
+        if action not in ACTIONS or ("lr" in content) != (action == "lr") or (action == "lr" and not is_rate):
+            raise InputError(f"it holds {content!a:.200}")
+        if run != self.run:
+            raise InputError(f"it is for another run, {run!a:.100}")
+        return Request(identity, run, action, lr)
 
 
-def _object(content: bytes, required: set[str], optional: frozenset[str] | set[str] = frozenset()) -> Mapping:
+@dataclass(frozen=True)
+class Question:
+    """A request as the process that asks sees it."""
+
+    output: Path
+    name: str
+    request: Request
+
+    @classmethod
+    def ask(cls, output: Path, name: str, run: str, action: str, lr: float | None = None) -> Self:
+        """Leave a request for the run with the identity `run`, whose plot is `name`.png in the folder `output`.
+
+        Raises:
+            InputError: the folder can't be written to.
+        """
+        question = cls(output, name, Request(new_identity(), run, action, lr))
+        with as_input_error(OSError, f"can't ask the run in {output}: "):
+            content = {"run": run, "action": action} | ({} if lr is None else {"lr": lr})
+            _write(_path(question, question.request.id, "request"), content)
+        return question
+
+    def is_open(self) -> bool:
+        """Return whether the run has not answered yet."""
+        return any(os.path.lexists(_path(self, self.request.id, kind)) for kind in ("request", "taken"))
+
+    def withdraw(self) -> bool:
+        """Withdraw the request; return False if the run has taken it."""
+        try:
+            _path(self, self.request.id, "request").unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def take_answer(self) -> Answer | None:
+        """Return and remove the answer; None if there is none.
+
+        Raises:
+            InputError: the answer is damaged.
+        """
+        path = _path(self, self.request.id, "answer")
+        try:
+            content = _object(read_regular(path, _MAX_BYTES), {"answer", "code"})
+            if not isinstance(content["answer"], str) or type(content["code"]) is not int or content["code"] > 2:
+                raise InputError(f"it holds {content!a:.200}")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise InputError(f"the answer {path} is damaged: {error}") from error
+        with suppress(OSError):  # the run removes it later
+            path.unlink()
+        return Answer(content["answer"], content["code"])
+
+
+def _path(of: Inbox | Question, identity: str, kind: str) -> Path:
+    return of.output / f".{of.name}.{identity}.{kind}"
+
+
+def _write(path: Path, content: Mapping) -> None:
+    """Write `content` as JSON, atomically, and readable for all who can enter the folder, whatever the umask."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        os.fchmod(descriptor, 0o644)
+        text = json.dumps(content).encode()
+        if os.write(descriptor, text) < len(text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary))
+        os.rename(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _object(content: bytes, required: set[str], optional: set[str] | frozenset[str] = frozenset()) -> Mapping:
     """Parse a JSON object with the given keys; raise `ValueError` if it isn't one."""
-    value = parse_json(content)
+    with as_input_error(ValueError, "it isn't JSON: "):
+        value = parse_json(content)
     if not isinstance(value, dict) or not required <= value.keys() <= required | optional:
-        raise InputError(f"it holds {value!a:.100}; expected {', '.join(sorted(required))}")
+        raise InputError(f"it holds {value!a:.200}; expected {', '.join(sorted(required))}")
     return value

@@ -1,5 +1,6 @@
 """Versions, device and commit, for the record of a run."""
 
+import os
 import platform
 import resource
 import subprocess
@@ -35,12 +36,19 @@ def device() -> str:
     return _processor()
 
 
+def cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def is_accelerated() -> bool:
     """Return whether a GPU, or another device than the processor, computes."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return bool(tf.config.list_physical_devices("GPU"))
+        return bool(tf.config.get_visible_devices("GPU"))
     import jax
 
     return jax.default_backend() != "cpu"

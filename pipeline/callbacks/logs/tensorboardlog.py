@@ -87,5 +87,6 @@ class TensorBoardLog(keras.callbacks.TensorBoard):
 
     def _fail(self, error: Exception) -> None:
         self.failures += 1
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        first = str(error).partition("\n")[0]
+        reason = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", first).strip() or type(error).__name__  # TensorFlow's operations
         logging.getLogger(__name__).error("can't write to %s: %s", self.log_dir, reason)
