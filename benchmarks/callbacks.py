@@ -27,12 +27,13 @@ def main() -> None:
         import numpy as np
 
         from pipeline.callbacks import AsyncCallbackList, BatchCheckpoint, CSVLog, LearningRate, TensorBoardLog
-        from pipeline.callbacks.steering import Steering
+        from pipeline.callbacks.steering import Requests, Steering
         from pipeline.callbacks.stopping import StopMenu, StopRequest
         from pipeline.checkpoints.folder import CheckpointFolder
         from pipeline.data import ArraySource
-        from pipeline.files.requests import RequestFolder, new_identity
+        from pipeline.files.requests import Inbox
         from pipeline.nn.conv import ResNet
+        from pipeline.utils.identity import new_identity
 
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (32 * args.steps, 32, 32, 3), np.uint8), np.arange(32 * args.steps) % 10
@@ -66,9 +67,7 @@ def main() -> None:
         folder, identity, stop = Path(name), new_identity(), StopRequest()
         checkpoints = CheckpointFolder(folder, {"loss": [], "run": {"sittings": [{"id": identity}]}})
         menu = StopMenu(stop, None, LearningRate(), args.steps, 2)
-        requests = RequestFolder(folder, "train")
-        requests.open(identity)
-        steering = Steering([requests], identity, checkpoints, menu)
+        steering = Steering(Requests(stop, [Inbox(folder, "train", identity)]), checkpoints, menu)
         without = BatchCheckpoint(checkpoints, stop, args.steps + 1, menu)
         with_steering = BatchCheckpoint(checkpoints, stop, args.steps + 1, menu, steering=steering)
         for callback in (without, with_steering):
@@ -77,6 +76,7 @@ def main() -> None:
         board.bind("train", identity, 1)
         ways = {
             measure.OURS: milliseconds_per_step([CSVLog(folder / "log.csv"), board, with_steering]),
+            "steering alone": milliseconds_per_step([with_steering]),
             "without": milliseconds_per_step([without]),
         }
         results = measure.interleave(ways, args.repeats)

@@ -97,3 +97,32 @@ def test_a_history_without_averages_is_not_the_beginning_of_one_with():
     bare = history_of(1)
     del bare["run"]["arguments"]
     assert not is_ancestor_of(bare, averaged)
+
+
+def sitting(**more):
+    return {"epoch": 0, "batch": 0, "backend": "jax", "device": "x", "versions": {}, "commit": None} | more
+
+
+ID = "20261130-195201-123456-0a1b2c3d"
+
+
+@pytest.mark.parametrize(
+    ("more", "is_valid"),
+    [
+        ({}, True),  # of an earlier version
+        ({"id": ID}, True),
+        ({"id": ID, "requests": {ID: "learning rate 0.1 -> 0.01"}}, True),
+        ({"id": "x"}, False),
+        ({"id": ID, "requests": {"x": "a text"}}, False),
+        ({"id": ID, "requests": {ID: "\x1b[2J"}}, False),
+        ({"id": ID, "requests": []}, False),
+        ({"more": 1}, False),
+    ],
+)
+def test_a_sitting_has_an_identity_and_the_answers_to_requests_or_is_of_an_earlier_version(more, is_valid):
+    history = new_history({"sittings": [sitting(**more)]})
+    if is_valid:
+        assert module.check_history(history) is history
+    else:
+        with pytest.raises(ValueError, match="sittings"):
+            module.check_history(history)

@@ -3,6 +3,7 @@
 import io
 import json
 import signal
+import subprocess
 import sys
 
 import pexpect
@@ -79,6 +80,13 @@ def test_a_menu_that_nobody_answers_any_more_stops(terminal, tmp_path, end, code
         terminal.kill(end)
     ends_with(terminal, code)
     assert len(list_checkpoints(tmp_path / CHECKPOINTS)) == 1
+
+
+def test_a_message_begins_on_a_line_of_its_own(terminal, tmp_path):
+    words = [sys.executable, "-m", "pipeline.steer", tmp_path / "output", "--lr", "0.05"]
+    subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    terminal.expect(rf"(.)learning rate 0\.1 {TO} 0\.05")
+    assert terminal.match[1] == "\n"
 
 
 def test_a_terminal_that_closes_loses_nothing(terminal, tmp_path):
