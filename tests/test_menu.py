@@ -83,10 +83,12 @@ def test_a_menu_that_nobody_answers_any_more_stops(terminal, tmp_path, end, code
 
 
 def test_a_message_begins_on_a_line_of_its_own(terminal, tmp_path):
-    words = [sys.executable, "-m", "pipeline.steer", tmp_path / "output", "--lr", "0.05"]
-    subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    terminal.expect(rf"(.)learning rate 0\.1 {TO} 0\.05")
+    words = [sys.executable, "-m", "pipeline.steer", tmp_path / "output"]
+    with subprocess.Popen([*words, "--lr", "0.05"], cwd=ROOT, stdout=subprocess.DEVNULL):
+        terminal.expect(rf"(.)learning rate 0\.1 {TO} 0\.05")
     assert terminal.match[1] == "\n"
+    with subprocess.Popen([*words, "--stop"], cwd=ROOT, stdout=subprocess.DEVNULL):
+        ends_with(terminal, 143)
 
 
 def test_a_terminal_that_closes_loses_nothing(terminal, tmp_path):
