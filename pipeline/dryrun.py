@@ -5,6 +5,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import keras
 
@@ -27,30 +28,14 @@ def dry_run(
 ) -> None:
     """Train two batches and validate one; report sizes, memory, speed, and an estimate of the time for the run.
 
-    The second training step and the validation are repeated for a second, and the median counts. The estimate is for a
-    run that has the machine to itself; it includes neither compiling nor plots nor checkpoints.
+    The estimate is for a run that has the machine to itself; it includes neither compiling nor plots nor checkpoints.
 
     Args:
         averages: the callbacks among `callbacks` that average weights, started.
     """
-
-    def train_on(batch: tuple) -> None:
-        model.train_on_batch(*batch)
-        for callback in averages:
-            callback.average.update()
-
-    with data_errors(train, val):
-        train.set_epoch(run.progress[0])
-        reading, batches = _timed(lambda: [train.make(index) for index in range(min(2, train.steps))])
-        reading /= len(batches)
-        val_reading, val_batch = _timed(lambda: val.make(0))
-    compiling, _ = _timed(lambda: train_on(batches[0]))
-    training = _median(lambda: train_on(batches[-1]))
-    model.test_on_batch(*val_batch)  # compiles
-    validating = _median(lambda: model.test_on_batch(*val_batch))
-    passes = 1 + len(averages)
-    validation = passes * val.steps * combined(validating, val_reading, val.threads)
-    epoch = train.steps * combined(training, reading, train.threads) + validation
+    speed = _measure(run, model, train, val, averages)
+    validation = (1 + len(averages)) * val.steps * combined(speed.validating, speed.val_reading, val.threads)
+    epoch = train.steps * combined(speed.training, speed.reading, train.threads) + validation
     (done, trained), last = run.progress, run.last
     left = max(last - done - trained / train.steps, 0.0)
     again = ", and again with the averaged weights" if averages else ""
@@ -60,16 +45,46 @@ def dry_run(
         f"network: {model.count_params():,} parameters; {keras.backend.backend()} on {device()}",
         f"training: {train.num_images:,} images of {shape}, {train.steps:,} steps of {train.batch_size:,} per epoch",
         f"validation: {val.num_images:,} images, {val.steps:,} batches per epoch{again}",
-        f"reading a batch: {reading:.3g} s in one thread, of {train.threads}",
-        f"training step: {training:.3g} s, {_rate(train.batch_size / training)}; the first, with compiling, "
-        f"{compiling:.1f} s",
-        f"validation step: {validating:.3g} s, {_rate(len(val_batch[0]) / validating)}",
+        f"reading a batch: {speed.reading:.3g} s in one thread, of {train.threads}",
+        f"first training step, with compiling: {speed.compiling:.1f} s",
+        f"training step: {speed.training:.3g} s, {_rate(train.batch_size / speed.training)}",
+        f"validation step: {speed.validating:.3g} s, {_rate(min(val.batch_size, val.num_images) / speed.validating)}",
         f"memory: {peak_memory()}",
         _describe_checkpoints(run, model, callbacks),
         f"time: {duration(epoch)} per epoch, {validation / epoch:.0%} of it validation; {duration(epoch * left)} "
         f"until epoch {last}",
     ):
         _log.info(line)
+
+
+@dataclass(frozen=True)
+class _Speed:
+    """Seconds per batch: to read it in one thread, and to train on it, the first time and later, or validate it."""
+
+    reading: float
+    val_reading: float
+    compiling: float
+    training: float
+    validating: float
+
+
+def _measure(run: Run, model: keras.Model, train: Batches, val: Batches, averages: Sequence[WeightAverage]) -> _Speed:
+    """Train two batches and validate one; repeat the second and the latter for a second, and take the median."""
+
+    def train_on(batch: tuple) -> None:
+        model.train_on_batch(*batch)
+        for callback in averages:
+            callback.average.update()
+
+    with data_errors(train, val):
+        train.set_epoch(run.progress[0])
+        reading, batches = _timed(lambda: [train.make(index) for index in range(min(2, train.steps))])
+        val_reading, val_batch = _timed(lambda: val.make(0))
+    compiling, _ = _timed(lambda: train_on(batches[0]))
+    training = _median(lambda: train_on(batches[-1]))
+    model.test_on_batch(*val_batch)  # compiles
+    validating = _median(lambda: model.test_on_batch(*val_batch))
+    return _Speed(reading / len(batches), val_reading, compiling, training, validating)
 
 
 def combined(computing: float, reading: float, threads: int) -> float:

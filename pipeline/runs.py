@@ -15,7 +15,7 @@ import keras
 
 from pipeline.callbacks.steering import Requests
 from pipeline.callbacks.stopping import StopRequest
-from pipeline.checkpoints.checkpoint import Checkpoint, is_checkpoint_of, progress_in
+from pipeline.checkpoints.checkpoint import Checkpoint, check_resumable, is_checkpoint_of, progress_in
 from pipeline.checkpoints.folder import NAMES, CheckpointFolder, find_checkpoint, list_checkpoints
 from pipeline.checkpoints.history import is_ancestor_of, new_history, read_history
 from pipeline.data.source import DataSource
@@ -302,18 +302,3 @@ class Run:
         _log.info(f"newest checkpoint: {newest[0] if newest else 'none'}")
         if newest:
             _log.info(f"resume with: {self.command}")
-
-
-def check_resumable(checkpoint: Checkpoint, script: str) -> None:
-    """Raise `InputError` unless `script` wrote the checkpoint, and the record of its run is complete."""
-    record = checkpoint.history["run"]
-    if (name := record.get("script")) != script:
-        writer = {None: "another program", "run": "a program that uses Run.open"}.get(name, f"{name}.py")
-        raise InputError(f"checkpoint {checkpoint.path} was written by {writer}; resume it with that, or name another")
-    missing = {"arguments", "data", "learning_rate_changes", "steps"} - record.keys()
-    if "lr" not in record.get("arguments", ()):
-        missing.add("arguments.lr")
-    if missing:
-        raise InputError(
-            f"the record of checkpoint {checkpoint.path} lacks {', '.join(sorted(missing))}; name another checkpoint"
-        )

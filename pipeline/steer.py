@@ -105,12 +105,11 @@ def wait_for_answer(question: Question, lock: Path) -> Answer:
             return answer
         if not is_there or (is_late and not has_locks(lock)):
             if question.withdraw():
-                raise InputError(
-                    "the run has ended; nothing was done" if not is_there else "no run has answered; nothing was done"
-                )
+                raise InputError(f"{'no run has answered' if is_there else 'the run has ended'}; nothing was done")
             if not is_there and question.is_open():
-                later = "; when it is resumed, it uses the rate" if question.request.action == "lr" else ""
-                raise InputError(f"the run was killed while it carried out the request{later}")
+                later = "; when it is resumed, it uses the rate, unless that sets another"
+                is_kept = question.request.action == "lr"
+                raise InputError(f"the run ended while it carried out the request{later if is_kept else ''}")
         if is_late and not is_told:
             print("waiting for the end of a batch, or for an answer at the run's menu", file=sys.stderr, flush=True)
             is_told = True

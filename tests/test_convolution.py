@@ -30,7 +30,7 @@ print("done")
 """
 
 
-@pytest.mark.parametrize("cpu", ["AVX2", "AVX512_CORE"])
+@pytest.mark.parametrize("cpu", ["AVX2", pytest.param("AVX512_CORE", marks=pytest.mark.sweep)])
 def test_gradients_are_right_for_any_number_of_channels(cpu):
     words = [sys.executable, "-c", GRADIENTS, ROOT]
     done = subprocess.run(words, env={"ONEDNN_MAX_CPU_ISA": cpu}, capture_output=True, text=True)

@@ -28,7 +28,8 @@ def test_a_dry_run_tells_what_a_run_takes_and_leaves_nothing(command, tmp_path):
         r"\b366 parameters",
         "128 images of 32 x 32 x 3, 4 steps of 32",
         "128 images, 4 batches per epoch, and again with the averaged weights",
-        r"images/s; the first, with compiling, \d",
+        r"with compiling: \d",
+        r"training step: \d.* images/s",
         r"memory: \d.* GB",
         r"checkpoints: 5 of \d+ KB",  # after 3, 6, 9 and 10 epochs, and the trained model
         r"until epoch 10\b",

@@ -33,7 +33,7 @@ def test_keras_own_scheduler_sets_the_rate_of_a_decay(edited, command, tmp_path)
     assert_refused(done, "--lr 0.5", "LearningRateScheduler")
 
 
-@pytest.mark.parametrize("warmup_epochs", ["0", "2"])
+@pytest.mark.parametrize("warmup_epochs", [pytest.param("0", marks=pytest.mark.sweep), "2"])
 def test_a_scheduler_that_goes_by_the_present_rate_changes_it_once_an_epoch(edited, check, tmp_path, warmup_epochs):
     """A resume inside an epoch calls on_epoch_begin again; the rate, halved before the stop, isn't halved twice."""
     halving = "keras.callbacks.LearningRateScheduler(lambda epoch, lr: lr * 0.5 if epoch else lr)"

@@ -38,7 +38,8 @@ OTHERS = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.sweep) if name == "RMSprop" else name for name in OPTIMIZERS]
+    "name",
+    [pytest.param(name, marks=pytest.mark.sweep) if name in ("AdamW", "RMSprop") else name for name in OPTIMIZERS],
 )
 def test_another_optimizer(edited, check, tmp_path, name):
     check(edited(OPTIMIZER, OPTIMIZERS[name]))
@@ -50,7 +51,10 @@ def test_another_optimizer(edited, check, tmp_path, name):
     assert history["run"]["arguments"]["lr"] == rate
 
 
-@pytest.mark.parametrize(("metrics", "curves"), [(TOP3, {"accuracy", "top3"}), (RECALL, {"recall", "auc"})])
+@pytest.mark.parametrize(
+    ("metrics", "curves"),
+    [pytest.param(TOP3, {"accuracy", "top3"}, marks=pytest.mark.sweep), (RECALL, {"recall", "auc"})],
+)
 def test_another_metric(edited, check, tmp_path, metrics, curves):
     check(edited(METRICS, metrics))
     history = json.loads((tmp_path / "killed" / f"{SCRIPT[:-3]}.json").read_text())

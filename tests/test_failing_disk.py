@@ -88,6 +88,7 @@ def test_a_failing_batch_raises_its_own_error_and_the_state_before_is_saved(comm
     assert_same_end(straight(), tmp_path / "c", tmp_path / "o")
 
 
+@pytest.mark.sweep
 def test_on_jax_too_and_while_averages_are_validated_the_raw_weights_are_kept(process, tmp_path):
     """The second batch of the second validation in the first epoch fails; each has four batches."""
     script = tmp_path / BY_HAND

@@ -54,7 +54,7 @@ def setting(row):
     ("backend", "kept"),
     [
         ("tensorflow", "2"),  # CIFAR-10's network in mixed precision
-        ("jax", "1"),  # Tiny ImageNet's in float32
+        pytest.param("jax", "1", marks=pytest.mark.sweep),  # Tiny ImageNet's in float32
         pytest.param("tensorflow", "", marks=pytest.mark.sweep),
         pytest.param("jax", "", marks=pytest.mark.sweep),
     ],

@@ -119,7 +119,7 @@ def test_a_curve_that_begins_later_or_has_gaps_shifts_no_column(tmp_path):
     assert [row["val_loss"] for row in rows(log.path)] == ["0.0", "1.0", "2.0"]
 
 
-@pytest.mark.parametrize("epochs", [(2,), (3,)])
+@pytest.mark.parametrize("epochs", [pytest.param((2,), marks=pytest.mark.sweep), (3,)])
 def test_a_full_disk_costs_no_row_and_no_model(command, monkeypatch, tmp_path, epochs):
     from pipeline.callbacks.logs import csvlog
 

@@ -82,6 +82,7 @@ def test_a_menu_that_nobody_answers_any_more_stops(terminal, tmp_path, end, code
     assert len(list_checkpoints(tmp_path / CHECKPOINTS)) == 1
 
 
+@pytest.mark.sweep
 def test_a_message_begins_on_a_line_of_its_own(terminal, tmp_path):
     words = [sys.executable, "-m", "pipeline.steer", tmp_path / "output"]
     with subprocess.Popen([*words, "--lr", "0.05"], cwd=ROOT, stdout=subprocess.DEVNULL):

@@ -35,6 +35,7 @@ def test_one_step_equals_stock_layers_in_loss_and_every_weight(batch):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-5, err_msg=ours.path)
 
 
+@pytest.mark.sweep
 def test_twenty_steps_stay_at_the_stock_layers_loss(batch):
     fused, stock = build(stock=False), build(stock=True)
     for model in (fused, stock):

@@ -97,6 +97,7 @@ def test_a_recipe_s_values_reach_the_optimizer(command, tmp_path):
     assert checkpoint.arrays[f"run/optimizer/{names.index('learning_rate')}"] == np.float32(0.3)
 
 
+@pytest.mark.sweep
 def test_on_jax_rates_and_averages_are_the_same():
     files = [ROOT / "tests" / name for name in ("test_optimizer.py", "test_average.py")]
     words = [sys.executable, "-m", "pytest", "-q", "-k", "rises or last_step or recursion or stand_in", *files]

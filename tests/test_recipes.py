@@ -144,7 +144,7 @@ def train(folder, backend, *flags, stop=("none", 0), code=0):
     return done
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.sweep)])
 def test_with_every_piece_a_stop_anywhere_resumes_to_the_bit(straight, backend, tmp_path):
     # An epoch has four batches of training, four of validation, and four to validate the averages. Killed inside the
     # warm-up after a checkpoint there; on TensorFlow also stopped before, while the averages are validated.

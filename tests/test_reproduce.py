@@ -95,10 +95,14 @@ def test_recipes_are_trained_once_and_set_side_by_side(process, tmp_path):
         (("cifar10-5", "--output", "out"), ["'cifar10-5'", "cifar10-4"]),
         (("cifar10-4",), ["required: --output"]),
         (("cifar10-4", "--output", "out", "--max_minutes", "0"), ["--max_minutes", "'0'"]),
-        (("cifar10-4", "--output", "out", "--no_such_flag"), ["resnet_cifar10_decay.py: error: ", "--no_such_flag"]),
+        pytest.param(
+            ("cifar10-4", "--output", "out", "--no_such_flag"),
+            ["resnet_cifar10_decay.py: error: ", "--no_such_flag"],
+            marks=pytest.mark.sweep,
+        ),
         (("cifar10-1", "--output", "out", "--lr", "0.1"), ["--lr"]),
         (("cifar10-1", "--output", "out", "-o", "elsewhere"), [r"\B-o\b"]),
-        (("tiny-1", "--output", "out", "--data", "nowhere"), ["nowhere"]),
+        pytest.param(("tiny-1", "--output", "out", "--data", "nowhere"), ["nowhere"], marks=pytest.mark.sweep),
     ],
 )
 def test_a_wrong_call_is_one_line(process, words, parts):

@@ -9,7 +9,9 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from conftest import CHECKPOINTS, ROOT, SMALL, assert_identical, assert_same_curves, names
@@ -22,6 +24,7 @@ from pipeline.checkpoints.folder import list_checkpoints
 from pipeline.errors import InputError
 from pipeline.files.lock import Lock
 from pipeline.files.requests import Answer, Inbox, Question
+from pipeline.steer import running_in
 from pipeline.utils.identity import new_identity
 
 STEER = "pipeline/steer.py"
@@ -77,7 +80,13 @@ def test_a_run_killed_after_the_save_and_before_the_answer_answers_when_it_is_re
 
 
 @pytest.mark.parametrize(
-    "resume", ["latest", "latest, stopped at once", "with another rate", "from an earlier checkpoint"]
+    "resume",
+    [
+        pytest.param("latest", marks=pytest.mark.sweep),
+        "latest, stopped at once",
+        pytest.param("with another rate", marks=pytest.mark.sweep),
+        "from an earlier checkpoint",
+    ],
 )
 def test_what_a_killed_run_has_not_seen_waits_for_its_resume(
     command, ask_at, killed, stop_at, monkeypatch, tmp_path, resume
@@ -140,7 +149,10 @@ def failing_save(path, content):
     raise OSError(28, "No space left on device")
 
 
-@pytest.mark.parametrize(("kind", "left"), [("train", "epoch_0_batch_3.hdf5"), ("test", "epoch_0_batch_4.hdf5")])
+@pytest.mark.parametrize(
+    ("kind", "left"),
+    [pytest.param("train", "epoch_0_batch_3.hdf5", marks=pytest.mark.sweep), ("test", "epoch_0_batch_4.hdf5")],
+)
 def test_a_request_to_stop_is_a_sigterm(command, ask_at, straight, monkeypatch, tmp_path, kind, left):
     asked = ask_at(kind, 3, "stop")
     command(BY_HAND, *RUN, "-c", "c", code=143)
@@ -152,7 +164,10 @@ def test_a_request_to_stop_is_a_sigterm(command, ask_at, straight, monkeypatch, 
     assert_same_end(straight(), tmp_path / "c", tmp_path / "output")
 
 
-@pytest.mark.parametrize(("action", "part"), [("lr", "not saved"), ("save", "not saved"), ("stop", "not be saved")])
+@pytest.mark.parametrize(
+    ("action", "part"),
+    [("lr", "not saved"), pytest.param("save", "not saved", marks=pytest.mark.sweep), ("stop", "not be saved")],
+)
 def test_what_can_not_be_saved_is_said_to_be_so(command, ask_at, monkeypatch, action, part):
     monkeypatch.setattr("pipeline.checkpoints.folder.save_checkpoint", failing_save)
     asked = ask_at("train", 2, action, 0.02 if action == "lr" else None)
@@ -251,19 +266,21 @@ def test_what_is_not_a_request_to_this_run_is_named_and_ignored(command, straigh
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
-def test_only_those_who_can_write_to_the_output_can_ask(tmp_path):
-    tmp_path.chmod(0o755)
-    inbox = Inbox(tmp_path, "train", new_identity())
-    child = os.fork()
-    if not child:
-        os.setuid(65534)
-        try:
-            Question.ask(tmp_path, "train", inbox.run, "stop")
-        except InputError as error:
-            os._exit(42 if "denied" in str(error) else 1)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
-    assert inbox.pending() == []
+def test_only_those_who_can_write_to_the_output_can_ask():
+    with tempfile.TemporaryDirectory() as name:
+        output = Path(name)
+        output.chmod(0o755)
+        inbox = Inbox(output, "train", new_identity())
+        with lock_of(output, "train"):
+            os.seteuid(65534)
+            try:
+                assert running_in(output / ".train.lock")  # they see that a run is there
+                with pytest.raises(InputError, match="denied"):
+                    Question.ask(output, "train", inbox.run, "stop")
+            finally:
+                os.seteuid(0)
+        assert inbox.pending() == []
+        assert names(output) == [".train.lock"]
 
 
 def test_a_private_umask_hides_no_request_from_the_run_and_no_answer_from_the_one_who_asked(tmp_path):
@@ -406,6 +423,7 @@ def test_the_answer_is_printed_and_its_code_is_the_command_s(asking, tmp_path, c
     assert process.returncode == code
 
 
+@pytest.mark.sweep
 def test_without_locks_a_request_that_no_run_takes_is_withdrawn_after_5_seconds(command, tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", lambda *arguments: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks")))
     monkeypatch.setattr(Lock, "_has_warned", True)

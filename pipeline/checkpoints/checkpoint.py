@@ -217,3 +217,18 @@ def progress_in(path: Path) -> tuple[int, int] | None:
     """Return the completed epochs and batches recorded in a checkpoint's seal; None if it isn't a checkpoint."""
     seal = read_seal(path, CHECKPOINT)
     return seal and seal.numbers
+
+
+def check_resumable(checkpoint: Checkpoint, script: str) -> None:
+    """Raise `InputError` unless `script` wrote the checkpoint, and the record of its run is complete."""
+    record = checkpoint.history["run"]
+    if (name := record.get("script")) != script:
+        writer = {None: "another program", "run": "a program that uses Run.open"}.get(name, f"{name}.py")
+        raise InputError(f"checkpoint {checkpoint.path} was written by {writer}; resume it with that, or name another")
+    missing = {"arguments", "data", "learning_rate_changes", "steps"} - record.keys()
+    if "lr" not in record.get("arguments", ()):
+        missing.add("arguments.lr")
+    if missing:
+        raise InputError(
+            f"the record of checkpoint {checkpoint.path} lacks {', '.join(sorted(missing))}; name another checkpoint"
+        )

@@ -11,14 +11,14 @@ from types import ModuleType
 
 import keras
 
-from pipeline.checkpoints.checkpoint import Checkpoint
+from pipeline.checkpoints.checkpoint import Checkpoint, check_resumable
 from pipeline.checkpoints.folder import CheckpointFolder, find_checkpoint, list_checkpoints
 from pipeline.checkpoints.history import new_history
 from pipeline.cli import arguments, console, flags
 from pipeline.data.cifar10 import DIGITS
 from pipeline.errors import InputError
 from pipeline.files.atomic import check_folder
-from pipeline.runs import Run, check_resumable
+from pipeline.runs import Run
 from pipeline.utils.text import printable
 
 # Flags that are arguments of `ResNet.build`.
