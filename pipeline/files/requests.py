@@ -31,7 +31,7 @@ from pipeline.utils.text import printable
 ACTIONS = ("lr", "save", "stop", "status")
 """What a run can be asked: change its learning rate, save a checkpoint, save and stop, report its progress."""
 
-_MAX_BYTES, _MAX_REQUESTS = 4096, 100
+_MAX_BYTES, _MAX_ANSWER, _MAX_REQUESTS = 4096, 1 << 16, 100
 # Normal float32 numbers.
 _SMALLEST_RATE, _LARGEST_RATE = 2.0**-126, 3.4e38
 # Seconds after which the folder is listed even if its modification time is the same: clocks of file systems are coarse.
@@ -125,7 +125,7 @@ class Inbox:
 
     def _files(self, kind: str) -> Iterator[Path]:
         """Yield the files of a kind; none if the folder can't be read."""
-        pattern = re.compile(rf"\.{re.escape(self.name)}\..+\.{kind}", re.DOTALL)
+        pattern = re.compile(rf"\.{re.escape(self.name)}\.[^.]+\.{kind}")
         with suppress(OSError), os.scandir(self.output) as entries:
             for entry in entries:
                 if pattern.fullmatch(entry.name):
@@ -203,7 +203,7 @@ class Question:
         """
         path = _path(self, self.request.id, "answer")
         try:
-            content = _object(read_regular(path, _MAX_BYTES), {"answer", "code"})
+            content = _object(read_regular(path, _MAX_ANSWER), {"answer", "code"})
             if not isinstance(content["answer"], str) or type(content["code"]) is not int or content["code"] > 2:
                 raise InputError(f"it holds {content!a:.200}")
         except FileNotFoundError:
