@@ -34,6 +34,7 @@ def test_a_callback_with_a_state_of_its_own_goes_on_where_it_was(edited, command
         assert_identical(tmp_path / "straight" / "epoch_3.hdf5", tmp_path / "killed" / "epoch_3.hdf5")
 
 
+@pytest.mark.sweep
 def test_with_more_patience_a_run_that_was_ended_early_goes_on(edited, command, tmp_path):
     script = edited(CALLBACKS, f"{CALLBACKS}\n        {STOPPING},")
     text = script.read_text().replace("import EpochCheckpoint", "import EarlyStopping, EpochCheckpoint")

@@ -50,6 +50,7 @@ def test_a_log_on_a_full_disk_stops_no_run(tmp_path):
     assert list_checkpoints(tmp_path / CHECKPOINTS)[-1].name == "epoch_2.hdf5"
 
 
+@pytest.mark.sweep
 def test_a_run_without_any_stream_runs(tmp_path):
     line = " ".join(map(str, [sys.executable, ROOT / BY_HAND, *RUN]))
     assert subprocess.run(["/bin/sh", "-c", f"{line} <&- >&- 2>&-"], cwd=tmp_path).returncode == 0

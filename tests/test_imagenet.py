@@ -69,6 +69,7 @@ def test_training_by_hand_stops_resumes_and_is_ranked_on_the_validation_images(c
     assert set(result["tta flip"]) == {"rank-1", "rank-5"}
 
 
+@pytest.mark.sweep
 def test_training_with_decay_starts_again_from_another_place_of_the_same_images(command, shards, tmp_path):
     command("train_imagenet_decay.py", "--data", shards, *SMALL, "--epochs", "2", "--stop_after", "1", "-m", "a.hdf5")
     moved = shutil.copytree(shards, tmp_path / "moved")

@@ -65,7 +65,7 @@ def test_the_menu_goes_on_changes_the_rate_and_stops(terminal, tmp_path):
 @pytest.mark.parametrize(
     ("end", "code"),
     [
-        ("end of file", 130),
+        pytest.param("end of file", 130, marks=pytest.mark.sweep),
         (signal.SIGTERM, 143),
         pytest.param(signal.SIGHUP, 129, marks=pytest.mark.sweep),
         pytest.param(signal.SIGINT, 130, marks=pytest.mark.sweep),

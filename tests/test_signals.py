@@ -20,8 +20,8 @@ from pipeline.checkpoints.folder import list_checkpoints
     [
         ("train", 4, signal.SIGTERM, "epoch_0_batch_4.hdf5"),
         ("test", 2, signal.SIGINT, "epoch_0_batch_4.hdf5"),
-        ("train", 7, signal.SIGTERM, "epoch_1_batch_3.hdf5"),
-        ("train", 3, signal.SIGUSR1, "epoch_0_batch_3.hdf5"),
+        pytest.param("train", 7, signal.SIGTERM, "epoch_1_batch_3.hdf5", marks=pytest.mark.sweep),
+        pytest.param("train", 3, signal.SIGUSR1, "epoch_0_batch_3.hdf5", marks=pytest.mark.sweep),
     ],
 )
 def test_a_signal_saves_at_the_end_of_the_batch_and_the_run_goes_on_exactly(
@@ -50,7 +50,8 @@ def test_a_process_stopped_at_a_batch_or_in_a_save_goes_on_exactly(straight, tmp
     assert_nothing_lost(straight(backend), tmp_path)
 
 
-@pytest.mark.parametrize("place", ["fsync", pytest.param("savefig", marks=pytest.mark.sweep)])
+@pytest.mark.sweep
+@pytest.mark.parametrize("place", ["fsync", "savefig"])
 def test_ten_times_ctrl_c_in_a_save_or_a_plot_stops_at_once_and_harms_nothing(straight, tmp_path, place):
     done = launch(tmp_path, f"storm in {place}", 2)
     assert done.returncode == 130
