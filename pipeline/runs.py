@@ -210,11 +210,12 @@ class Run:
         )
 
     @contextmanager
-    def locked(self, outputs: Collection[Path]) -> Iterator[Requests]:
+    def locked(self, outputs: Collection[Path], logs: Collection[Path] = ()) -> Iterator[Requests]:
         """Lock the run's folders, remove unfinished files of killed processes, and take requests.
 
         Args:
             outputs: files of plots and histories.
+            logs: other files that the run writes.
 
         Yields:
             The requests to the run.
@@ -223,32 +224,35 @@ class Run:
             InputError: another process is training in one of the folders, or did since the checkpoint was chosen.
         """
         models = [] if self.model_path is None else [self.model_path]
-        for folder in (self.folder, *(path.parent for path in (*models, *outputs))):
+        for folder in (self.folder, *(path.parent for path in (*models, *outputs, *logs))):
             make_folder(folder)
         # Runs with different checkpoint folders may share an output folder.
         curves = dict.fromkeys((path.parent, path.stem) for path in outputs)
         with ExitStack() as stack:
             self.checkpoints.lock = stack.enter_context(Lock(self.folder))
-            for folder, name in curves:
-                # The identity lets other processes ask this run.
-                stack.enter_context(Lock(folder, f".{name}.lock", f", run {self.identity}"))
+            locks = [stack.enter_context(Lock(folder, f".{name}.lock")) for folder, name in curves]
+            for path in logs:
+                stack.enter_context(Lock(path.parent, f".{path.name}.lock"))
             stop = stack.enter_context(StopRequest())
             stack.callback(self.checkpoints.finish)  # before the folder is free for another process
             if self.found not in (None, list_checkpoints(self.folder)):
                 raise InputError(f"another process has just trained in {self.folder}; run the same command again")
             remove_unfinished(self.folder, NAMES)
-            for path in (*outputs, *models):
+            for path in (*outputs, *models, *logs):
                 remove_unfinished(path.parent, re.compile(re.escape(path.name)))
             inboxes = [Inbox(folder, name, self.identity) for folder, name in curves]
-            yield Requests(stop, inboxes, self._superseded())
+            leftovers = [(inbox, request) for inbox in inboxes for request in inbox.leftovers()]
+            for lock in locks:
+                lock.describe(f", run {self.identity}")  # from now on, other processes can ask this one
+            yield Requests(stop, inboxes, leftovers, self._superseded())
 
     def _superseded(self) -> str | None:
         """Return why this resume overrules a new rate that was requested of the killed process, if it does."""
         if self.new_lr is not None:
             return f"the run was resumed with the learning rate {self.new_lr:g}"
         newest = list_checkpoints(self.folder)[-1:]
-        if newest and (progress_in(newest[0]) or (0, 0)) > self.progress:
-            return "the run was resumed from an earlier checkpoint than its newest"
+        if self.found is None and newest and (progress_in(newest[0]) or (0, 0)) > self.progress:
+            return "the run was resumed from an earlier state"
         return None
 
     def move_earlier_aside(

@@ -16,6 +16,7 @@ import re
 import sys
 import time
 from argparse import Namespace
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.cli import arguments, command, flags
@@ -54,26 +55,36 @@ def main() -> None:
     if args.script:
         name = args.script.removesuffix(".py")
         locks = {name: locks[name]} if name in locks else {}
-    running = {name: lock for name, lock in locks.items() if running_in(lock)}
+    running = {name: run for name, lock in locks.items() if (run := running_in(lock))}
     if not running:
         which = f"run of {args.script}" if args.script else "run"
         raise InputError(f"no {which} is using {args.output}; a run that is still starting can't be asked yet")
     if len(running) > 1:
         raise InputError(f"several runs are using {args.output}; name one with --script: {', '.join(running)}")
-    ((name, lock),) = running.items()
+    ((name, run),) = running.items()
     action = next(action for action in ACTIONS if getattr(args, action))
-    question = Question.ask(args.output, name, running_in(lock), action, args.lr)
+    question = Question.of(args.output, name, run, action, args.lr)
     try:
-        answer = wait_for_answer(question, lock)
+        question.ask()
+        answer = wait_for_answer(question, locks[name])
     except KeyboardInterrupt:
-        print("\nwithdrawn" if question.withdraw() else "\nthe run is carrying it out", file=sys.stderr)
+        print(f"\n{printable(end_of(question))}", file=sys.stderr)
         raise
     if answer.code == 2:
         raise InputError(answer.text)
+    print(printable(answer.text), file=sys.stderr if answer.code else sys.stdout, flush=True)
     if action == "stop":
-        wait_for_end(lock)
-    print(printable(answer.text), file=sys.stderr if answer.code else sys.stdout)
+        wait_for_end(locks[name])
     sys.exit(answer.code)
+
+
+def end_of(question: Question) -> str:
+    """Withdraw a request, and describe what became of it."""
+    if question.withdraw():
+        return "withdrawn"
+    if answer := question.take_answer():
+        return answer.text
+    return "the run is carrying it out" if question.is_open() else "nothing was asked"
 
 
 def running_in(lock: Path) -> str | None:
@@ -99,15 +110,18 @@ def wait_for_answer(question: Question, lock: Path) -> Answer:
     while True:
         is_there = running_in(lock) == question.request.run
         is_late = time.monotonic() >= patience_ends
-        if not question.is_open():
-            if (answer := question.take_answer()) is None:
-                raise InputError("the request was removed, and not by the run; ask again")
+        is_open = question.is_open()  # before the last look for the answer
+        if answer := question.take_answer():
+            with suppress(OSError):  # a request that the run has ignored, and leaves where it is
+                question.withdraw()
             return answer
+        if not is_open:
+            raise InputError("the request was removed, and not by the run; ask again")
         if not is_there or (is_late and not has_locks(lock)):
             if question.withdraw():
                 raise InputError(f"{'no run has answered' if is_there else 'the run has ended'}; nothing was done")
             if not is_there and question.is_open():
-                later = "; when it is resumed, it uses the rate, unless that sets another"
+                later = "; a resume from its newest checkpoint uses the rate, unless it sets another"
                 is_kept = question.request.action == "lr"
                 raise InputError(f"the run ended while it carried out the request{later if is_kept else ''}")
         if is_late and not is_told:

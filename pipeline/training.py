@@ -66,7 +66,7 @@ def fit(
         sys.exit(0)
     models = [] if run.model_path is None else [run.model_path]
     checkpoints, done, last = run.checkpoints, run.progress[0], run.last
-    with run.locked(curves) as requests:
+    with run.locked(curves, [log.path for log in outputs.csv_logs]) as requests:
         if done < last:
             run.move_earlier_aside([*list_checkpoints(run.folder), *models], curves | tables, outputs.foreign_logs())
             _log.info(

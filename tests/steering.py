@@ -21,7 +21,9 @@ def ask_at(monkeypatch, tmp_path):
         def asking(self, *arguments, **options):
             if next(batches) == number:
                 run = running_in(tmp_path / "output" / f".{script}.lock")
-                asked.extend(Question.ask(tmp_path / "output", script, run, action, lr) for _ in range(times))
+                for _ in range(times):
+                    asked.append(Question.of(tmp_path / "output", script, run, action, lr))
+                    asked[-1].ask()
             return original(self, *arguments, **options)
 
         monkeypatch.setattr(AsyncCallbackList, f"on_{kind}_batch_end", asking)

@@ -143,7 +143,7 @@ def test_a_run_stopped_in_its_first_epoch_moves_nothing_aside(command, stop_at, 
     command(BY_HAND, *RUN, "--csv", "log.csv", code=130)
     monkeypatch.undo()
     command(BY_HAND, "-m", "latest", "--stop_after", "1")
-    assert names(tmp_path) == ["log.csv", "output"]
+    assert names(tmp_path) == [".log.csv.lock", "log.csv", "output"]
     # A finished run writes the file at a new place.
     done = command(BY_HAND, "-m", "latest", "--stop_after", "1", "--csv", "new.csv")
     assert "written: new.csv" in done.stdout

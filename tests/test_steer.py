@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -276,7 +277,7 @@ def test_only_those_who_can_write_to_the_output_can_ask():
             try:
                 assert running_in(output / ".train.lock")  # they see that a run is there
                 with pytest.raises(InputError, match="denied"):
-                    Question.ask(output, "train", inbox.run, "stop")
+                    asked(output, "train", inbox.run, "stop")
             finally:
                 os.seteuid(0)
         assert inbox.pending() == []
@@ -287,7 +288,7 @@ def test_a_private_umask_hides_no_request_from_the_run_and_no_answer_from_the_on
     mask = os.umask(0o077)
     try:
         inbox = Inbox(tmp_path, "train", new_identity())
-        question = Question.ask(tmp_path, "train", inbox.run, "save")
+        question = asked(tmp_path, "train", inbox.run, "save")
         (request,) = inbox.pending()
         assert inbox.take(request)
         assert (tmp_path / f".train.{request.id}.taken").stat().st_mode & 0o777 == 0o644
@@ -299,13 +300,25 @@ def test_a_private_umask_hides_no_request_from_the_run_and_no_answer_from_the_on
         os.umask(mask)
 
 
+def test_a_lock_never_writes_through_a_link(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(Lock, "_has_warned", False)
+    thesis = tmp_path / "thesis"
+    thesis.write_text("mine")
+    for create in (Path.symlink_to, Path.hardlink_to):
+        (tmp_path / ".train.lock").unlink(missing_ok=True)
+        create(tmp_path / ".train.lock", thesis)
+        with lock_of(tmp_path, "train"):
+            assert thesis.read_text() == "mine"
+    assert "can't lock" in caplog.text
+
+
 def test_a_request_is_either_taken_or_withdrawn(tmp_path):
     inbox = Inbox(tmp_path, "train", new_identity())
-    question = Question.ask(tmp_path, "train", inbox.run, "lr", 0.1)
+    question = asked(tmp_path, "train", inbox.run, "lr", 0.1)
     (request,) = inbox.pending()
     assert question.withdraw()
     assert not inbox.take(request)
-    question = Question.ask(tmp_path, "train", inbox.run, "lr", 0.1)
+    question = asked(tmp_path, "train", inbox.run, "lr", 0.1)
     (request,) = inbox.pending()
     assert inbox.take(request)
     assert not question.withdraw()
@@ -322,11 +335,11 @@ def test_a_look_lists_the_folder_only_if_it_has_changed(tmp_path, monkeypatch):
         patch.setattr(os, "scandir", lambda path: pytest.fail("listed"))
         assert inbox.pending() == []
     os.utime(tmp_path, ns=(0, 1))
-    question = Question.ask(tmp_path, "train", inbox.run, "save")
+    question = asked(tmp_path, "train", inbox.run, "save")
     os.utime(tmp_path, ns=(0, 2))
     assert inbox.pending() == [question.request]
     # A file system with a coarse clock.
-    later = Question.ask(tmp_path, "train", inbox.run, "stop")
+    later = asked(tmp_path, "train", inbox.run, "stop")
     os.utime(tmp_path, ns=(0, 2))
     assert inbox.pending() == []
     monkeypatch.setattr(time, "monotonic", lambda: start + 10)
@@ -351,9 +364,19 @@ def test_without_a_run_the_command_says_so(command, tmp_path):
     assert_refused(command(STEER, "output", code=2), "--lr", "--status")
 
 
+@contextmanager
 def lock_of(output, script):
-    """Lock a folder as a run of `script` does."""
-    return Lock(output, f".{script}.lock", f", run {new_identity()}")
+    """Lock a folder as a run of `script` does; yield the run's identity."""
+    with Lock(output, f".{script}.lock") as lock:
+        lock.describe(f", run {(run := new_identity())}")
+        yield run
+
+
+def asked(*arguments):
+    """Leave a request, and return it as the one who asks sees it."""
+    question = Question.of(*arguments)
+    question.ask()
+    return question
 
 
 @pytest.fixture
@@ -383,7 +406,7 @@ def test_a_run_that_is_killed_ends_the_command_which_tells_the_truth(asking, tmp
         if is_taken:
             request.rename(request.with_suffix(".taken"))
     start = time.monotonic()
-    assert ("when it is resumed" if is_taken else "nothing was done") in process.communicate()[1]
+    assert ("newest checkpoint" if is_taken else "nothing was done") in process.communicate()[1]
     assert process.returncode == 2
     assert time.monotonic() - start < 5
     assert not request.exists()
@@ -412,10 +435,9 @@ def test_ctrl_c_withdraws_the_request(asking, tmp_path):
 
 @pytest.mark.parametrize(("code", "stream"), [(0, 0), (1, 1), (2, 1)])
 def test_the_answer_is_printed_and_its_code_is_the_command_s(asking, tmp_path, code, stream):
-    lock = lock_of(tmp_path / "output", "train")
-    with lock:
+    with lock_of(tmp_path / "output", "train") as run:
         process, _ = asking("--save")
-        inbox = Inbox(tmp_path / "output", "train", lock.note.removeprefix(", run "))
+        inbox = Inbox(tmp_path / "output", "train", run)
         (found,) = inbox.pending()
         inbox.take(found)
         inbox.answer(found, Answer("an answer\x1b", code))
@@ -498,7 +520,7 @@ def test_under_fire_each_change_is_made_once_and_the_run_is_that_of_the_menu(tmp
             errors = command.communicate()[1]
             if command.returncode == 0:
                 answered.add(rate)
-            elif "when it is resumed" in errors:
+            elif "newest checkpoint" in errors:
                 promised.add(rate)
             elif command.returncode == 2:
                 forbidden.add(rate)

@@ -27,11 +27,13 @@ class Requests:
     Args:
         stop: the request to stop that signals make.
         inboxes: the requests of other processes.
+        leftovers: those that were left to a process that was killed, each with its inbox.
         superseded: why a new rate that was requested of a killed process no longer counts; None if it does.
     """
 
     stop: StopRequest
     inboxes: Sequence[Inbox]
+    leftovers: Sequence[tuple[Inbox, Request]] = ()
     superseded: str | None = None
 
 
@@ -56,7 +58,7 @@ class Steering:
         self._pending: list[tuple[Inbox, Request]] = []
         self._stops: list[tuple[Inbox, Request]] = []
         self._unanswered: list[tuple[Inbox, Request, Answer]] = []
-        self._start(requests.superseded)
+        self._start(requests)
 
     def is_asked(self) -> bool:
         """Look for requests, at most every 0.2 seconds; return whether there are any."""
@@ -82,7 +84,7 @@ class Steering:
         """
         pending, self._pending = self._pending, []
         for inbox, request in pending:
-            if not inbox.take(request):  # withdrawn
+            if not self._take(inbox, request):
                 continue
             if request.action == "stop":
                 _log.info("stopping on request")
@@ -98,21 +100,28 @@ class Steering:
         for inbox, request in self._stops:
             self._reply(inbox, request, answer)
 
-    def _start(self, superseded: str | None) -> None:
+    def _start(self, requests: Requests) -> None:
         """Answer what a killed process has left, except for requests of a new rate that still count."""
         answered = self._answered()
-        for inbox in self.inboxes:
-            for request in inbox.leftovers():
-                if request.action == "lr" and superseded is None and request.id not in answered:
-                    self._pending.append((inbox, request))
-                elif not inbox.take(request):
-                    continue
-                elif request.id in answered:
-                    self._reply(inbox, request, Answer(answered[request.id]))
-                else:
-                    reason = superseded if request.action == "lr" else "it was for a process that has ended"
-                    _log.warning("ignored the request %s (%s): %s", request.id, request.action, reason)
-                    self._reply(inbox, request, Answer(f"ignored: {reason}", 2))
+        for inbox, request in requests.leftovers:
+            if request.action == "lr" and requests.superseded is None and request.id not in answered:
+                self._pending.append((inbox, request))
+            elif not self._take(inbox, request):
+                continue
+            elif request.id in answered:
+                self._reply(inbox, request, Answer(answered[request.id]))
+            else:
+                reason = requests.superseded if request.action == "lr" else "it was for a process that has ended"
+                _log.warning("ignored the request %s (%s): %s", request.id, request.action, reason)
+                self._reply(inbox, request, Answer(f"ignored: {reason}", 2))
+
+    def _take(self, inbox: Inbox, request: Request) -> bool:
+        """Take `request`; return False if it has been withdrawn, or can't be taken, which is reported."""
+        try:
+            return inbox.take(request)
+        except OSError as error:
+            inbox.ignore(Path(error.filename), error.strerror)
+            return False
 
     def _reply(self, inbox: Inbox, request: Request, answer: Answer, is_first: bool = True) -> None:
         """Answer `request`; if that fails, log it once, and try again at the next look."""

@@ -5,6 +5,7 @@ import fcntl
 import logging
 import os
 import socket
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ from pipeline.errors import InputError
 from pipeline.files.regular import open_regular
 
 _HELD = (errno.EAGAIN, errno.EACCES)
+# The file can't be opened by this user, or is a link, a folder, or a pipe.
+_NO_FILE = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO)
 # `inspect` holds a free lock for microseconds.
 _ATTEMPTS, _PAUSE = 3, 0.05
 
@@ -31,9 +34,8 @@ class Lock:
 
     _has_warned = False
 
-    def __init__(self, folder: Path, name: str = ".lock", note: str = "") -> None:
+    def __init__(self, folder: Path, name: str = ".lock") -> None:
         self.folder = folder
-        self.note = note
         self.path = folder / name
         self._descriptor: int | None = None
 
@@ -44,7 +46,9 @@ class Lock:
         self._release()
         try:
             self._descriptor = self._open()
-        except PermissionError as error:
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                raise
             self._warn(error)
             return
         try:
@@ -54,10 +58,16 @@ class Lock:
                 raise InputError(f"{self.folder} is in use by {holder}; wait until it ends, or name another folder")
         except OSError as error:
             self._warn(error)
-        name = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}{self.note}"
-        with suppress(OSError):  # a full disk, or another user's file: the lock holds without our name
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, name.encode(), 0)
+        self.describe()
+
+    def describe(self, note: str = "") -> None:
+        """Write the name of this process into the file, with `note` at its end."""
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        name = f"process {os.getpid()} on {socket.gethostname()} since {since}{note}"
+        if self._descriptor is not None:
+            with suppress(OSError):  # a full disk, or another user's file: the lock holds without our name
+                os.ftruncate(self._descriptor, 0)
+                os.pwrite(self._descriptor, name.encode(), 0)
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -68,12 +78,18 @@ class Lock:
 
     def _open(self) -> int:
         """Open the lock's file, created with permissions for all who share the folder, as far as the umask allows."""
+        options = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | options, 0o666)
         except PermissionError:
             if not self.path.exists():
                 raise
-            return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self.path, os.O_RDONLY | options)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:  # the name of the process would go elsewhere
+            os.close(descriptor)
+            raise OSError(errno.ELOOP, "Not a regular file of its own", str(self.path))
+        return descriptor
 
     def _warn(self, error: OSError) -> None:
         if not Lock._has_warned:

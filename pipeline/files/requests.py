@@ -33,10 +33,12 @@ ACTIONS = ("lr", "save", "stop", "status")
 
 _MAX_BYTES, _MAX_ANSWER, _MAX_REQUESTS = 4096, 1 << 16, 100
 # Normal float32 numbers.
-_SMALLEST_RATE, _LARGEST_RATE = 2.0**-126, 3.4e38
+_SMALLEST_RATE, _LARGEST_RATE = 2.0**-126, 3.4028235e38
+# Errors of files that are no requests; others may pass.
+_NOT_A_FILE = (errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.EFBIG, errno.ENXIO)
 # Seconds after which the folder is listed even if its modification time is the same: clocks of file systems are coarse.
 _LISTING = 2.0
-# Seconds after which an answer is removed that nobody has read.
+# An answer that is older, in seconds, is removed at the next one, or when the run is resumed.
 _UNREAD = 60.0
 
 _log = logging.getLogger(__name__)
@@ -82,9 +84,10 @@ class Inbox:
         for kind in ("answer", "answer.tmp", "request.tmp"):
             for path in self._files(kind):
                 with suppress(OSError):
-                    if time.time() - path.lstat().st_mtime > _UNREAD:
+                    if is_identity(self._id_of(path)) and time.time() - path.lstat().st_mtime > _UNREAD:
                         path.unlink()
-        return sorted([*self._requests("request"), *self._requests("taken")], key=lambda request: request.id)
+        found = [*self._requests("request", None), *self._requests("taken", None)]
+        return sorted(found, key=lambda request: request.id)
 
     def pending(self) -> list[Request]:
         """Return the requests that are not taken yet, the oldest first. If there are none, it costs a `stat`.
@@ -102,12 +105,16 @@ class Inbox:
         return self._requests("request")
 
     def take(self, request: Request) -> bool:
-        """Take `request`, so that it can't be withdrawn; return False if it has been."""
+        """Take `request`, so that it can't be withdrawn; return False if it has been.
+
+        Raises:
+            OSError: it can't be renamed.
+        """
         taken = _path(self, request.id, "taken")
         try:
             os.rename(_path(self, request.id, "request"), taken)
-        except OSError:
-            return taken.exists()  # a leftover that the earlier process had taken
+        except FileNotFoundError:
+            return taken.is_file()  # a leftover that the earlier process had taken
         return True
 
     def answer(self, request: Request, answer: Answer) -> None:
@@ -131,23 +138,34 @@ class Inbox:
                 if pattern.fullmatch(entry.name):
                     yield self.output / entry.name
 
-    def _requests(self, kind: str) -> list[Request]:
+    def _requests(self, kind: str, most: int | None = _MAX_REQUESTS) -> list[Request]:
+        """Return the first `most` requests of a kind; `ignore` what isn't a request to this run."""
         paths = sorted(path for path in self._files(kind) if path.name not in self._ignored)
         found = []
-        for path in paths[:_MAX_REQUESTS]:  # the others are next
+        for path in paths[:most]:
             try:
-                found.append(self._read(path, kind))
-            except FileNotFoundError:  # withdrawn
-                pass
+                found.append(self._read(path))
             except (OSError, ValueError) as error:
-                self._ignored.add(path.name)
-                reason = error.strerror if isinstance(error, OSError) else error
-                _log.warning(printable(f"ignored the request {path}: {reason}; delete it"))
+                if isinstance(error, OSError) and error.errno not in _NOT_A_FILE:  # withdrawn, or it may pass
+                    continue
+                reason = error.strerror if isinstance(error, OSError) else str(error)
+                self.ignore(path, reason)
         return found
 
-    def _read(self, path: Path, kind: str) -> Request:
+    def ignore(self, path: Path, reason: str) -> None:
+        """Name the file `path`, and ignore it from now on; tell the process that waits for an answer, if any."""
+        self._ignored.add(path.name)
+        _log.warning(printable(f"ignored the request {path}: {reason}; delete it"))
+        if is_identity(identity := self._id_of(path)):
+            with suppress(OSError):
+                _write(_path(self, identity, "answer"), {"answer": f"ignored: {reason}", "code": 2})
+
+    def _id_of(self, path: Path) -> str:
+        return path.name.removeprefix(f".{self.name}.").partition(".")[0]
+
+    def _read(self, path: Path) -> Request:
         """Read the request in the file `path`; raise `OSError` or `ValueError` if it isn't one to this run."""
-        identity = path.name.removeprefix(f".{self.name}.").removesuffix(f".{kind}")
+        identity = self._id_of(path)
         if not is_identity(identity):
             raise InputError("its name is not that of a request")
         if path.is_symlink():
@@ -171,17 +189,20 @@ class Question:
     request: Request
 
     @classmethod
-    def ask(cls, output: Path, name: str, run: str, action: str, lr: float | None = None) -> Self:
-        """Leave a request for the run with the identity `run`, whose plot is `name`.png in the folder `output`.
+    def of(cls, output: Path, name: str, run: str, action: str, lr: float | None = None) -> Self:
+        """Create a request for the run with the identity `run`, whose plot is `name`.png in the folder `output`."""
+        return cls(output, name, Request(new_identity(), run, action, lr))
+
+    def ask(self) -> None:
+        """Leave the request in the folder.
 
         Raises:
             InputError: the folder can't be written to.
         """
-        question = cls(output, name, Request(new_identity(), run, action, lr))
-        with as_input_error(OSError, f"can't ask the run in {output}: "):
-            content = {"run": run, "action": action} | ({} if lr is None else {"lr": lr})
-            _write(_path(question, question.request.id, "request"), content)
-        return question
+        request = self.request
+        content = {"run": request.run, "action": request.action} | ({} if request.lr is None else {"lr": request.lr})
+        with as_input_error(OSError, f"can't ask the run in {self.output}: "):
+            _write(_path(self, request.id, "request"), content)
 
     def is_open(self) -> bool:
         """Return whether the run has not answered yet."""
@@ -210,7 +231,7 @@ class Question:
             return None
         except (OSError, ValueError) as error:
             raise InputError(f"the answer {path} is damaged: {error}") from error
-        with suppress(OSError):  # the run removes it later
+        with suppress(OSError):  # another user's file: the run removes it later
             path.unlink()
         return Answer(content["answer"], content["code"])
 
@@ -222,6 +243,7 @@ def _path(of: Inbox | Question, identity: str, kind: str) -> Path:
 def _write(path: Path, content: Mapping) -> None:
     """Write `content` as JSON, atomically, and readable for all who can enter the folder, whatever the umask."""
     temporary = path.with_name(f"{path.name}.tmp")
+    temporary.unlink(missing_ok=True)  # of a killed process
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         os.fchmod(descriptor, 0o644)

@@ -53,6 +53,10 @@ class CSVLog(EpochRecorder):
         except OSError:  # it is longer, or can't be read
             return True
 
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        if epochs_of(self.history):  # of a resumed run, whose file may have been moved aside
+            self.write()
+
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         self.write()
