@@ -1,11 +1,15 @@
-"""Requests to a run in this process, made at a chosen batch."""
+"""Requests to a run: made at a chosen batch of one in this process, or without a run."""
 
+from contextlib import contextmanager
 from itertools import count
 
 import pytest
 
+from pipeline.checkpoints.checkpoint import read_checkpoint
+from pipeline.files.lock import Lock
 from pipeline.files.requests import Question
 from pipeline.steer import running_in
+from pipeline.utils.identity import new_identity
 
 
 @pytest.fixture
@@ -30,3 +34,22 @@ def ask_at(monkeypatch, tmp_path):
         return asked
 
     return plan
+
+
+@contextmanager
+def lock_of(output, script):
+    """Lock a folder as a run of `script` does; yield the run's identity."""
+    with Lock(output, f".{script}.lock") as lock:
+        lock.describe(f", run {(run := new_identity())}")
+        yield run
+
+
+def asked(*arguments):
+    """Leave a request, and return it as the one who asks sees it."""
+    question = Question.of(*arguments)
+    question.ask()
+    return question
+
+
+def changes(path):
+    return read_checkpoint(path).history["run"]["learning_rate_changes"]

@@ -25,7 +25,45 @@ class EpochRecorder(keras.callbacks.Callback):
             append_epoch(self.history, logs or {}, last_learning_rate(self.model.optimizer))
 
 
-class TrainingMonitor(EpochRecorder):
+class CurveWriter(EpochRecorder):
+    """Add each epoch to the history, and write the history; a subclass defines `write_files`.
+
+    If a write fails, training continues: the error is logged and counted, and the next epoch tries again.
+
+    Args:
+        history: the history to update in place; None starts a new one.
+
+    Attributes:
+        failures: number of failed writes.
+        is_written: True if the files hold the current history.
+    """
+
+    def __init__(self, history: dict | None = None) -> None:
+        super().__init__()
+        self.history = new_history() if history is None else history
+        self.failures = 0
+        self.is_written = False
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        self.write()
+
+    def write(self) -> None:
+        """Write the files."""
+        self.is_written = False
+        try:
+            self.write_files()
+            self.is_written = True
+        except OSError as error:
+            self.failures += 1
+            logging.getLogger(__name__).error("%s; the next epoch tries again", error)
+
+    def write_files(self) -> None:
+        """Write the history to the callback's files, atomically; raise `OSError` if that fails."""
+        raise NotImplementedError
+
+
+class TrainingMonitor(CurveWriter):
     """Add each epoch to the history, and write the history as a plot and, if `json_path` is given, as JSON.
 
     Files are written atomically. If a write fails, or the plot can't be drawn, training continues: the error is logged
@@ -49,32 +87,18 @@ class TrainingMonitor(EpochRecorder):
     def __init__(
         self, fig_path: str | PathLike, json_path: str | PathLike | None = None, history: dict | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(history)
         self.fig_path = Path(fig_path)
         self.json_path = None if json_path is None else Path(json_path)
-        self.history = new_history() if history is None else history
-        self.failures = 0
-        self.is_written = False
         if self.fig_path == self.json_path:
             raise InputError(f"plot and history are both {self.fig_path}; expected two files")
         for path in filter(None, (self.fig_path, self.json_path)):
             check_folder(path.parent)
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        super().on_epoch_end(epoch, logs)
-        self.write()
-
-    def write(self) -> None:
-        """Write plot and history."""
-        self.is_written = False
-        try:
-            if self.json_path is not None:
-                write_history(self.json_path, self.history)
-            write_atomically(self.fig_path, self._draw())
-            self.is_written = True
-        except OSError as error:
-            self.failures += 1
-            logging.getLogger(__name__).error("%s; the next epoch tries again", error)
+    def write_files(self) -> None:
+        if self.json_path is not None:
+            write_history(self.json_path, self.history)
+        write_atomically(self.fig_path, self._draw())
 
     def _draw(self) -> bytes:
         try:

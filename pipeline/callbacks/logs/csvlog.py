@@ -1,20 +1,19 @@
 """Log each epoch as a row of a CSV file."""
 
 import io
-import logging
 from os import PathLike
 from pathlib import Path
 
 import keras
 
-from pipeline.callbacks.trainingmonitor import EpochRecorder
-from pipeline.checkpoints.history import epochs_of, new_history
+from pipeline.callbacks.trainingmonitor import CurveWriter
+from pipeline.checkpoints.history import epochs_of
 from pipeline.errors import InputError
 from pipeline.files.atomic import check_folder, write_atomically
 from pipeline.files.regular import read_regular
 
 
-class CSVLog(EpochRecorder):
+class CSVLog(CurveWriter):
     """Write the curves of the history as `keras.callbacks.CSVLogger` does, to a file that is complete at any time.
 
     A row is an epoch, which Keras counts from 0; the columns are the curves in alphabetical order. `CSVLogger` itself
@@ -26,8 +25,7 @@ class CSVLog(EpochRecorder):
 
     Attributes:
         history: the run's history (see `pipeline.checkpoints.history`), set by `training.fit`.
-        failures: number of failed writes.
-        is_written: True if the file holds the current history.
+        failures, is_written: as of `CurveWriter`.
 
     Raises:
         InputError: (a `ValueError`) `filename` is a folder or a device, or its folder can't be written to.
@@ -36,9 +34,6 @@ class CSVLog(EpochRecorder):
     def __init__(self, filename: str | PathLike) -> None:
         super().__init__()
         self.path = Path(filename)
-        self.history = new_history()
-        self.failures = 0
-        self.is_written = False
         if self.path.exists() and not self.path.is_file():
             raise InputError(f"`csv` {self.path} is not a file; name another")
         check_folder(self.path.parent)
@@ -57,19 +52,8 @@ class CSVLog(EpochRecorder):
         if epochs_of(self.history):  # of a resumed run, whose file may have been moved aside
             self.write()
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        super().on_epoch_end(epoch, logs)
-        self.write()
-
-    def write(self) -> None:
-        """Write the file."""
-        self.is_written = False
-        try:
-            write_atomically(self.path, self._rows())
-            self.is_written = True
-        except OSError as error:
-            self.failures += 1
-            logging.getLogger(__name__).error("%s; the next epoch tries again", error)
+    def write_files(self) -> None:
+        write_atomically(self.path, self._rows())
 
     def _rows(self) -> bytes:
         logger = keras.callbacks.CSVLogger(self.path)
