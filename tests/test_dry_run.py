@@ -8,8 +8,8 @@ from conftest import CHECKPOINTS, SMALL, names
 from messages import assert_names, assert_refused
 from stopping import BY_HAND, DECAY, RUN
 
-from pipeline import dryrun
 from pipeline.callbacks import EpochCheckpoint, TrainingMonitor
+from pipeline.training import dryrun
 
 
 def contents(folder):

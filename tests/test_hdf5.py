@@ -14,12 +14,12 @@ from messages import (
     naming,
 )
 
-from pipeline import training
 from pipeline.callbacks import AsyncCallbackList
 from pipeline.errors import InputError
 from pipeline.io import Batches, HDF5DatasetGenerator, HDF5DatasetWriter, HDF5Images
 from pipeline.io.batches import data_errors
 from pipeline.preprocessing import AffineAugmentation, MeanPreprocessor
+from pipeline.training import loop
 
 
 def everything(batches):
@@ -193,7 +193,7 @@ def test_a_file_cut_short_under_a_training_is_named(tmp_path, data):
     model.compile("sgd", "mse")
     os.truncate(victim, 3000)
     with pytest.raises(InputError, match=naming(r"\A.*victim\.hdf5.*\Z", TRUNCATED)):
-        training._fit(model, batches, batches, (0, 1), AsyncCallbackList(add_history=True, model=model))
+        loop._fit(model, batches, batches, (0, 1), AsyncCallbackList(add_history=True, model=model))
     named = pytest.raises(InputError, match=naming(r"\A.*victim\.hdf5.*\Z", TRUNCATED))
     with named, data_errors(batches):
         model.evaluate(batches.for_keras(), verbose=0)

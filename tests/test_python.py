@@ -14,7 +14,7 @@ from messages import naming
 from pipeline.callbacks import AsyncCallbackList
 from pipeline.data import ArraySource
 from pipeline.errors import InputError
-from pipeline.runs import Run
+from pipeline.training.runs import Run
 
 
 @pytest.fixture

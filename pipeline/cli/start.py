@@ -18,7 +18,7 @@ from pipeline.cli import arguments, console, flags
 from pipeline.data.cifar10 import DIGITS
 from pipeline.errors import InputError
 from pipeline.files.atomic import check_folder
-from pipeline.runs import Run
+from pipeline.training.runs import Run
 from pipeline.utils.text import printable
 
 # Flags that are arguments of `ResNet.build`.

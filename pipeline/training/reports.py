@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.files.atomic import write_atomically
 from pipeline.io.batches import Batches, scores
-from pipeline.runs import Run
+from pipeline.training.runs import Run
 from pipeline.utils.classreport import as_csv, class_scores, extremes, table
 
 # Up to this number of classes, `report` shows all.

@@ -22,8 +22,8 @@ from pipeline.callbacks.steering import Requests, Steering
 from pipeline.callbacks.stopping import StopMenu
 from pipeline.errors import InputError, as_input_error
 from pipeline.io.batches import Batches
-from pipeline.report import tables_beside
-from pipeline.runs import Run
+from pipeline.training.reports import tables_beside
+from pipeline.training.runs import Run
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Train a run from its first step to its last, and report its accuracy."""
+"""Train a run from its first step to its last."""
 
 import gc
 import logging
@@ -16,14 +16,12 @@ from pipeline.checkpoints.compiled import check_compiled, precision_of
 from pipeline.checkpoints.folder import list_checkpoints
 from pipeline.checkpoints.history import epochs_of
 from pipeline.data.source import DataSource
-from pipeline.dryrun import dry_run
 from pipeline.errors import InputError
 from pipeline.io.batches import Batches, data_errors
-from pipeline.report import FitResult, report, tables_beside
-from pipeline.runcallbacks import Outputs, bind, callback_list, rate_of, start_averages
-from pipeline.runs import Run
-
-__all__ = ["Run", "fit", "report"]
+from pipeline.training.dryrun import dry_run
+from pipeline.training.reports import FitResult, tables_beside
+from pipeline.training.runcallbacks import Outputs, bind, callback_list, rate_of, start_averages
+from pipeline.training.runs import Run
 
 _log = logging.getLogger(__name__)
 

@@ -45,7 +45,7 @@ class Run:
         new_lr: the learning rate to resume with; None keeps the checkpoint's.
         ask: asks the user whether to stop (see `StopMenu`); None without a terminal.
         draws_progress: draw a progress bar instead of printing a line per epoch.
-        is_dry: only try it (see `pipeline.dryrun`).
+        is_dry: only try it (see `pipeline.training.dryrun`).
     """
 
     script: str

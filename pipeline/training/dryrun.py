@@ -11,7 +11,7 @@ import keras
 
 from pipeline.callbacks import EpochCheckpoint, WeightAverage
 from pipeline.io.batches import Batches, data_errors
-from pipeline.runs import Run
+from pipeline.training.runs import Run
 from pipeline.utils.environment import cores, device, is_accelerated, peak_memory
 from pipeline.utils.text import duration
 
