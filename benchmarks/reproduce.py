@@ -31,6 +31,7 @@ import train_step
 from config import cifar10_config, tiny_imagenet_config
 from pipeline.checkpoints.history import validation_accuracy
 from pipeline.cli import arguments, command, console, flags
+from pipeline.cli.published import experiments
 from pipeline.errors import InputError
 
 
@@ -180,7 +181,7 @@ def waiting(experiment: Experiment, checkpoint, output: Path) -> float:
 
 def report(name: str, history: dict, output: Path, reached: dict[str, float], waits: float | None) -> str:
     """Return the table of results in Markdown."""
-    experiment, published = EXPERIMENTS[name], json.loads((Path(__file__).parent / "published.json").read_text())[name]
+    experiment, published = EXPERIMENTS[name], experiments()[name]["curves"]
     run, done = history["run"], len(history["loss"])
     settings, sitting = run["arguments"], run["sittings"][-1]
     lines = [f"# {name}: {done} of {settings['epochs']} epochs", ""]

@@ -5,8 +5,9 @@ import re
 import signal
 
 import pytest
-from conftest import ROOT
 from messages import assert_names, assert_refused
+
+from pipeline.cli.published import comparable, experiments
 
 REPRODUCE = "benchmarks/reproduce.py"
 # Instead of the experiment's flags, so that an epoch takes a second.
@@ -14,7 +15,7 @@ SMALL = ("--data", "digits", "--limit", "64", "--batch_size", "32", "--stages", 
 
 
 def test_published_curves_are_complete():
-    curves = json.loads((ROOT / "benchmarks" / "published.json").read_text())
+    curves = {name: experiment["curves"] for name, experiment in experiments().items()}
     epochs = {"cifar10-1": 85, "cifar10-2": 85, "cifar10-3": 120, "cifar10-4": 150, "tiny-1": 70, "tiny-2": 75}
     assert {name: {len(values) for values in of.values()} for name, of in curves.items()} == {
         name: {count} for name, count in epochs.items()
@@ -22,6 +23,25 @@ def test_published_curves_are_complete():
     # The published text; it rounds experiment 4's 93.77 up.
     finals = [curves[f"cifar10-{number}"]["val_accuracy"][-1] for number in (1, 2, 3, 4)]
     assert finals == [0.8818, 0.9324, 0.9339, 0.9377]
+
+
+@pytest.mark.parametrize(
+    ("script", "changed", "expected"),
+    [
+        ("resnet_cifar10", {"filters": (16, 16, 32, 64), "epochs": 85}, "cifar10-1"),
+        ("resnet_cifar10_decay", {"epochs": 150}, "cifar10-4"),
+        ("resnet_cifar10_decay", {"epochs": 120}, "cifar10-3"),
+        ("resnet_cifar10", {"epochs": 60}, "cifar10-2"),
+        ("resnet_cifar10", {"stages": (2, 2, 2)}, None),
+        ("resnet_cifar10", {"limit": 5000}, None),
+        ("resnet_cifar10", {"data": "digits"}, None),
+        ("train_imagenet", {}, None),
+    ],
+)
+def test_a_run_is_compared_with_the_published_experiment_of_its_script_and_network(script, changed, expected):
+    values = {"data": None, "limit": None, "holdout": None, "epochs": 85}
+    values |= {"stages": (9, 9, 9), "filters": (64, 64, 128, 256)} | changed
+    assert comparable(script, values) == expected
 
 
 def test_an_experiment_stops_cleanly_when_its_time_is_over(process):
@@ -49,7 +69,7 @@ def test_an_experiment_stops_goes_on_and_ends_in_a_table(process, started, tmp_p
     assert_names(table, r"^# cifar10-1.*\b85\b.*\b85\b")
     assert f" | 88.18 % | {100 * history['val_accuracy'][-1]:.2f} % |" in table
     row = next(line for line in table.splitlines() if line.startswith("| 50 |"))
-    published = json.loads((ROOT / "benchmarks" / "published.json").read_text())["cifar10-1"]
+    published = experiments()["cifar10-1"]["curves"]
     assert row.split(" | ")[1:3] == [f"{curves['loss'][49]:.4f}" for curves in (published, history)]
     facts = dict(re.findall(r"^\| ([a-z][^|]*) \| ([^|]*) \|$", table, re.MULTILINE))
 
