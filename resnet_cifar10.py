@@ -63,7 +63,7 @@ def main() -> None:
         LearningRate(decay=recipe.decay),
         WeightAverage(args.ema, val),
         TrainingMonitor(Path(args.output, "resnet_cifar10.png"), json_path=Path(args.output, "resnet_cifar10.json")),
-        *loggers(args.csv, args.tensorboard),
+        *loggers(args.csv, args.tensorboard, args.page and Path(args.output, "resnet_cifar10.html")),
         EpochCheckpoint(run.folder, every=args.every),
     ]
     result = training.fit(run, model, data, train, val, callbacks)

@@ -63,7 +63,7 @@ def main() -> None:
         TrainingMonitor(
             Path(args.output, "resnet_cifar10_decay.png"), json_path=Path(args.output, "resnet_cifar10_decay.json")
         ),
-        *loggers(args.csv, args.tensorboard),
+        *loggers(args.csv, args.tensorboard, args.page and Path(args.output, "resnet_cifar10_decay.html")),
         EpochCheckpoint(run.folder, every=args.every),
     ]
     result = training.fit(run, model, data, train, val, callbacks)

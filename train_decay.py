@@ -62,7 +62,7 @@ def main() -> None:
         LearningRate(decay=recipe.decay),
         WeightAverage(args.ema, val),
         TrainingMonitor(Path(args.output, "train_decay.png"), json_path=Path(args.output, "train_decay.json")),
-        *loggers(args.csv, args.tensorboard),
+        *loggers(args.csv, args.tensorboard, args.page and Path(args.output, "train_decay.html")),
         EpochCheckpoint(run.folder, every=args.every),
     ]
     result = training.fit(run, model, data, train, val, callbacks)

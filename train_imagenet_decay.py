@@ -65,7 +65,7 @@ def main() -> None:
         TrainingMonitor(
             Path(args.output, "train_imagenet_decay.png"), json_path=Path(args.output, "train_imagenet_decay.json")
         ),
-        *loggers(args.csv, args.tensorboard),
+        *loggers(args.csv, args.tensorboard, args.page and Path(args.output, "train_imagenet_decay.html")),
         EpochCheckpoint(run.folder, every=args.every),
     ]
     result = training.fit(run, model, data, train, val, callbacks)

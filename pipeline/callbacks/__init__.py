@@ -10,7 +10,7 @@ __getattr__, __all__ = names(
     earlystopping="EarlyStopping",
     epochcheckpoint="EpochCheckpoint",
     learningrate="LearningRate",
-    logs="CSVLog EpochLine TensorBoardLog loggers",
+    logs="CSVLog EpochLine RunPage TensorBoardLog loggers",
     trainingmonitor="TrainingMonitor",
     weightaverage="WeightAverage",
 )

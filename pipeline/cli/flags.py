@@ -203,6 +203,8 @@ ROWS = (
          scope=PROCESS),
     Flag("workers", threads, "N", "threads that prepare batches; any number gives the same batches", 2, PROCESS),
     Flag("output", path, "DIR", "folder for plot and history", "output", PROCESS, short="o"),
+    Flag("page", switch, None, "write a page for the browser with the curves and the progress, beside the plot", True,
+         PROCESS),
     Flag("csv", csv_file, "FILE", "also write the curves to this CSV file, through Keras' CSVLogger", scope=PROCESS),
     Flag("tensorboard", path, "DIR", "also log the curves for TensorBoard; needs requirements-tensorboard.txt",
          scope=PROCESS),

@@ -15,6 +15,7 @@ from pipeline.checkpoints.checkpoint import Checkpoint, check_resumable
 from pipeline.checkpoints.folder import CheckpointFolder, find_checkpoint, list_checkpoints
 from pipeline.checkpoints.history import new_history
 from pipeline.cli import arguments, console, flags
+from pipeline.cli.published import comparable, experiments
 from pipeline.data.cifar10 import DIGITS
 from pipeline.errors import InputError
 from pipeline.files.atomic import check_folder
@@ -84,7 +85,10 @@ def _create_run(
     on_terminal = sys.stdout.isatty()
     ask = console.ask if on_terminal and sys.stdin.isatty() else None
     new_lr = None if checkpoint is None else parsed.lr
+    name = comparable(script, vars(args))
+    reference = name and (name, experiments()[name]["curves"])
     options = {"new_lr": new_lr, "ask": ask, "draws_progress": on_terminal, "is_dry": parsed.dry_run}
+    options |= {"reference": reference}
     return Run(script, args, checkpoints, checkpoint, "", **options)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 
 from pipeline.callbacks import AsyncCallbackList, BatchCheckpoint, RunCallbacks
+from pipeline.callbacks.logs import RunPage
 from pipeline.callbacks.stopping import Stopped
 from pipeline.checkpoints.checkpoint import progress_in
 from pipeline.checkpoints.compiled import check_compiled, precision_of
@@ -134,6 +135,9 @@ def _train(run: Run, model: keras.Model, train: Batches, val: Batches, callbacks
             with suppress(OSError, InputError):  # the first error is the one to report
                 _batch_checkpoint_of(callbacks).save_after_failure()
                 run.report_resume()
+        for callback in callbacks.callbacks:
+            if isinstance(callback, RunPage):
+                callback.end(str(error).partition("\n")[0])
         raise
     callbacks.end()
     if exit_code is not None:
@@ -207,3 +211,6 @@ def _finish(run: Run, model: keras.Model, outputs: Outputs) -> None:
         checkpoints.save(model, done)
     if run.model_path is not None and progress_in(run.model_path) != (done, 0):
         checkpoints.save_as(run.model_path, model, done)
+    for page in outputs.pages:  # now that all other files are there
+        if not page.path.exists() or run.owns_output(outputs.curves[page.path]):
+            page.end()

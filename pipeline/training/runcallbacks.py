@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -17,11 +18,16 @@ from pipeline.callbacks import (
     TrainingMonitor,
     WeightAverage,
 )
-from pipeline.callbacks.logs import CSVLog, EpochLine, TensorBoardLog
+from pipeline.callbacks.logs import CSVLog, EpochLine, RunPage, TensorBoardLog
 from pipeline.callbacks.steering import Requests, Steering
 from pipeline.callbacks.stopping import StopMenu
+from pipeline.callbacks.trainingmonitor import CurveWriter
+from pipeline.checkpoints.checkpoint import progress_in
+from pipeline.checkpoints.folder import list_checkpoints
+from pipeline.checkpoints.history import epochs_of
 from pipeline.errors import InputError, as_input_error
 from pipeline.io.batches import Batches
+from pipeline.pages import RunFacts
 from pipeline.training.reports import tables_beside
 from pipeline.training.runs import Run
 
@@ -34,23 +40,26 @@ class Outputs:
         monitors: those that write plots and histories.
         csv_logs: those that write CSV files.
         tensorboard_logs: those that write files for TensorBoard.
+        pages: those that write pages for the browser.
         superseded: what other processes of the run wrote for TensorBoard beyond the resumed checkpoint.
     """
 
     monitors: Sequence[TrainingMonitor]
     csv_logs: Sequence[CSVLog]
     tensorboard_logs: Sequence[TensorBoardLog]
+    pages: Sequence[RunPage]
     superseded: Sequence[Path]
 
     @property
     def curves(self) -> dict[Path, Path | None]:
-        """The files of plots and histories, each with the JSON file of its history, or None."""
-        return {
+        """The files of plots, histories and pages, each with the JSON file of its history, or None."""
+        curves = {
             path: monitor.json_path
             for monitor in self.monitors
             for path in (monitor.json_path, monitor.fig_path)
             if path
         }
+        return curves | {page.path: next(iter(self.histories), None) for page in self.pages}
 
     @property
     def histories(self) -> list[Path]:
@@ -58,9 +67,14 @@ class Outputs:
         return [monitor.json_path for monitor in self.monitors if monitor.json_path]
 
     @property
+    def writers(self) -> list[CurveWriter]:
+        """The callbacks that write the history to files of their own."""
+        return [*self.monitors, *self.csv_logs, *self.pages]
+
+    @property
     def failures(self) -> int:
         """Number of failed writes."""
-        return sum(writer.failures for writer in (*self.monitors, *self.csv_logs, *self.tensorboard_logs))
+        return sum(writer.failures for writer in (*self.writers, *self.tensorboard_logs))
 
     def foreign_logs(self) -> list[Path]:
         """Return CSV files that hold other epochs than the run's, and what is superseded."""
@@ -71,9 +85,9 @@ class Outputs:
         curves = [
             path for monitor in self.monitors if monitor.is_written for path in (monitor.fig_path, monitor.json_path)
         ]
-        tables = [log.path for log in self.csv_logs if log.is_written]
+        others = [writer.path for writer in (*self.csv_logs, *self.pages) if writer.is_written]
         folders = [Path(log.log_dir) for log in self.tensorboard_logs]
-        return [*filter(None, curves), *tables, *filter(Path.exists, folders)]
+        return [*filter(None, curves), *others, *filter(Path.exists, folders)]
 
 
 def bind(run: Run, callbacks: Sequence[keras.callbacks.Callback]) -> Outputs:
@@ -84,7 +98,7 @@ def bind(run: Run, callbacks: Sequence[keras.callbacks.Callback]) -> Outputs:
     """
     superseded = []
     for callback in callbacks:
-        if isinstance(callback, (TrainingMonitor, CSVLog)):
+        if isinstance(callback, CurveWriter):
             callback.history = run.history
         elif isinstance(callback, TensorBoardLog):
             superseded += callback.bind(run.script, run.identity, len(run.history["run"]["sittings"]))
@@ -93,17 +107,27 @@ def bind(run: Run, callbacks: Sequence[keras.callbacks.Callback]) -> Outputs:
             if folder.resolve() != run.folder.resolve():
                 raise InputError(f"EpochCheckpoint writes to {folder}; expected the run's folder, {run.folder}")
             callback.checkpoints = run.checkpoints
-    monitors, csv_logs, tensorboard_logs = (
+    monitors, csv_logs, tensorboard_logs, pages = (
         [callback for callback in callbacks if isinstance(callback, of)]
-        for of in (TrainingMonitor, CSVLog, TensorBoardLog)
+        for of in (TrainingMonitor, CSVLog, TensorBoardLog, RunPage)
     )
-    outputs = Outputs(monitors, csv_logs, tensorboard_logs, superseded)
+    outputs = Outputs(monitors, csv_logs, tensorboard_logs, pages, superseded)
+    for page in pages:
+        page.describe = partial(_facts_of, run, outputs, page.path.stem)
     taken = [*outputs.curves, *tables_beside(outputs.curves), *([] if run.model_path is None else [run.model_path])]
     for log in csv_logs:
         if log.path.resolve() in {path.resolve() for path in taken}:
             raise InputError(f"`csv` {log.path} is another file of the run; name another")
         taken.append(log.path)
     return outputs
+
+
+def _facts_of(run: Run, outputs: Outputs, name: str) -> RunFacts:
+    """Return what the page `name` of a run shows beside the history."""
+    models = [] if run.model_path is None else [run.model_path]
+    ended = [path for path in models if progress_in(path) == (epochs_of(run.history), 0)]
+    files = [path.absolute() for path in (*outputs.written(), *list_checkpoints(run.folder)[-1:], *ended)]
+    return RunFacts(name, run.args.epochs, run.command, Path.cwd(), files, run.reference)
 
 
 def rate_of(run: Run, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback]) -> LearningRate:

@@ -46,6 +46,7 @@ class Run:
         ask: asks the user whether to stop (see `StopMenu`); None without a terminal.
         draws_progress: draw a progress bar instead of printing a line per epoch.
         is_dry: only try it (see `pipeline.training.dryrun`).
+        reference: name and curves of a published run to compare with on the run's page; None if there is none.
     """
 
     script: str
@@ -59,6 +60,7 @@ class Run:
     ask: Callable[[str, Callable[[], bool]], str | float] | None = None
     draws_progress: bool = False
     is_dry: bool = False
+    reference: tuple[str, Mapping[str, Sequence[float]]] | None = None
 
     @classmethod
     def open(

@@ -6,6 +6,7 @@ __getattr__, __all__ = names(
     __name__,
     csvlog="CSVLog",
     epochline="EpochLine",
+    runpage="RunPage",
     selection="loggers",
     tensorboardlog="TensorBoardLog",
 )

@@ -5,9 +5,13 @@ from os import PathLike
 import keras
 
 from pipeline.callbacks.logs.csvlog import CSVLog
+from pipeline.callbacks.logs.runpage import RunPage
 from pipeline.callbacks.logs.tensorboardlog import TensorBoardLog
 
 
-def loggers(csv: str | PathLike | None, tensorboard: str | PathLike | None) -> list[keras.callbacks.Callback]:
-    """Return a `CSVLog` for the file `csv` and a `TensorBoardLog` for the folder `tensorboard`, if they are given."""
-    return [*([CSVLog(csv)] if csv else []), *([TensorBoardLog(tensorboard)] if tensorboard else [])]
+def loggers(
+    csv: str | PathLike | None, tensorboard: str | PathLike | None, page: str | PathLike | None
+) -> list[keras.callbacks.Callback]:
+    """Return the logs that are asked for: a `CSVLog`, a `TensorBoardLog` and a `RunPage`, each with its path."""
+    asked = {CSVLog: csv, TensorBoardLog: tensorboard, RunPage: page}
+    return [log(path) for log, path in asked.items() if path]

@@ -1,0 +1,146 @@
+"""The page of a run: its curves, where it is, and all that its history records."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.checkpoints.history import RESERVED, epochs_of
+from pipeline.pages.chart import Chart, Curve, Mark
+from pipeline.pages.render import page
+
+_MOST_CHARTS = 16
+# Between the parts of the page that don't change inside an epoch.
+_NOW = "<!-- now -->"
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run knows and its history doesn't.
+
+    Args:
+        name: that of the script, without its extension.
+        epochs: number of the last epoch.
+        command: the command line that goes on with the run, from the working directory `folder`; empty if unknown.
+        files: the files that the run has written so far.
+        reference: name and curves of a published run to compare with; None if there is none.
+    """
+
+    name: str
+    epochs: int
+    command: str = ""
+    folder: Path = Path()
+    files: Sequence[Path] = ()
+    reference: tuple[str, Mapping[str, Sequence[float]]] | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is.
+
+    Args:
+        state: what it does, such as "training" or "finished".
+        epoch: completed epochs.
+        batch: completed batches of the next one, of `steps`; of training or of validation, as `state` says.
+        images_per_second: None if unknown.
+        seconds_left: None if unknown.
+        metrics: loss and metrics of the current epoch so far.
+        refresh: seconds until the page is written again; None if it won't be.
+    """
+
+    state: str
+    epoch: int
+    batch: int = 0
+    steps: int = 0
+    images_per_second: float | None = None
+    seconds_left: float | None = None
+    metrics: Mapping[str, float] | None = None
+    refresh: float | None = None
+
+
+def run_page(history: dict, facts: RunFacts) -> tuple[str, str]:
+    """Return the page of a run before and after the part that `progress_part` makes."""
+    done, run = epochs_of(history), history["run"]
+    charts = _charts(history, facts.reference)
+    columns = {curve.name: curve for chart in charts for curve in chart.curves}
+    if seconds := history.get("seconds"):
+        columns["seconds"] = Curve("seconds", "seconds", "", seconds)
+    text = page(
+        "run.html.j2",
+        facts=facts,
+        charts=charts if done else [],
+        columns=columns.values(),
+        done=done,
+        run=run,
+        settings=_settings(run),
+        summary=_summary(history),
+        seconds=sum(value or 0.0 for value in history.get("seconds", [])),
+        now=_NOW,
+    )
+    before, after = text.split(_NOW)
+    return before, after
+
+
+def progress_part(progress: Progress, facts: RunFacts) -> str:
+    """Return the part of the page that shows where the run is."""
+    now = time.time()
+    written = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
+    return page("progress.html.j2", progress=progress, facts=facts, written=written, milliseconds=round(1000 * now))
+
+
+def _charts(history: dict, reference: tuple[str, Mapping[str, Sequence[float]]] | None) -> list[Chart]:
+    """Return a chart for each metric, loss and accuracy first, and one for the learning rate."""
+    done, run = epochs_of(history), history["run"]
+    steps = run.get("steps")
+    changes = [
+        Mark(epoch + (batch / steps if steps else 0.0), f"{rate:g}")
+        for epoch, batch, rate in run.get("learning_rate_changes", ())
+    ]
+    bases = {curve.removeprefix("ema_").removeprefix("val_"): None for curve, values in history.items() if values}
+    names = [name for name in ("loss", "accuracy") if name in bases]
+    names += [name for name in bases if name not in (*names, *RESERVED)]
+    charts = []
+    for name in names[:_MOST_CHARTS]:
+        labels = {
+            name: ("training", "train"),
+            f"val_{name}": ("validation", "val"),
+            f"ema_val_{name}": ("validation, averaged weights", "ema"),
+        }
+        curves = [Curve(curve, *label, history[curve]) for curve, label in labels.items() if history.get(curve)]
+        if reference and f"val_{name}" in reference[1]:
+            published = list(reference[1][f"val_{name}"][:done])
+            published += [None] * (done - len(published))
+            curves.append(
+                Curve(f"published val_{name}", f"validation, published ({reference[0]})", "published", published)
+            )
+        charts.append(Chart(name.capitalize().replace("_", " "), curves, done, changes))
+    rates = history["learning_rate"]
+    is_log = bool(changes) and all(rate and rate > 0 for rate in rates)
+    charts.append(Chart("Learning rate", [Curve("learning_rate", "rate", "train", rates)], done, changes, is_log))
+    return charts
+
+
+def _settings(run: dict) -> list[tuple[str, str]]:
+    """Return the settings of a run by name."""
+    names = {"dataset": "data set", "data": "SHA-256 of the data", "steps": "steps per epoch"}
+    settings = [(shown, str(run[name])) for name, shown in names.items() if name in run]
+    for name, value in ({"precision": run.get("precision")} | run.get("arguments", {})).items():
+        text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        settings.append((name, "none" if value is None else text))
+    return settings
+
+
+def _summary(history: dict) -> list[tuple[str, float, float, int]]:
+    """Return the last and the best value of each curve of validation, with the epoch of the best."""
+    summary = []
+    for name in ("val_accuracy", "ema_val_accuracy", "val_loss", "ema_val_loss"):
+        values = [-math.inf if value is None else value for value in history.get(name, ())]
+        if name.endswith("loss"):
+            values = [-value for value in values]
+        known = [value for value in values if math.isfinite(value)]
+        if known:
+            best = max(known)
+            sign = -1 if name.endswith("loss") else 1
+            summary.append((name, sign * known[-1], sign * best, values.index(best) + 1))
+    return summary
