@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 
 from matplotlib.ticker import LogLocator, MaxNLocator
 
@@ -128,7 +129,7 @@ class Chart:
         for curve in self.curves:
             known = [(value, epoch) for epoch, value in enumerate(curve.values[: self.epochs], 1) if value is not None]
             if known:
-                (low, at_low), (high, at_high) = min(known), max(known)
+                (low, at_low), (high, at_high) = (of(known, key=itemgetter(0)) for of in (min, max))
                 texts.append(
                     f"{curve.label}: {number(known[0][0])} in epoch {known[0][1]}, {number(known[-1][0])} in epoch "
                     f"{known[-1][1]}, lowest {number(low)} in epoch {at_low}, highest {number(high)} in epoch {at_high}"
