@@ -44,6 +44,7 @@ def parse_arguments() -> Namespace:
     parser.add("batch_size", flags.count, "N", "images per batch (default: the training batch size)")
     parser.add("json", file, "FILE", "also write the result to FILE, as JSON")
     unlabelled = "write the predicted class of each unlabelled Tiny ImageNet image to FILE, as the challenge expects"
+    parser.add("report", file, "DIR", "also write a report to DIR: by class, confusions, worst mistakes, calibration")
     parser.add("submission", file, "FILE", unlabelled)
     return parser.parse_args()
 
@@ -53,7 +54,8 @@ def main() -> None:
     with console.quiet_start():
         from pipeline.checkpoints import read_checkpoint
         from pipeline.checkpoints.folder import newest_model
-        from pipeline.cli.scoring import open_images, predict_unlabelled, rank_images
+        from pipeline.cli.scoring import open_images, predict, predict_unlabelled, report
+        from pipeline.evaluation import check_report_folder
         from pipeline.files.atomic import check_folder, write_atomically
         from pipeline.io.images import list_images
 
@@ -66,6 +68,8 @@ def main() -> None:
         if output.is_dir():
             raise InputError(f"{output} is a folder; name a file")
         check_folder(output.parent)
+    if args.report:
+        check_report_folder(args.report)
     unlabelled = list_images(tiny_imagenet_config.paths(images.data).unlabelled_images)[0] if args.submission else []
     model = checkpoint.build_model(args.image_size)
 
@@ -78,13 +82,16 @@ def main() -> None:
         size, ratio = images.view["image_size"], images.view["eval_ratio"]
         print(f"view: the central {size}x{size} pixels of a shorter side of {round(size / ratio)}")
     result = {"model": str(checkpoint.path), "split": images.split, "images": batches.num_images} | images.view
-    ranks, ranks_by_mean = rank_images(model, images)
-    result |= {"held out": images.held_out, "averaged": bool(checkpoint.averages)} | show_ranks(ranks)
+    predictions, ranks_by_mean = predict(model, images)
+    result |= {"held out": images.held_out, "averaged": bool(checkpoint.averages)} | show_ranks(predictions.ranks)
     if args.tta:
         result["tta flip"] = show_ranks(ranks_by_mean, ", mean of image and mirror image")
     if args.json:
         write_atomically(args.json, (json.dumps(result, indent=1) + "\n").encode())
         print(f"written: {args.json}")
+    if args.report:
+        report(args.report, predictions, images, result)
+        print(f"written: {args.report / 'index.html'}")
     if args.submission:
         lines = predict_unlabelled(model, unlabelled, batches)
         write_atomically(args.submission, "".join(f"{line}\n" for line in lines).encode())

@@ -1,7 +1,7 @@
 """Score a checkpoint on the images of its data set."""
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -13,6 +13,7 @@ from pipeline.checkpoints import Checkpoint
 from pipeline.cli import console, flags
 from pipeline.cli.datasets import dataset_of, open_source, path_of, view_flags
 from pipeline.errors import InputError
+from pipeline.evaluation import Predictions, write_report
 from pipeline.io.batches import Batches, scores
 from pipeline.io.imagereader import ImageReader
 from pipeline.preprocessing import Mirror
@@ -29,6 +30,7 @@ class Images:
         data: path of their data set; None for its default.
         split: "test" or "val".
         held_out: True if they are training images that training held out.
+        colours: order of their channels, "RGB" or "BGR".
         view: how they are resized, by the names of flags; empty for images of one size.
         batches: the images in order.
         mirrored: the same images, mirrored; None if they aren't needed.
@@ -37,6 +39,7 @@ class Images:
     data: str | None
     split: str
     held_out: bool
+    colours: str
     view: dict[str, float]
     batches: Batches
     mirrored: Batches | None
@@ -84,7 +87,8 @@ def open_images(checkpoint: Checkpoint, args: Namespace) -> Images:
         )
     mirrored = make_batches(batch_size, workers=_WORKERS, aug=Mirror()) if args.tta else None
     view = {name: getattr(source, name) for name in view_flags(dataset)}
-    return Images(data, split, as_validated and source.holdout is not None, view, batches, mirrored)
+    held_out = as_validated and source.holdout is not None
+    return Images(data, split, held_out, source.colours, view, batches, mirrored)
 
 
 def _check_images(checkpoint: Checkpoint, batches: Batches, split: str, image_size: int | None) -> None:
@@ -103,10 +107,10 @@ def _check_images(checkpoint: Checkpoint, batches: Batches, split: str, image_si
         )
 
 
-def rank_images(model: keras.Model, images: Images) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rank of each image's class, and its rank by the mean scores of image and mirror image, integers (n,).
+def predict(model: keras.Model, images: Images) -> tuple[Predictions, np.ndarray]:
+    """Return the predictions, and the rank of each image's class by the mean scores of image and mirror image.
 
-    Without mirrored images both are the same. Keeps the scores of one batch only.
+    Without mirrored images the ranks, integers (n,), are those of the predictions. Keeps the scores of one batch only.
     """
     batches, mirrored = images.batches, images.mirrored
     own, by_mean, done = [], [], 0
@@ -114,11 +118,22 @@ def rank_images(model: keras.Model, images: Images) -> tuple[np.ndarray, np.ndar
     with console.progress("scoring", batches.num_images, "images") as advance:
         for plain, other in both:
             labels = batches.labels[done : done + len(plain)]
-            own.append(ranks(plain, labels))
-            by_mean.append(own[-1] if other is None else ranks((plain + other) / 2, labels))
+            own.append(Predictions.of(plain, labels))
+            by_mean.append(own[-1].ranks if other is None else ranks((plain + other) / 2, labels))
             done += len(plain)
             advance(len(plain))
-    return np.concatenate(own), np.concatenate(by_mean)
+    return Predictions.joined(own), np.concatenate(by_mean)
+
+
+def report(folder: Path, predictions: Predictions, images: Images, facts: Mapping[str, object]) -> list[Path]:
+    """Write a report on the `predictions` for `images` to `folder`; return its files."""
+    held = images.batches.images
+
+    def pixels_of(rows: np.ndarray) -> np.ndarray:
+        pixels = held.read(rows).astype(np.uint8)
+        return pixels if images.colours == "RGB" else pixels[..., ::-1]
+
+    return write_report(folder, predictions, held.label_names, held.class_names, facts, pixels_of)
 
 
 def predict_unlabelled(model: keras.Model, paths: Sequence[str], batches: Batches) -> list[str]:
