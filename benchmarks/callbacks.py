@@ -1,9 +1,10 @@
-"""Measure what a training step costs more while other processes can steer the run, and while its curves are logged.
+"""Measure what a training step costs more while the run can be steered, and is shown in the browser and logged.
 
     python benchmarks/callbacks.py
 
 Trains a small network, whose steps are short, on random images: epochs with the run's own callbacks, and epochs that
-also look for requests of `pipeline.steer` and write --csv and --tensorboard. Needs requirements-tensorboard.txt.
+also look for requests of `pipeline.steer`, write the page for the browser, --csv and --tensorboard. Needs
+requirements-tensorboard.txt.
 """
 
 import argparse
@@ -26,7 +27,7 @@ def main() -> None:
         import keras
         import numpy as np
 
-        from pipeline.callbacks import AsyncCallbackList, BatchCheckpoint, CSVLog, LearningRate, TensorBoardLog
+        from pipeline.callbacks import AsyncCallbackList, BatchCheckpoint, CSVLog, LearningRate, RunPage, TensorBoardLog
         from pipeline.callbacks.steering import Requests, Steering
         from pipeline.callbacks.stopping import StopMenu, StopRequest
         from pipeline.checkpoints.folder import CheckpointFolder
@@ -74,8 +75,10 @@ def main() -> None:
             callback.on_epoch_end = lambda epoch, logs=None: None  # it would fill the history
         board = TensorBoardLog(folder / "board")
         board.bind("train", identity, 1)
+        page = RunPage(folder / "page.html")
         ways = {
-            measure.OURS: milliseconds_per_step([CSVLog(folder / "log.csv"), board, with_steering]),
+            measure.OURS: milliseconds_per_step([CSVLog(folder / "log.csv"), board, page, with_steering]),
+            "page alone": milliseconds_per_step([page, without]),
             "steering alone": milliseconds_per_step([with_steering]),
             "without": milliseconds_per_step([without]),
         }

@@ -95,7 +95,7 @@ def test_inside_an_epoch_only_the_progress_changes(tmp_path):
     first = path.read_text()
     page.on_epoch_begin(2)
     for batch in (0, 6):
-        page.on_train_batch_end(batch, {"loss": np.float32(0.125)})
+        page.on_train_batch_end(batch, {"loss": keras.ops.convert_to_tensor(0.125)})
         page._finish_writing()
     second = path.read_text()
     around = r"(?s)(.*)<section id=\"now\"(.*)</section>(.*)"

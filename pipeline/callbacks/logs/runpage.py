@@ -6,6 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from os import PathLike
 from pathlib import Path
 
+from keras.src.utils.python_utils import pythonify_logs
+
 from pipeline.callbacks.trainingmonitor import CurveWriter
 from pipeline.checkpoints.history import epochs_of, is_curve
 from pipeline.errors import InputError
@@ -66,8 +68,8 @@ class RunPage(CurveWriter):
         if 0 <= before < self._batch:
             self._rate = (self._batch - before) / (now - then)
         self._last_look = self._batch, now
-        # Reading a number waits for the device.
-        self._metrics = {name: float(value) for name, value in (logs or {}).items() if is_curve(name, value)}
+        numbers = pythonify_logs(logs)  # waits for the device
+        self._metrics = {name: value for name, value in numbers.items() if is_curve(name, value)}
         self._write_progress(now)
 
     def on_test_begin(self, logs: dict | None = None) -> None:
