@@ -17,7 +17,7 @@ from pipeline.callbacks import RunPage, loggers
 from pipeline.checkpoints.history import new_history
 from pipeline.cli.published import experiments
 from pipeline.pages import Progress, RunFacts, progress_part, run_page
-from pipeline.pages.chart import Chart, Curve, Mark
+from pipeline.pages.chart import Chart, Curve, Mark, spans_magnitudes
 
 pytest_plugins = ("browser",)
 
@@ -62,7 +62,8 @@ def written(path, history, state="finished", refresh=None, **facts):
     return html
 
 
-def test_a_run_leaves_a_page_with_its_curves_record_and_the_command_that_goes_on(command, tmp_path):
+def test_a_run_leaves_a_page_with_its_curves_record_and_the_command_that_goes_on(command, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.cli.start.comparable", lambda script, values: "cifar10-2")
     done = command(BY_HAND, *RUN, "--stop_after", "1")
     assert f"written: {PAGE}" in done.stdout
     text = Text((tmp_path / PAGE).read_text()).text
@@ -73,7 +74,12 @@ def test_a_run_leaves_a_page_with_its_curves_record_and_the_command_that_goes_on
     history = json.loads((tmp_path / "output" / "resnet_cifar10.json").read_text())
     sitting = history["run"]["sittings"][-1]
     facts = ("finished", "2 of 2", sitting["device"], sitting["commit"], history["run"]["data"])
-    assert_names(page.text, *map(re.escape, facts), *(f"{name} {of}" for name, of in sitting["versions"].items()))
+    assert_names(
+        page.text,
+        r"published \(cifar10-2\)",
+        *map(re.escape, facts),
+        *(f"{name} {of}" for name, of in sitting["versions"].items()),
+    )
     for curve in ("loss", "val_accuracy", "learning_rate"):
         assert_names(page.text, *(re.escape(f"{value:.5g}") for value in history[curve]))
     assert "data-refresh" not in (tmp_path / PAGE).read_text()
@@ -210,6 +216,14 @@ def test_a_wild_value_doesn_t_flatten_the_curve():
     heights = [float(y) for y in re.findall(r"[ML]\S+ (-?[\d.]+)", chart.path(chart.curves[0]))]
     assert heights[1] < 0 < min(heights[:1] + heights[2:])
     assert chart_of(3.0, 2.0).outliers == ""
+
+
+def test_values_of_many_magnitudes_have_a_logarithmic_axis(tmp_path):
+    losses = [1e9, 5e8, 2e8, 1e3, 2.0, 1.5]
+    page = Text(written(tmp_path / "page.html", history_of(6, loss=losses)))
+    assert_names(page.text, "1e\\+08", "10000")
+    assert not spans_magnitudes([2.3, 0.001])
+    assert not spans_magnitudes([0.0, 1e9])
 
 
 @pytest.mark.parametrize("values", [(0.1,), (0.0, 0.0), (-1.0, -1.0), (None,), (1e-30, 1e29)])

@@ -144,6 +144,13 @@ class Chart:
         return min((value - low) / (high - low), 1.1)
 
 
+def spans_magnitudes(values: Sequence[float | None]) -> bool:
+    """Return whether a linear axis would flatten most of `values`: all are above 0, and they differ by 1e4 times."""
+    known = [value for value in values if value is not None]
+    _, high = _limits(known, is_log=False)
+    return bool(known) and min(known) > 0 and high > 1e4 * min(known)
+
+
 def _limits(values: Sequence[float | None], is_log: bool) -> tuple[float, float]:
     """Return the ends of an axis that shows the bulk of `values`, with room on both sides."""
     known = sorted(value for value in values if value is not None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.checkpoints.history import RESERVED, epochs_of
-from pipeline.pages.chart import Chart, Curve, Mark
+from pipeline.pages.chart import Chart, Curve, Mark, spans_magnitudes
 from pipeline.pages.render import page
 
 _MOST_CHARTS = 16
@@ -114,7 +114,8 @@ def _charts(history: dict, reference: tuple[str, Mapping[str, Sequence[float]]] 
             curves.append(
                 Curve(f"published val_{name}", f"validation, published ({reference[0]})", "published", published)
             )
-        charts.append(Chart(name.capitalize().replace("_", " "), curves, done, changes))
+        is_log = spans_magnitudes([value for curve in curves for value in curve.values])
+        charts.append(Chart(name.capitalize().replace("_", " "), curves, done, changes, is_log))
     rates = history["learning_rate"]
     is_log = bool(changes) and all(rate and rate > 0 for rate in rates)
     charts.append(Chart("Learning rate", [Curve("learning_rate", "rate", "train", rates)], done, changes, is_log))

@@ -94,24 +94,28 @@ class RunPage(CurveWriter):
         self.write()
 
     def write_files(self) -> None:
-        self._facts = self.describe()
-        self._before, self._after = run_page(self.history, self._facts)
+        try:
+            self._facts = self.describe()
+            self._parts = run_page(self.history, self._facts)
+        except Exception as error:  # a page that can't be made must not end the run
+            raise OSError(f"can't make {self.path}: {error}") from error
         self._finish_writing()
-        write_atomically(self.path, self._page())
+        self._write_page(self._progress())
 
     def _write_progress(self, now: float) -> None:
         """Have the thread write the page, unless it is still writing, or no page was written yet."""
         self._next_look = now + self.seconds
         if self.is_written and (self._writing is None or self._writing.done()):
             # If that fails, the next one may succeed.
-            self._writing = self._pool.submit(write_atomically, self.path, self._page())
+            self._writing = self._pool.submit(self._write_page, self._progress())
 
     def _finish_writing(self) -> None:
         if self._writing is not None:
             wait([self._writing])
 
-    def _page(self) -> bytes:
-        return "".join((self._before, progress_part(self._progress(), self._facts), self._after)).encode()
+    def _write_page(self, progress: Progress) -> None:
+        html = progress_part(progress, self._facts).join(self._parts)
+        write_atomically(self.path, html.encode())
 
     def _progress(self) -> Progress:
         steps = self.history["run"].get("steps") or (self.params or {}).get("steps") or 0
