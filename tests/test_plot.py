@@ -7,7 +7,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from pipeline.callbacks.plot import draw_history
+from pipeline.plots.history import draw_history
 
 
 def history_of(epochs, scale=1.0, changes=(), **spikes):
