@@ -15,7 +15,7 @@ from pipeline.cli.flags import FLAGS
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 # Layers from top to bottom. A part imports from lower layers, or from its own without a cycle.
 LAYERS = (
-    ("verify", "upgrade", "predict", "steer"), ("cli",), ("training",), ("callbacks",), ("plots",),
+    ("verify", "upgrade", "predict", "steer", "compare"), ("cli",), ("training",), ("callbacks",), ("plots",),
     ("checkpoints",), ("data",), ("io",), ("files",), ("nn",), ("preprocessing",), ("utils",),
     ("errors", "MAX_IMAGE_PIXELS"),
 )  # fmt: skip
