@@ -137,7 +137,7 @@ def main() -> None:
 def newest_checkpoint(output: Path):
     """Return the newest sound checkpoint, which the script will resume from, or None."""
     from pipeline.checkpoints.checkpoint import read_checkpoint
-    from pipeline.checkpoints.folder import list_checkpoints
+    from pipeline.checkpoints.listing import list_checkpoints
 
     for path in reversed(list_checkpoints(output / "model")):
         with suppress(InputError):
@@ -147,7 +147,7 @@ def newest_checkpoint(output: Path):
 
 def ranks(args: Namespace) -> dict[str, float]:
     """Measure rank-1 and rank-5 accuracy on the test set."""
-    from pipeline.checkpoints.folder import list_checkpoints
+    from pipeline.checkpoints.listing import list_checkpoints
 
     model = list_checkpoints(args.output / "model")[-1]
     with tempfile.TemporaryDirectory() as folder:

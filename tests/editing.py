@@ -74,7 +74,7 @@ def killed(tmp_path, monkeypatch):
 @pytest.fixture
 def check(command, killed, tmp_path):
     """Compare a run that never stops with one that is killed inside its second epoch and resumed."""
-    from pipeline.checkpoints.folder import list_checkpoints
+    from pipeline.checkpoints.listing import list_checkpoints
 
     def run(script, *flags):
         command(script, *RUN, *flags, "-c", "straight", "-o", "straight")

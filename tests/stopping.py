@@ -78,7 +78,7 @@ STOPPED = {"SIGINT": 130, "SIGTERM": 143, "SIGKILL": -9, "save": -9}
 
 def launch(folder, kind="none", number=0, backend="tensorflow", workers=2):
     """Start or resume a run in `folder` and stop it at point `number` (see tests/faults.py)."""
-    from pipeline.checkpoints.folder import list_checkpoints
+    from pipeline.checkpoints.listing import list_checkpoints
 
     command = [sys.executable, ROOT / "tests" / "faults.py", kind, str(number), ROOT / BY_HAND]
     command += ["-c", folder / "c", "-o", folder / "o", "--workers", str(workers), "--checkpoint_seconds", "0.001"]

@@ -12,7 +12,7 @@ from messages import assert_names
 
 from pipeline.callbacks import AsyncCallbackList
 from pipeline.checkpoints.checkpoint import read_checkpoint
-from pipeline.checkpoints.folder import list_checkpoints
+from pipeline.checkpoints.listing import list_checkpoints
 
 STOPPING = "EarlyStopping(monitor='learning_rate', mode='min', patience=2)"
 

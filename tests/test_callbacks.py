@@ -14,10 +14,10 @@ from conftest import ROOT
 from messages import assert_names, naming
 
 from pipeline.callbacks import AsyncCallbackList, EpochCheckpoint, TrainingMonitor
-from pipeline.callbacks.plot import draw_history
 from pipeline.checkpoints.checkpoint import read_checkpoint
-from pipeline.checkpoints.folder import list_checkpoints
 from pipeline.checkpoints.history import new_history
+from pipeline.checkpoints.listing import list_checkpoints
+from pipeline.plots.history import draw_history
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from conftest import write_checkpoint
 from messages import CORRUPT, naming
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
-from pipeline.checkpoints.folder import list_checkpoints
 from pipeline.checkpoints.history import append_epoch, new_history
+from pipeline.checkpoints.listing import list_checkpoints
 from pipeline.nn.conv import ResNet
 
 NETWORK = {"height": 16, "width": 16, "depth": 3, "classes": 5, "stages": [1, 1], "filters": [8, 8, 16]}

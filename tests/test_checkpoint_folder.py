@@ -15,8 +15,9 @@ from messages import assert_names, naming
 from pipeline.callbacks import BatchCheckpoint, batchcheckpoint
 from pipeline.callbacks.stopping import StopRequest
 from pipeline.checkpoints import folder as checkpointfolder
-from pipeline.checkpoints.folder import CheckpointFolder, list_checkpoints
+from pipeline.checkpoints.folder import CheckpointFolder
 from pipeline.checkpoints.history import append_epoch, new_history
+from pipeline.checkpoints.listing import list_checkpoints
 from pipeline.files import atomic
 
 

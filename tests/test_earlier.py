@@ -9,7 +9,7 @@ from messages import assert_names
 
 from config import cifar10_config, tiny_imagenet_config
 from pipeline.checkpoints import checkpoint as checkpoints
-from pipeline.checkpoints.folder import list_checkpoints
+from pipeline.checkpoints.listing import list_checkpoints
 
 BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"
 

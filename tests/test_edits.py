@@ -14,7 +14,7 @@ from editing import CALLBACKS, METRICS, OPTIMIZER, OPTIMIZERS, RUN, SCRIPT, TOP3
 
 from pipeline.callbacks import AsyncCallbackList
 from pipeline.checkpoints.checkpoint import read_checkpoint
-from pipeline.checkpoints.folder import list_checkpoints
+from pipeline.checkpoints.listing import list_checkpoints
 
 FURTHER = {
     "Nadam": "keras.optimizers.Nadam(1e-3, clipnorm=1.0)",

@@ -14,7 +14,7 @@ from conftest import CHECKPOINTS, ROOT, SMALL, arrays, names
 from messages import assert_names, assert_refused
 from stopping import BY_HAND, RUN, assert_same_end
 
-from pipeline.checkpoints.folder import list_checkpoints
+from pipeline.checkpoints.listing import list_checkpoints
 from pipeline.files import atomic
 from pipeline.io.batches import Batches
 

@@ -10,7 +10,7 @@ from messages import assert_names, assert_refused, naming
 from stopping import BY_HAND, RUN, wait_for_epoch
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
-from pipeline.checkpoints.folder import list_checkpoints
+from pipeline.checkpoints.listing import list_checkpoints
 from pipeline.files import lock
 
 

@@ -13,7 +13,8 @@ from messages import TO, assert_names, assert_refused
 from stopping import BY_HAND, DECAY, RUN
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
-from pipeline.checkpoints.folder import CheckpointFolder, list_checkpoints
+from pipeline.checkpoints.folder import CheckpointFolder
+from pipeline.checkpoints.listing import list_checkpoints
 
 
 @pytest.fixture

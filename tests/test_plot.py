@@ -7,7 +7,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from pipeline.callbacks.plot import draw_history
+from pipeline.plots.history import draw_history
 
 
 def history_of(epochs, scale=1.0, changes=(), **spikes):
@@ -134,3 +134,10 @@ def test_epochs_are_whole_numbers_from_1_on(drawn, epochs):
     ticks = [tick for tick in figure.axes[1].get_xticks() if low <= tick <= high]
     assert ticks
     assert all(tick == int(tick) >= 1 for tick in ticks)
+
+
+@pytest.mark.parametrize("epochs", [150, 2000])
+def test_the_last_epoch_s_number_is_not_cut_off(drawn, epochs):
+    figure, renderer = drawn(history_of(epochs))
+    last = [text for text in figure.axes[1].get_xticklabels() if text.get_position()[0] == epochs]
+    assert [text.get_window_extent(renderer).x1 <= figure.bbox.x1 for text in last] == [True]

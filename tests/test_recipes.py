@@ -16,7 +16,7 @@ from messages import assert_names, assert_refused
 
 from config import cifar10_config
 from pipeline.checkpoints.checkpoint import read_checkpoint
-from pipeline.checkpoints.folder import list_checkpoints
+from pipeline.checkpoints.listing import list_checkpoints
 from pipeline.cli.flags import RECIPE, recipe_values, rows
 
 NAMES = [flag.name for flag in rows(cifar10_config) if flag.scope == RECIPE]

@@ -12,7 +12,7 @@ from conftest import CHECKPOINTS, ROOT, SMALL
 from messages import assert_names, assert_refused
 from stopping import BY_HAND, DECAY, RUN, STOPPED, assert_nothing_lost, assert_same_end, launch, start, wait_for_epoch
 
-from pipeline.checkpoints.folder import list_checkpoints
+from pipeline.checkpoints.listing import list_checkpoints
 
 
 @pytest.mark.parametrize(

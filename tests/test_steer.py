@@ -16,7 +16,7 @@ from messages import TO, assert_names, assert_refused
 from steering import asked, changes, lock_of
 from stopping import BY_HAND, wait_for_epoch
 
-from pipeline.checkpoints.folder import list_checkpoints
+from pipeline.checkpoints.listing import list_checkpoints
 from pipeline.errors import InputError
 from pipeline.files.lock import Lock
 from pipeline.files.requests import Answer, Inbox

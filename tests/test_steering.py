@@ -13,7 +13,7 @@ from stopping import BY_HAND, DECAY, RUN, assert_same_end
 
 from pipeline.callbacks import LearningRate
 from pipeline.callbacks import steering as carrying_out
-from pipeline.checkpoints.folder import list_checkpoints
+from pipeline.checkpoints.listing import list_checkpoints
 from pipeline.files.requests import Inbox
 from pipeline.utils.identity import new_identity
 

@@ -14,7 +14,7 @@ from conftest import CHECKPOINTS, ROOT, SMALL, assert_identical
 from stopping import BY_HAND, STOPPED, assert_nothing_lost, start
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
-from pipeline.checkpoints.folder import list_checkpoints
+from pipeline.checkpoints.listing import list_checkpoints
 
 
 @pytest.mark.torture

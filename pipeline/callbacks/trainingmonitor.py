@@ -102,7 +102,7 @@ class TrainingMonitor(CurveWriter):
 
     def _draw(self) -> bytes:
         try:
-            from pipeline.callbacks.plot import plot_png
+            from pipeline.plots.history import plot_png
 
             return plot_png(self.history)
         except Exception as error:  # from Matplotlib's settings, which it reads on import, fonts or numbers

@@ -1,7 +1,6 @@
 """Find, write and remove the checkpoints of a run in a folder."""
 
 import logging
-import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,9 +13,10 @@ from threading import Lock
 import keras
 import numpy as np
 
-from pipeline.checkpoints.checkpoint import Checkpoint, progress_in, read_checkpoint
+from pipeline.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from pipeline.checkpoints.compiled import arrays_of, metric_state, metrics_manifest, optimizer_record
 from pipeline.checkpoints.history import lineage, new_history, validation_score
+from pipeline.checkpoints.listing import list_checkpoints, progress_named
 from pipeline.checkpoints.state import State, callback_state
 from pipeline.checkpoints.writer import Content, image_of, save_checkpoint
 from pipeline.errors import InputError
@@ -25,9 +25,6 @@ from pipeline.files.sealed import BLOCK
 from pipeline.nn.average import MovingAverage
 
 _log = logging.getLogger(__name__)
-
-NAMES = re.compile(r"epoch_(\d+)(?:_batch_(\d+))?\.hdf5")
-"""File names of checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +202,7 @@ class CheckpointFolder:
         _log.error("%s; %s", error, consequence)
 
     def _remove_superfluous(self, newest: tuple[int, int], score: Sequence[float]) -> None:
-        named = {progress: path for path in self.folder.iterdir() if (progress := _progress_named(path))}
+        named = {progress: path for path in self.folder.iterdir() if (progress := progress_named(path))}
         superfluous = {progress for progress in named if progress[1] and progress < newest}
         if self.keep is not None:
             epochs = sorted(progress for progress in named if not progress[1] and progress <= newest)
@@ -213,19 +210,6 @@ class CheckpointFolder:
             superfluous |= {progress for progress in epochs[: -self.keep] if progress != best}
         for progress in superfluous:
             named[progress].unlink(missing_ok=True)
-
-
-def list_checkpoints(folder: Path) -> list[Path]:
-    """List the checkpoints in `folder`, ordered by the progress recorded in their seals, newest last.
-
-    A file without a readable seal is ordered by its name.
-    """
-    found = []
-    for path in folder.glob("*.hdf5"):
-        progress = progress_in(path) or _progress_named(path)
-        if progress is not None:
-            found.append((progress, path))
-    return [path for _, path in sorted(found)]
 
 
 def find_checkpoint(name: str | None, folder: Path) -> Checkpoint | None:
@@ -262,8 +246,3 @@ def newest_model(model: Path, *folders: Path) -> Path:
         searched = " or ".join(map(str, folders))
         raise InputError(f"{model} doesn't exist, and {searched} holds no checkpoint; name one with `model`")
     return max(newest, key=lambda path: path.stat().st_mtime)
-
-
-def _progress_named(path: Path) -> tuple[int, int] | None:
-    match = NAMES.fullmatch(path.name)
-    return match and (int(match[1]), int(match[2] or 0))

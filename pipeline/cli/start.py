@@ -12,8 +12,9 @@ from types import ModuleType
 import keras
 
 from pipeline.checkpoints.checkpoint import Checkpoint, check_resumable
-from pipeline.checkpoints.folder import CheckpointFolder, find_checkpoint, list_checkpoints
+from pipeline.checkpoints.folder import CheckpointFolder, find_checkpoint
 from pipeline.checkpoints.history import new_history
+from pipeline.checkpoints.listing import list_checkpoints
 from pipeline.cli import arguments, console, flags
 from pipeline.cli.published import comparable, experiments
 from pipeline.data.cifar10 import DIGITS

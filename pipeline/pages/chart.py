@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
 
+import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from pipeline.pages.render import number
+from pipeline.plots.panels import without_outliers
 
 # Width and height of a chart's coordinates, which are stretched to the size of the screen.
 SIDE = 1000
-# Values above _ROOM times the quantile _BULK don't determine the scale: the rest would be flat.
-_BULK, _ROOM = 0.9, 3.0
 # Labels of marks closer than this fraction of the width would overlap.
 _LABEL_WIDTH = 0.04
 
@@ -159,8 +159,6 @@ def _limits(values: Sequence[float | None], is_log: bool) -> tuple[float, float]
     low, high = known[0], known[-1]
     if is_log:
         return low / 1.5, high * 1.5
-    bulk = known[int(_BULK * (len(known) - 1))]
-    if bulk > 0 and len(known) >= 3:
-        high = max(value for value in known if value <= _ROOM * bulk)
+    high = without_outliers([np.array(known)])[-1]
     room = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
     return low - room, high + room

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.checkpoints.history import RESERVED, epochs_of
+from pipeline.checkpoints.history import epochs_of
 from pipeline.pages.chart import Chart, Curve, Mark, spans_magnitudes
 from pipeline.pages.render import page
+from pipeline.plots.panels import metrics_of
 
 _MOST_CHARTS = 16
 # Between the parts of the page that don't change inside an epoch.
@@ -97,11 +98,8 @@ def _charts(history: dict, reference: tuple[str, Mapping[str, Sequence[float]]] 
         Mark(epoch + (batch / steps if steps else 0.0), f"{rate:g}")
         for epoch, batch, rate in run.get("learning_rate_changes", ())
     ]
-    bases = {curve.removeprefix("ema_").removeprefix("val_"): None for curve, values in history.items() if values}
-    names = [name for name in ("loss", "accuracy") if name in bases]
-    names += [name for name in bases if name not in (*names, *RESERVED)]
     charts = []
-    for name in names[:_MOST_CHARTS]:
+    for name in metrics_of(history)[:_MOST_CHARTS]:
         labels = {
             name: ("training", "train"),
             f"val_{name}": ("validation", "val"),

@@ -14,8 +14,8 @@ from pipeline.callbacks.logs import RunPage
 from pipeline.callbacks.stopping import Stopped
 from pipeline.checkpoints.checkpoint import progress_in
 from pipeline.checkpoints.compiled import check_compiled, precision_of
-from pipeline.checkpoints.folder import list_checkpoints
 from pipeline.checkpoints.history import epochs_of
+from pipeline.checkpoints.listing import list_checkpoints
 from pipeline.data.source import DataSource
 from pipeline.errors import InputError
 from pipeline.io.batches import Batches, data_errors

@@ -16,8 +16,9 @@ import keras
 from pipeline.callbacks.steering import Requests
 from pipeline.callbacks.stopping import StopRequest
 from pipeline.checkpoints.checkpoint import Checkpoint, check_resumable, is_checkpoint_of, progress_in
-from pipeline.checkpoints.folder import NAMES, CheckpointFolder, find_checkpoint, list_checkpoints
+from pipeline.checkpoints.folder import CheckpointFolder, find_checkpoint
 from pipeline.checkpoints.history import is_ancestor_of, new_history, read_history
+from pipeline.checkpoints.listing import NAMES, list_checkpoints
 from pipeline.data.source import DataSource
 from pipeline.errors import InputError
 from pipeline.files.atomic import make_folder, move_aside, remove_unfinished
