@@ -131,7 +131,7 @@ def test_every_row_of_the_table_is_complete_and_every_value_of_a_recipe_has_one(
 
 @pytest.mark.parametrize(("schedule", "more"), [("constant", {"epochs"}), ("poly", set())])
 def test_what_may_change_on_a_resume_follows_from_the_table(schedule, more):
-    process = {"stop_after", "every", "keep", "checkpoint_seconds", "workers", "output", "csv", "tensorboard"}
+    process = {"stop_after", "every", "keep", "checkpoint_seconds", "workers", "output", "page", "csv", "tensorboard"}
     assert flags.changeable({"schedule": schedule}) == process | {"lr", "data"} | more
 
 

@@ -46,7 +46,13 @@ def test_a_requested_rate_is_that_of_the_menu(
     assert changes(tmp_path / CHECKPOINTS / "epoch_2.hdf5") == [change]
     assert_identical(tmp_path / "menu" / "epoch_2.hdf5", tmp_path / CHECKPOINTS / "epoch_2.hdf5")
     assert_same_curves(tmp_path / "menu", tmp_path / "output")
-    left = [".resnet_cifar10.lock", "resnet_cifar10", "resnet_cifar10.json", "resnet_cifar10.png"]
+    left = [
+        ".resnet_cifar10.lock",
+        "resnet_cifar10",
+        "resnet_cifar10.html",
+        "resnet_cifar10.json",
+        "resnet_cifar10.png",
+    ]
     assert names(tmp_path / "output") == left
 
 
