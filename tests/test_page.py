@@ -102,7 +102,7 @@ def test_inside_an_epoch_only_the_progress_changes(tmp_path):
     page.on_epoch_begin(2)
     for batch in (0, 6):
         page.on_train_batch_end(batch, {"loss": keras.ops.convert_to_tensor(0.125)})
-        page._finish_writing()
+        page._writing.result()
     second = path.read_text()
     around = r"(?s)(.*)<section id=\"now\"(.*)</section>(.*)"
     (before, now, after), (*others,) = (re.match(around, text).groups() for text in (first, second))
@@ -111,7 +111,7 @@ def test_inside_an_epoch_only_the_progress_changes(tmp_path):
     assert_names(now, "starting")
     page.on_test_begin()
     page.on_test_batch_end(0)
-    page._finish_writing()
+    page._writing.result()
     assert_names(path.read_text(), "validating")
     page.on_train_end()
     assert_names(path.read_text(), "stopped")
@@ -127,7 +127,7 @@ def test_a_folder_that_becomes_unwritable_stops_nothing_and_is_reported_once_per
     page.on_epoch_begin(1)
     for batch in range(3):
         page.on_train_batch_end(batch, {})
-        page._finish_writing()
+        assert isinstance(page._writing.exception(), OSError)
     assert (page.failures, caplog.records) == (0, [])
     page.write()
     assert page.failures == len(caplog.records) == 1

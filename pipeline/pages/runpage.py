@@ -1,9 +1,9 @@
 """The page of a run: its curves, where it is, and all that its history records."""
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 from pipeline.checkpoints.history import epochs_of
@@ -43,7 +43,7 @@ class Progress:
     Args:
         state: what it does, such as "training" or "finished".
         epoch: completed epochs.
-        batch: completed batches of the next one, of `steps`; of training or of validation, as `state` says.
+        batch: completed training batches of the next one, of `steps`.
         images_per_second: None if unknown.
         seconds_left: None if unknown.
         metrics: loss and metrics of the current epoch so far.
@@ -133,13 +133,9 @@ def _settings(run: dict) -> list[tuple[str, str]]:
 def _summary(history: dict) -> list[tuple[str, float, float, int]]:
     """Return the last and the best value of each curve of validation, with the epoch of the best."""
     summary = []
-    for name in ("val_accuracy", "ema_val_accuracy", "val_loss", "ema_val_loss"):
-        values = [-math.inf if value is None else value for value in history.get(name, ())]
-        if name.endswith("loss"):
-            values = [-value for value in values]
-        known = [value for value in values if math.isfinite(value)]
+    for name, best_of in {"val_accuracy": max, "ema_val_accuracy": max, "val_loss": min, "ema_val_loss": min}.items():
+        known = [(value, epoch) for epoch, value in enumerate(history.get(name, ()), 1) if value is not None]
         if known:
-            best = max(known)
-            sign = -1 if name.endswith("loss") else 1
-            summary.append((name, sign * known[-1], sign * best, values.index(best) + 1))
+            best, epoch = best_of(known, key=itemgetter(0))
+            summary.append((name, known[-1][0], best, epoch))
     return summary

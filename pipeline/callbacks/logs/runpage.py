@@ -94,12 +94,13 @@ class RunPage(CurveWriter):
         self.write()
 
     def write_files(self) -> None:
+        if self._writing is not None:
+            wait([self._writing])
         try:
             self._facts = self.describe()
             self._parts = run_page(self.history, self._facts)
         except Exception as error:  # a page that can't be made must not end the run
             raise OSError(f"can't make {self.path}: {error}") from error
-        self._finish_writing()
         self._write_page(self._progress())
 
     def _write_progress(self, now: float) -> None:
@@ -108,10 +109,6 @@ class RunPage(CurveWriter):
         if self.is_written and (self._writing is None or self._writing.done()):
             # If that fails, the next one may succeed.
             self._writing = self._pool.submit(self._write_page, self._progress())
-
-    def _finish_writing(self) -> None:
-        if self._writing is not None:
-            wait([self._writing])
 
     def _write_page(self, progress: Progress) -> None:
         html = progress_part(progress, self._facts).join(self._parts)
