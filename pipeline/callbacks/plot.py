@@ -1,7 +1,7 @@
 """Plot the curves of a run."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import matplotlib
 import numpy as np
@@ -20,11 +20,16 @@ _BACKGROUND = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "
 
 
 def plot_png(history: dict) -> bytes:
-    """Return `draw_history` as a PNG file, drawn with Matplotlib's defaults, not the user's settings."""
+    """Return `draw_history` as a PNG file."""
+    return as_png(lambda: draw_history(history))
+
+
+def as_png(draw: Callable[[], Figure]) -> bytes:
+    """Return the figure that `draw` creates as a PNG file, with Matplotlib's defaults, not the user's settings."""
     image = io.BytesIO()
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        draw_history(history).savefig(image, format="png", dpi=120)
+        draw().savefig(image, format="png", dpi=120)
     return image.getvalue()
 
 
