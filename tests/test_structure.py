@@ -15,8 +15,8 @@ from pipeline.cli.flags import FLAGS
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 # Layers from top to bottom. A part imports from lower layers, or from its own without a cycle.
 LAYERS = (
-    ("verify", "upgrade", "predict", "steer"), ("cli",), ("training",), ("callbacks", "evaluation"), ("pages",),
-    ("checkpoints",), ("data",), ("io",), ("files",), ("nn",), ("preprocessing",), ("utils",),
+    ("verify", "upgrade", "predict", "steer", "find_lr"), ("cli",), ("training",), ("callbacks", "evaluation"),
+    ("pages",), ("checkpoints",), ("data",), ("io",), ("files",), ("nn",), ("preprocessing",), ("utils",),
     ("errors", "MAX_IMAGE_PIXELS"),
 )  # fmt: skip
 # Everything below the command line.
