@@ -15,7 +15,7 @@ from pipeline.cli.flags import FLAGS
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 # Layers from top to bottom. A part imports from lower layers, or from its own without a cycle.
 LAYERS = (
-    ("verify", "upgrade", "predict", "steer", "compare"), ("cli",), ("training",), ("callbacks", "evaluation"),
+    ("verify", "upgrade", "predict", "steer", "compare", "find_lr"), ("cli",), ("training",), ("callbacks", "evaluation"),
     ("pages",), ("plots",), ("checkpoints",), ("data",), ("io",), ("files",), ("nn",), ("preprocessing",), ("utils",),
     ("errors", "MAX_IMAGE_PIXELS"),
 )  # fmt: skip

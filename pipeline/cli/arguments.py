@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import NoReturn
 
@@ -39,12 +39,13 @@ class Parser(argparse.ArgumentParser):
 
     names: set[str] = set()  # noqa: RUF012  (all flags of this process)
 
-    def __init__(self, description: str, prog: str | None = None) -> None:
+    def __init__(self, description: str, prog: str | None = None, **options) -> None:
         super().__init__(
             prog=prog,
             description=description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
+            **options,
         )
 
     def parse_known_args(self, args=None, namespace=None):
@@ -80,13 +81,19 @@ def training_parser(description: str, defaults: Mapping, config: ModuleType) -> 
         "learning rate. SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU, SIGQUIT and SIGPWR save and stop. Exit codes:\n"
         "0 done, 1 the disk failed, 2 bad input, 128 plus the number of a signal (130 for Ctrl+C, 143 for SIGTERM)."
     )
-    tables = {recipe: _defaults(defaults, config.RECIPES, recipe) for recipe in config.RECIPES}
-    default = next(iter(tables.values()))  # the first recipe's
     add_data(parser, config)
     dry = "train two batches, validate one, print sizes, memory, speed and estimated time; write nothing"
     parser.add("dry_run", None, None, dry, action="store_true")
+    add_rows(parser, rows(config), defaults, config)
+    return parser
+
+
+def add_rows(parser: Parser, flags: Iterable[Flag], defaults: Mapping, config: ModuleType) -> None:
+    """Add the `flags` other than --data, with their defaults in the help; arguments as in `training_parser`."""
+    tables = {recipe: _defaults(defaults, config.RECIPES, recipe) for recipe in config.RECIPES}
+    default = next(iter(tables.values()))  # the first recipe's
     group = parser.add_argument_group("recipe, and flags that override its values")
-    for flag in rows(config):
+    for flag in flags:
         name, text = flag.name, flag.help
         if name == "data":
             continue
@@ -96,7 +103,6 @@ def training_parser(description: str, defaults: Mapping, config: ModuleType) -> 
             text += f" ({'; '.join(f'{of}: {as_text(value)}' for of, value in stated)})"
         to = group if flag.scope == RECIPE or flag.name == "recipe" else parser
         _add(to, flag, text, **({"choices": tuple(config.RECIPES)} if flag.name == "recipe" else {}))
-    return parser
 
 
 def _add(to: argparse._ActionsContainer, flag: Flag, text: str, **options) -> None:

@@ -9,11 +9,12 @@ from types import ModuleType
 from pipeline.cli import flags
 from pipeline.errors import InputError, as_input_error
 
-# Module and class of each data set. Its constants are in the module config.NAME_config.
+# Module and class of each data set, and the script that trains on it with the rate set by hand; with decay, it is
+# SCRIPT_decay. Its constants are in the module config.NAME_config.
 DATASETS = {
-    "cifar10": ("pipeline.data.cifar10", "CIFAR10"),
-    "tiny_imagenet": ("pipeline.data.tinyimagenet", "TinyImageNet"),
-    "imagenet": ("pipeline.data.imagenet", "ImageNet"),
+    "cifar10": ("pipeline.data.cifar10", "CIFAR10", "resnet_cifar10"),
+    "tiny_imagenet": ("pipeline.data.tinyimagenet", "TinyImageNet", "train"),
+    "imagenet": ("pipeline.data.imagenet", "ImageNet", "train_imagenet"),
 }
 # Checkpoints of format 1 name only their script.
 _CIFAR10, _TINY = ("resnet_cifar10", "resnet_cifar10_decay"), ("train", "train_decay")
@@ -41,7 +42,7 @@ def open_source(name: str, data: str | None, saved: Mapping[str, object]):
 
 def source_class(name: str) -> type:
     """Return the subclass of `pipeline.data.DataSource` for the data set `name`."""
-    module, class_name = DATASETS[name]
+    module, class_name, _ = DATASETS[name]
     return getattr(import_module(module), class_name)
 
 

@@ -48,7 +48,7 @@ def start_by_hand(parsed: Namespace, script: str, config: ModuleType) -> Run:
         raise InputError(f"--start_epoch {parsed.start_epoch}: {after if checkpoint else fresh}")
     folder = checkpoint.path.parent if checkpoint and not parsed.checkpoints else default
     run = _create_run(parsed, script, config.BY_HAND, config.RECIPES, checkpoint, folder)
-    command = _command("--checkpoints", folder, "--model", "latest")
+    command = command_line(sys.argv[0], "--checkpoints", folder, "--model", "latest")
     return _prepare(replace(run, command=command, found=found), parsed)
 
 
@@ -58,7 +58,7 @@ def start_decay(parsed: Namespace, script: str, config: ModuleType) -> Run:
     found = list_checkpoints(folder) if parsed.resume else None
     checkpoint = find_checkpoint("latest" if parsed.resume else None, folder)
     run = _create_run(parsed, script, config.DECAY, config.RECIPES, checkpoint, folder)
-    command = _command("--model", parsed.model, "--resume")
+    command = command_line(sys.argv[0], "--model", parsed.model, "--resume")
     return _prepare(replace(run, command=command, found=found, model_path=parsed.model), parsed)
 
 
@@ -93,21 +93,25 @@ def _create_run(
     return Run(script, args, checkpoints, checkpoint, "", **options)
 
 
-def _command(*words: object) -> str:
-    """Return the command line that runs this script with the flags `words` in this environment."""
+def command_line(script: str, *words: object) -> str:
+    """Return the command line that runs the file `script` with the flags `words` in this environment."""
     python = "python" if shutil.which("python") == sys.executable else sys.executable
     backend = keras.backend.backend()
     set_backend = [] if backend == "tensorflow" else [f"KERAS_BACKEND={backend}"]
-    return shlex.join([*set_backend, python, sys.argv[0], *map(str, words)])
+    return shlex.join([*set_backend, python, script, *map(str, words)])
+
+
+def check_data(data: str | None, whose: str = "") -> None:
+    """Raise `InputError` if `data`, the value of `whose` flag --data, names nothing."""
+    if data not in (None, DIGITS) and not Path(data).exists():
+        raise InputError(f"{whose}--data {data} does not exist in {Path.cwd()}; name an existing file or folder")
 
 
 def _prepare(run: Run, parsed: Namespace) -> Run:
     """Check input and output paths, seed Keras, and print where the run starts and how to resume it."""
     args, folder = run.args, run.checkpoints.folder
     run.report_start()
-    if args.data not in (None, DIGITS) and not Path(args.data).exists():
-        whose = "" if parsed.data else "the checkpoint's "
-        raise InputError(f"{whose}--data {args.data} does not exist in {Path.cwd()}; name an existing file or folder")
+    check_data(args.data, "" if parsed.data else "the checkpoint's ")
     for path in (folder, Path(args.output), *([run.model_path.parent] if run.model_path else [])):
         check_folder(path)
     with console.quiet_start():  # Keras imports TensorFlow, if it is installed, to seed it, even on JAX.
