@@ -15,9 +15,9 @@ from pipeline.cli.flags import FLAGS
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 # Layers from top to bottom. A part imports from lower layers, or from its own without a cycle.
 LAYERS = (
-    ("verify", "upgrade", "predict", "steer", "compare", "find_lr"), ("cli",), ("training",), ("callbacks", "evaluation"),
-    ("pages",), ("plots",), ("checkpoints",), ("data",), ("io",), ("files",), ("nn",), ("preprocessing",), ("utils",),
-    ("errors", "MAX_IMAGE_PIXELS"),
+    ("verify", "upgrade", "predict", "steer", "compare", "find_lr", "export"), ("cli",), ("training",),
+    ("callbacks", "evaluation", "formats"), ("pages",), ("plots",), ("checkpoints",), ("data",), ("io",), ("files",),
+    ("nn",), ("preprocessing",), ("utils",), ("errors", "MAX_IMAGE_PIXELS"),
 )  # fmt: skip
 # Everything below the command line.
 LIBRARY = [part for parts in LAYERS[2:] for part in parts]
