@@ -212,14 +212,38 @@ def test_both_training_scripts_take_every_flag_with_the_same_meaning(monkeypatch
             assert {row.name: taken[row.name] for row in rows} == {row.name: args[row.name] for row in rows}
 
 
-def test_a_loss_that_diverges_is_told_and_leaves_a_readable_plot(command, tmp_path):
-    done = command(FIND_LR, *SMALL, "--reg", "100", "-o", tmp_path)  # no step survives its L2 beyond 0.01
+@pytest.fixture
+def find(command, monkeypatch, tmp_path):
+    """Run the command with a curve in place of the training."""
+
+    def run(losses, **options):
+        monkeypatch.setattr(rangetest, "range_test", lambda *arguments, **options: curve(losses))
+        return command(FIND_LR, *SMALL, "-o", tmp_path, **options)
+
+    return run
+
+
+@pytest.mark.parametrize("last", [math.inf, math.nan])
+def test_a_loss_that_diverges_is_told(find, tmp_path, last):
+    losses = [*falling(101), 3.0, last]
+    done = find(losses)
+    assert_names(done.stdout, f"diverged.* {RATES[102]:.2g}\n", f"train with: .* --lr {curve(losses).valley:.2g} ")
     found = numbers(tmp_path)
     assert found["diverged"]
-    assert 1e-3 < found["rates"][-1] < 1
-    assert len(found["losses"]) < 21
-    assert_names(done.stdout, rf"diverged.* {found['rates'][-1]:.2g}\n")
-    assert (tmp_path / "cifar10.png").read_bytes().startswith(b"\x89PNG")
+    assert found["losses"][-2:] == found["smoothed"][-2:] == [3.0, None]
+    assert found["lowest"] == RATES[100]
+
+
+def test_where_the_loss_does_not_fall_no_command_is_printed(find, tmp_path):
+    done = find(np.linspace(1, 2, 60))
+    assert "--lr" not in done.stdout
+    assert numbers(tmp_path)["valley"] is numbers(tmp_path)["steepest"] is None
+
+
+def test_a_plot_that_can_not_be_drawn_costs_no_numbers(find, monkeypatch, tmp_path):
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *args, **options: [][0])
+    assert_refused(find(falling(101), code=1), "cifar10.png")
+    assert names(tmp_path) == ["cifar10.json"]
 
 
 @pytest.mark.parametrize("last", [50.0, 1e20, math.inf, math.nan])
@@ -289,13 +313,6 @@ def test_an_image_that_can_not_be_read_is_one_line(command, monkeypatch, tmp_pat
     monkeypatch.setattr(Batches, "_make", broken)
     assert_refused(command(FIND_LR, *SMALL, code=2), "image 7")
     assert names(tmp_path) == []
-
-
-def test_a_plot_that_can_not_be_drawn_costs_no_numbers(command, monkeypatch, tmp_path):
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *args, **options: [][0])
-    done = command(FIND_LR, *SMALL, "-o", tmp_path, code=1)
-    assert_refused(done, "cifar10.png")
-    assert names(tmp_path) == ["cifar10.json"]
 
 
 def test_help_lists_the_flags_of_the_data_set(command):
