@@ -75,7 +75,7 @@ def main() -> None:
         if rate is not None:
             print(f"{name}: learning rate {rate:.2g}")
     write(test, args, config)
-    if rate := test.valley or test.steepest:
+    if rate := test.suggested:
         for line in commands(rate, parsed, words, config):
             print(printable(line))
     else:
@@ -141,6 +141,7 @@ def write(test: "RangeTest", args: Namespace, config: ModuleType) -> None:
         "valley": test.valley,
         "steepest": test.steepest,
         "lowest": test.lowest,
+        "suggested": test.suggested,
         "diverged": test.diverged,
         "rates": test.rates,
         "losses": [loss if math.isfinite(loss) else None for loss in test.losses],

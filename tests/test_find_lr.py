@@ -91,7 +91,7 @@ def test_the_middle_of_a_valley_is_fastai_s(seed):
 
 @pytest.mark.parametrize("losses", [[2.0] * 60, np.linspace(1, 2, 60), [2.0, 9.0], [2.0]])
 def test_where_no_loss_falls_nothing_is_suggested(losses):
-    assert (curve(losses).valley, curve(losses).steepest) == (None, None)
+    assert (curve(losses).valley, curve(losses).steepest, curve(losses).suggested) == (None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_the_same_command_writes_the_same_two_files_and_moves_the_earlier_ones(c
 
 def test_the_printed_command_trains(command, tmp_path):
     done = command(FIND_LR, *SMALL, "--steps", "20", "--no-nesterov")
-    rate = f"{numbers(tmp_path / 'output' / 'find_lr')['valley']:.2g}"
+    rate = f"{numbers(tmp_path / 'output' / 'find_lr')['suggested']:.2g}"
     lines = [line.partition(": ")[2] for line in done.stdout.splitlines()[-2:]]
     for line, script in zip(lines, ("resnet_cifar10.py", "resnet_cifar10_decay.py"), strict=True):
         _, path, *words = shlex.split(line)
@@ -223,11 +223,19 @@ def find(command, monkeypatch, tmp_path):
     return run
 
 
+def test_the_command_has_the_larger_suggestion(find):
+    done = find([*falling(101), *range(4, 9)])
+    test = curve([*falling(101), *range(4, 9)])
+    larger = max(test.valley, test.steepest)
+    assert min(test.valley, test.steepest) < larger
+    assert_names(done.stdout, f"train with: .* --lr {larger:.2g} ")
+
+
 @pytest.mark.parametrize("last", [math.inf, math.nan])
 def test_a_loss_that_diverges_is_told(find, tmp_path, last):
     losses = [*falling(101), 3.0, last]
     done = find(losses)
-    assert_names(done.stdout, f"diverged.* {RATES[102]:.2g}\n", f"train with: .* --lr {curve(losses).valley:.2g} ")
+    assert_names(done.stdout, f"diverged.* {RATES[102]:.2g}\n", f"train with: .* --lr {curve(losses).suggested:.2g} ")
     found = numbers(tmp_path)
     assert found["diverged"]
     assert found["losses"][-2:] == found["smoothed"][-2:] == [3.0, None]

@@ -66,6 +66,11 @@ class RangeTest:
         return None if index is None else self.rates[inner][index]
 
     @property
+    def suggested(self) -> float | None:
+        """The larger of `steepest` and `valley`: in trial runs both were below the best rate. None without either."""
+        return max((rate for rate in (self.steepest, self.valley) if rate is not None), default=None)
+
+    @property
     def _tenth(self) -> int:
         """A tenth of the steps. Suggestions leave out the first, whose smoothed losses are means of few."""
         return len(self.rates) // 10
