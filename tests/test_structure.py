@@ -15,8 +15,9 @@ from pipeline.cli.flags import FLAGS
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 # Layers from top to bottom. A part imports from lower layers, or from its own without a cycle.
 LAYERS = (
-    ("verify", "upgrade", "predict", "steer"), ("cli",), ("training",), ("callbacks",), ("checkpoints",), ("data",),
-    ("io",), ("files",), ("nn",), ("preprocessing",), ("utils",), ("errors", "MAX_IMAGE_PIXELS"),
+    ("verify", "upgrade", "predict", "steer", "export"), ("cli",), ("training",), ("callbacks",), ("checkpoints",),
+    ("formats",), ("data",), ("io",), ("files",), ("nn",), ("preprocessing",), ("utils",),
+    ("errors", "MAX_IMAGE_PIXELS"),
 )  # fmt: skip
 # Everything below the command line.
 LIBRARY = [part for parts in LAYERS[2:] for part in parts]
