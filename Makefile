@@ -69,6 +69,8 @@ $(VENV)/installed: requirements.txt constraints.txt | $(VENV)/bin/python
 	$(INSTALL) -r requirements.txt
 	touch $@
 
-$(VENV)/installed-dev: requirements.txt requirements-dev.txt requirements-tensorboard.txt constraints.txt | $(VENV)/bin/python
+DEV_FILES := requirements.txt requirements-dev.txt requirements-tensorboard.txt requirements-export.txt constraints.txt
+
+$(VENV)/installed-dev: $(DEV_FILES) | $(VENV)/bin/python
 	$(INSTALL) -r requirements-dev.txt
 	touch $@ $(VENV)/installed

@@ -98,8 +98,8 @@ class Classifier:
     colours: str
 
     @classmethod
-    def of(cls, checkpoint: "Checkpoint") -> Self:
-        """Create the classifier of a `checkpoint`.
+    def of(cls, checkpoint: "Checkpoint", precision: str | None = None) -> Self:
+        """Create the classifier of a `checkpoint`; see `Checkpoint.build_model` for the `precision`.
 
         Raises:
             InputError: the checkpoint lacks something, or its network is for other images than photographs.
@@ -116,7 +116,8 @@ class Classifier:
         if network["height"] != network["width"] or network["depth"] != 3:
             raise InputError(f"the network in {checkpoint.path} is not for square images in colour; name another")
         ratio = flags.saved_values(run.get("arguments", {}), ["eval_ratio"]).get("eval_ratio", 1.0)
-        return cls(checkpoint.build_model(), checkpoint.preprocessor, run["classes"], network["height"], ratio, colours)
+        model = checkpoint.build_model(precision=precision)
+        return cls(model, checkpoint.preprocessor, run["classes"], network["height"], ratio, colours)
 
     def view(self, file: str) -> "np.ndarray":
         """Read the image `file` as the network sees it, uint8 (size, size, 3).

@@ -105,11 +105,11 @@ def test_on_jax_too_and_while_averages_are_validated_the_raw_weights_are_kept(pr
 
 @pytest.fixture
 def failing_save(monkeypatch):
-    """Make the first save fail."""
+    """Make the first save of a checkpoint fail."""
     original, saves = atomic.flush, count()
 
     def flush(path):
-        if next(saves) == 0:
+        if path.name == CHECKPOINTS.name and next(saves) == 0:
             raise OSError(28, "No space left on device")
         original(path)
 

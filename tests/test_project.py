@@ -47,8 +47,8 @@ def test_the_readme_is_short_and_names_every_script_and_folder():
 def test_constraints_pin_every_requirement_within_its_range():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = {name.lower(): version for name, version in (line.split("==") for line in lines if not line.startswith("#"))}
-    for file in ("requirements.txt", "requirements-jax.txt", "requirements-dev.txt", "requirements-tensorboard.txt"):
-        for line in (ROOT / file).read_text().splitlines():
+    for file in ("", "-jax", "-dev", "-tensorboard", "-export"):
+        for line in (ROOT / f"requirements{file}.txt").read_text().splitlines():
             if line and not line.startswith(("#", "-r")):
                 requirement = Requirement(line)
                 assert requirement.specifier.contains(pins[requirement.name.lower()]), line

@@ -16,7 +16,7 @@ SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
 # Layers from top to bottom. A part imports from lower layers, or from its own without a cycle.
 LAYERS = (
     ("verify", "upgrade", "predict", "steer", "compare", "find_lr", "export"), ("cli",), ("training",),
-    ("callbacks", "evaluation", "formats"), ("pages",), ("plots",), ("checkpoints",), ("data",), ("io",), ("files",),
+    ("callbacks", "evaluation"), ("pages",), ("plots",), ("checkpoints",), ("formats",), ("data",), ("io",), ("files",),
     ("nn",), ("preprocessing",), ("utils",), ("errors", "MAX_IMAGE_PIXELS"),
 )  # fmt: skip
 # Everything below the command line.

@@ -91,13 +91,12 @@ class Checkpoint(State):
         """The run's Keras dtype policy."""
         return self.history["run"].get("precision", PRECISIONS[0])
 
-    def build_model(self, image_size: int | None = None) -> "keras.Model":
+    def build_model(self, image_size: int | None = None, precision: str | None = None) -> "keras.Model":
         """Build the uncompiled network with its weights, averaged if the run averages them, for evaluation.
-
-        It computes in the run's precision, whatever Keras' dtype policy is.
 
         Args:
             image_size: height and width of the images in pixels; None for those that it was trained on.
+            precision: Keras dtype policy that it computes in, whatever Keras' setting is; None for the run's.
         """
         import keras
 
@@ -105,7 +104,7 @@ class Checkpoint(State):
         from pipeline.nn.conv import ResNet
 
         policy = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(self.precision)
+        keras.config.set_dtype_policy(precision or self.precision)
         try:
             size = {} if image_size is None else {"height": image_size, "width": image_size}
             model = ResNet.build(**self.network | size)

@@ -25,26 +25,22 @@ _LINE_SECONDS = 60
 def quiet_start() -> Iterator[None]:
     """Hide what native libraries write to stderr while they are imported; show it if the import fails.
 
-    TensorFlow's shared objects log before their settings can be read, and bypass `sys.stderr`, so the file descriptor
-    itself is redirected. TensorFlow also writes there before it aborts, as on a processor that it wasn't built for.
+    TensorFlow also writes there before it aborts, as on a processor that it wasn't built for.
 
     Raises:
         InputError: the backend isn't installed or isn't supported.
     """
     chosen = backend.choose_backend()
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as chatter:
+    with hidden_stderr() as (chatter, stderr):
         # A backend that is already loaded won't abort, and forking a process with threads is unsafe.
-        survived = (lambda: None) if chosen in sys.modules else _show_if_process_dies(chatter.fileno())
+        survived = (lambda: None) if chosen in sys.modules else _show_if_process_dies(chatter, stderr)
 
         def end(number: int, frame: FrameType | None) -> None:
             # An exception raised inside a native import may surface as another one, or not at all.
             survived()
-            command.end_at_once(number, kept)
+            command.end_at_once(number, stderr)
 
         handlers = handle_stops(end)
-        os.dup2(chatter.fileno(), 2)
         try:
             with backend.loading_keras(chosen):
                 yield
@@ -52,23 +48,42 @@ def quiet_start() -> Iterator[None]:
             raise InputError(
                 f"{error}; install requirements.txt, or requirements-jax.txt and set KERAS_BACKEND=jax"
             ) from error
-        except Exception:
-            chatter.seek(0)
-            with open(kept, "wb", closefd=False) as stderr:
-                shutil.copyfileobj(chatter, stderr)
-            raise
         finally:
             survived()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+
+
+@contextmanager
+def hidden_stderr() -> Iterator[tuple[int, int]]:
+    """Hide what libraries write to stderr; show it if an exception that is not an `InputError` leaves the context.
+
+    TensorFlow's shared objects log before their settings can be read, and bypass `sys.stderr`, so the file descriptor
+    itself is redirected. Yields the descriptor of the file that it leads to, and one of the real stderr.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as chatter:
+        os.dup2(chatter.fileno(), 2)
+        try:
+            yield chatter.fileno(), kept
+        except Exception as error:
+            sys.stderr.flush()
+            if not isinstance(error, InputError):
+                chatter.seek(0)
+                with open(kept, "wb", closefd=False) as stderr:
+                    shutil.copyfileobj(chatter, stderr)
+            raise
+        finally:
+            sys.stderr.flush()
             os.dup2(kept, 2)
             os.close(kept)
 
 
-def _show_if_process_dies(chatter: int) -> Callable[[], None]:
-    """Fork a process that copies the file `chatter` to stderr if this process dies; return a function that ends it.
+def _show_if_process_dies(chatter: int, stderr: int) -> Callable[[], None]:
+    """Fork a process that copies the file `chatter` to `stderr` if this process dies; return a function that ends it.
 
-    This process can't do that itself: if a library aborts it, it runs no more Python code.
+    Both are descriptors. This process can't do that itself: if a library aborts it, it runs no more Python code.
     """
     ours, theirs = os.pipe()
     # Ctrl+C and a batch system's signals reach all processes; the parent handles them.
@@ -78,7 +93,7 @@ def _show_if_process_dies(chatter: int) -> Callable[[], None]:
         try:
             os.close(theirs)
             if not os.read(ours, 1):
-                os.write(2, os.pread(chatter, 1 << 16, 0))
+                os.write(stderr, os.pread(chatter, 1 << 16, 0))
         finally:
             os._exit(0)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -1,0 +1,1 @@
+"""Formats of other programs that trained networks are exported to."""
