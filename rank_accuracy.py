@@ -43,8 +43,8 @@ def parse_arguments() -> Namespace:
     parser.add("tta", None, None, tta, choices=("flip",))
     parser.add("batch_size", flags.count, "N", "images per batch (default: the training batch size)")
     parser.add("json", file, "FILE", "also write the result to FILE, as JSON")
-    unlabelled = "write the predicted class of each unlabelled Tiny ImageNet image to FILE, as the challenge expects"
     parser.add("report", file, "DIR", "also write a report to DIR: by class, confusions, worst mistakes, calibration")
+    unlabelled = "write the predicted class of each unlabelled Tiny ImageNet image to FILE, as the challenge expects"
     parser.add("submission", file, "FILE", unlabelled)
     return parser.parse_args()
 
@@ -70,6 +70,8 @@ def main() -> None:
         check_folder(output.parent)
     if args.report:
         check_report_folder(args.report)
+        if args.json and args.json.absolute().parent == args.report.absolute():
+            raise InputError(f"--json {args.json} is in the folder of --report; name another place")
     unlabelled = list_images(tiny_imagenet_config.paths(images.data).unlabelled_images)[0] if args.submission else []
     model = checkpoint.build_model(args.image_size)
 

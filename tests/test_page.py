@@ -5,6 +5,8 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from threading import Event, Timer
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -16,7 +18,7 @@ from stopping import BY_HAND, DECAY, RUN
 from pipeline.callbacks import RunPage, loggers
 from pipeline.checkpoints.history import new_history
 from pipeline.cli.published import experiments
-from pipeline.pages import Progress, RunFacts, progress_part, run_page
+from pipeline.pages import Progress, RunFacts, progress_part, render, run_page
 from pipeline.pages.chart import Chart, Curve, Mark, spans_magnitudes
 
 pytest_plugins = ("browser",)
@@ -97,6 +99,7 @@ def test_inside_an_epoch_only_the_progress_changes(tmp_path):
     page = RunPage(path, seconds=0)
     page.history = history
     page.set_params({"epochs": 5, "steps": 10})
+    page.set_model(SimpleNamespace(optimizer=keras.optimizers.SGD(0.1)))
     page.on_train_begin()
     first = path.read_text()
     page.on_epoch_begin(2)
@@ -113,9 +116,69 @@ def test_inside_an_epoch_only_the_progress_changes(tmp_path):
     page.on_test_batch_end(0)
     page._writing.result()
     assert_names(path.read_text(), "validating")
+    page.on_epoch_end(2, {"loss": 1.0, "seconds": 2.0})
+    assert_names(Text(path.read_text()).text, "training", "3 of 5")
     page.on_train_end()
     assert_names(path.read_text(), "stopped")
     assert "data-refresh" not in path.read_text()
+
+
+def test_speed_and_time_left_are_those_of_the_last_batches_and_epochs(tmp_path, monkeypatch):
+    now = iter((100.0, 102.0))
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    page = RunPage(tmp_path / "page.html", seconds=1)
+    page.history = history_of(2)  # of 10 batches of 8 images; an epoch took 2 seconds
+    page.set_params({"epochs": 5})
+    page.on_train_begin()
+    page.on_epoch_begin(2)
+    page.on_train_batch_end(0, {})
+    page.on_train_batch_end(4, {})  # four batches in two seconds
+    progress = page._progress()
+    assert progress.images_per_second == 4 * 8 / 2
+    assert progress.seconds_left == pytest.approx(2.5 * 2)
+    page.history["seconds"] = [None, None]
+    assert page._progress().seconds_left == pytest.approx(2.5 * 10 / 2)
+
+
+def test_a_page_after_an_epoch_follows_the_one_that_the_thread_is_writing(tmp_path, monkeypatch):
+    page = RunPage(tmp_path / "page.html", seconds=0)
+    page.history = history_of(1)
+    page.on_train_begin()
+    may_go_on, written = Event(), []
+
+    def slowly(path, html):
+        may_go_on.wait(10)
+        written.append(html)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.callbacks.logs.runpage.write_atomically", slowly)
+        page.on_epoch_begin(1)
+        page.on_train_batch_end(0, {})
+        Timer(0.2, may_go_on.set).start()
+        page.history = history_of(2)
+        page.write()
+    assert [html.count(b'<tr><th scope="row">1</th>') for html in written] == [1, 1]
+    assert [b'<tr><th scope="row">2</th>' in html for html in written] == [False, True]
+
+
+@pytest.mark.parametrize("fails", ["describe", "write"])
+def test_a_page_that_can_t_be_made_ends_no_run_and_hides_no_error(tmp_path, caplog, fails):
+    page = RunPage(tmp_path / "page.html")
+    page.history = history_of(1)
+    page.on_train_begin()
+    if fails == "describe":
+        page.describe = lambda: Path("gone").resolve(strict=True)
+    else:
+        page.describe = lambda: RunFacts("a", 2, command=3.0 + 1j, files=[object()], folder="\ud800")
+        page.history = history_of(2, loss=["no number", 1.0])
+    page.end("first")
+    assert page.failures == len(caplog.records) == 1
+
+
+def test_code_that_changes_under_way_doesn_t_change_the_page_of_a_run(tmp_path):
+    assert render._environment().auto_reload is False
+    first = render._inline("page.js")
+    assert render._inline("page.js") is first
 
 
 def test_a_folder_that_becomes_unwritable_stops_nothing_and_is_reported_once_per_epoch(tmp_path, caplog):
@@ -140,6 +203,23 @@ def test_it_needs_no_run(tmp_path):
     callbacks = loggers(None, None, tmp_path / "page.html")
     model.fit(np.ones((4, 1)), np.ones((4, 1)), batch_size=2, epochs=2, callbacks=callbacks, verbose=0)
     assert_names(Text((tmp_path / "page.html").read_text()).text, "finished", "2 of 2")
+
+
+def test_a_later_part_of_a_training_is_finished_when_its_last_epoch_is(tmp_path):
+    page = RunPage(tmp_path / "page.html")
+    page.set_params({"epochs": 5})
+    page.set_model(SimpleNamespace(optimizer=keras.optimizers.SGD(0.1)))
+    for epochs in (range(3, 5), range(5, 6)):
+        page.on_train_begin()
+        assert "data-refresh" in page.path.read_text()
+        for epoch in epochs:
+            page.on_epoch_begin(epoch)
+            page.on_epoch_end(epoch, {"loss": 1.0})
+        page.on_train_end()
+        page.set_params({"epochs": 6})
+        text = Text(page.path.read_text()).text
+        assert_names(text, "finished")
+        assert "so far" not in text
 
 
 def test_data_that_fails_is_told(command, tmp_path, monkeypatch):
@@ -167,9 +247,10 @@ def test_names_and_paths_are_shown_as_text_whatever_they_hold(tmp_path):
     shown = [*hostile[:3], r"a\x00b\x1b[31m\u202ec", hostile[4]]
     history = history_of(2) | {'"><i>': [1.0, 2.0]}
     history["run"] |= {"classes": hostile, "arguments": {"data": hostile[0], "output": hostile[3]}}
-    files = [Path(name.replace("/", "")) for name in hostile]
-    page = Text(written(tmp_path / "page.html", history, files=files, command=hostile[2]))
-    for name in (*shown, '"><i>'):
+    facts = {"files": [Path("<file>\udcff\x01")], "folder": Path("<folder>\udcff"), "command": "<command>\udcff"}
+    page = Text(written(tmp_path / "page.html", history, **facts))
+    paths = (r"<file>\udcff\x01", r"<folder>\udcff", r"<command>\udcff")
+    for name in (*shown, '"><i>', *paths):
         assert name in page.text
     assert [tag for tag, _ in page.elements if tag in ("script", "style", "b", "i")] == ["style", "script"]
     assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
@@ -222,17 +303,24 @@ def test_values_of_many_magnitudes_have_a_logarithmic_axis(tmp_path):
     losses = [1e9, 5e8, 2e8, 1e3, 2.0, 1.5]
     page = Text(written(tmp_path / "page.html", history_of(6, loss=losses)))
     assert_names(page.text, "1e\\+08", "10000")
-    assert not spans_magnitudes([2.3, 0.001])
-    assert not spans_magnitudes([0.0, 1e9])
+    assert not spans_magnitudes([[2.3, 0.001]])
+    assert not spans_magnitudes([[0.0, 1e9]])
+    assert spans_magnitudes([[1e9], [None, 1.0]])
 
 
-@pytest.mark.parametrize("values", [(0.1,), (0.0, 0.0), (-1.0, -1.0), (None,), (1e-30, 1e29)])
+def test_the_losses_of_one_epoch_are_no_outliers_of_each_other():
+    curves = [Curve(str(value), "", "", [value]) for value in (2.4, 2.5, 9.0)]
+    assert Chart("Loss", curves, 1).outliers == ""
+
+
+@pytest.mark.parametrize("values", [(0.1,), (0.0, 0.0), (-1.0, -1.0), (None,), (1e-30, 1e29), (1.0, 1.0 + 1e-12)])
 def test_every_curve_has_an_axis(values):
     chart = chart_of(*values)
     low, high = chart.limits
     assert low < high
     assert chart.ticks
     assert all(0 <= height <= 1 for height, _ in chart.ticks)
+    assert len({label for _, label in chart.ticks}) == len(chart.ticks)
     assert [label for _, label in chart.epoch_ticks] == [str(epoch) for epoch in range(1, len(values) + 1)]
 
 
@@ -241,6 +329,7 @@ def test_rates_that_were_set_by_hand_have_a_logarithmic_axis():
     assert [label for _, label in chart.ticks] == ["0.001", "0.01", "0.1"]
     (first, second, third) = (height for height, _ in chart.ticks)
     assert second - first == pytest.approx(third - second)
+    assert [label for _, label in chart_of(0.05, 0.02, is_log=True).ticks] == ["0.02", "0.05"]
     assert chart.lines == [(pytest.approx(1 / 3), "0.01"), (pytest.approx(2 / 3), "0.001"), (pytest.approx(0.67), "")]
 
 
@@ -286,7 +375,7 @@ def test_pointing_and_keys_show_the_values_of_an_epoch(browser, tmp_path):
     browser.open(tmp_path / "page.html")
 
     def shown():
-        values = browser.evaluate("[...document.querySelectorAll('output')].map((e) => e.textContent)")
+        values = browser.evaluate("[...document.querySelectorAll('.value')].map((e) => e.textContent)")
         for epoch in range(1, EPOCHS + 1):
             names = ("loss", "val_loss", "accuracy", "val_accuracy", "learning_rate")
             if values == [f"{history[name][epoch - 1]:.5g}" for name in names]:
@@ -306,6 +395,19 @@ def test_pointing_and_keys_show_the_values_of_an_epoch(browser, tmp_path):
     for key, epoch in (("Home", 1), ("ArrowRight", 2), ("End", EPOCHS), ("ArrowLeft", EPOCHS - 1), ("Escape", EPOCHS)):
         browser.press(key)
         assert shown() == epoch, key
+
+
+def test_metrics_of_similar_names_keep_their_values(browser, tmp_path):
+    alike = {"epoch": [0.1, 0.2], "a b": [0.3, 0.4], "a_b": [0.5, 0.6], 'q"<': [0.7, 0.8]}
+    written(tmp_path / "page.html", history_of(2) | alike)
+    browser.resize(1100, 900)
+    browser.open(tmp_path / "page.html")
+    browser.evaluate("document.querySelector('.chart').focus()")
+    browser.press("Home")
+    values = dict(
+        browser.evaluate("[...document.querySelectorAll('.value')].map((e) => [e.dataset.curve, e.textContent])")
+    )
+    assert {name: values[name] for name in alike} == {name: f"{numbers[0]:.5g}" for name, numbers in alike.items()}
 
 
 def test_the_page_reloads_itself_keeps_the_place_and_stops_when_the_run_ends(browser, tmp_path):
@@ -328,6 +430,9 @@ def test_the_page_reloads_itself_keeps_the_place_and_stops_when_the_run_ends(bro
     written(path, history_of(EPOCHS + 2), epochs=40)
     while "32" not in browser.evaluate("document.title"):
         browser.wait_for_load()
+    browser.evaluate("scrollTo(0, 600)")  # a reload by hand keeps the place, too
+    browser.open(path)
+    assert browser.evaluate("scrollY") == 600
     browser.evaluate("window.isSame = true")
     written(path, history_of(EPOCHS + 3), epochs=40)
     browser.call("Runtime.evaluate", expression="new Promise((d) => setTimeout(d, 800))", awaitPromise=True)
@@ -367,4 +472,8 @@ def test_a_run_from_an_earlier_state_moves_the_page_aside_and_no_page_writes_non
     assert ".html" not in done.stdout
     command(BY_HAND, "--model", "latest", "--epochs", "4")
     assert not (tmp_path / PAGE).exists()
+    # Another run moves a page aside, even if it writes none.
+    (tmp_path / PAGE).write_text("of the first run")
+    command(*run, "--seed", "7", "--checkpoints", "others", "--no_page", "--epochs", "1")
+    assert (tmp_path / "output" / "earlier-2" / PAGE.name).read_text() == "of the first run"
     assert_refused(command(BY_HAND, "--no_page", "--page", code=2), "--page")

@@ -147,6 +147,15 @@ def test_names_are_shown_as_text_whatever_they_hold(tmp_path, recwarn):
     assert not recwarn.list
 
 
+def test_classes_without_images_come_last_and_have_no_accuracy(tmp_path):
+    scores = np.eye(3, dtype=np.float32)[[0, 1, 2, 2]]
+    page, record = written(tmp_path, Predictions.of(scores, np.array([0, 0, 0, 2])), list("abc"))
+    order = re.findall(r"<td>\d</td><td>([abc])</td><td>(.*?)</td>", page)
+    assert order == [("a", "100.00&nbsp;%"), ("c", "50.00&nbsp;%"), ("b", "-")]
+    assert [row["support"] for row in record["classes"]] == [3, 0, 1]
+    assert all(type(row["support"]) is int for row in record["classes"])
+
+
 def test_perfect_predictions_have_no_mistakes(tmp_path):
     labels = np.arange(4)
     page, record = written(tmp_path, Predictions.of(np.eye(4, dtype=np.float32), labels), list("abcd"))
@@ -178,11 +187,16 @@ def test_rank_accuracy_reports_what_it_prints(command, tmp_path, browser):
     command(BY_HAND, *SMALL, "--epochs", "1", "--no_page")
     model = ("--model", tmp_path / CHECKPOINTS / "epoch_1.hdf5")
     (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "report.json").write_text('{"mine": 1}')
     (tmp_path / "full" / "notes.txt").write_text("")
     assert_refused(command("rank_accuracy.py", *model, "--report", "full", code=2), "full", "--report")
     assert_refused(command("rank_accuracy.py", *model, "--report", "full/notes.txt", code=2), "notes.txt", "--report")
-    for _ in range(2):  # a report may replace one
+    inside = command("rank_accuracy.py", *model, "--report", "report", "--json", "report/report.json", code=2)
+    assert_refused(inside, "--json", "--report")
+    for _ in range(2):  # a report may replace one, even one that wasn't finished
         done = command("rank_accuracy.py", *model, "--report", "report")
+        (tmp_path / "report" / "index.html").rename(tmp_path / "page.html")
+    (tmp_path / "page.html").rename(tmp_path / "report" / "index.html")
     record = json.loads((tmp_path / "report" / "report.json").read_text())
     assert f"rank-1: {100 * record['rank-1']:.2f}%" in done.stdout
     assert record["rank-1"] == pytest.approx(np.trace(record["confusion"]) / np.sum(record["confusion"]))

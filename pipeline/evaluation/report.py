@@ -17,6 +17,7 @@ from pipeline.evaluation.confusion import Confusion, confusion_matrix, most_conf
 from pipeline.evaluation.pictures import calibration_png, confusion_png
 from pipeline.evaluation.predictions import Predictions
 from pipeline.files.atomic import check_folder, write_atomically
+from pipeline.files.regular import read_regular
 from pipeline.pages import page
 from pipeline.utils.classreport import as_csv, class_scores
 from pipeline.utils.text import printable
@@ -24,6 +25,7 @@ from pipeline.utils.text import printable
 _PAGE, _RECORD = "index.html", "report.json"
 # Pairs of classes, and images on each sheet.
 _PAIRS, _IMAGES = 20, 24
+_MAX_RECORD = 1 << 28  # bytes; that of 1,000 classes has 6e6
 _SHEETS = ("worst_mistakes", "least_sure_hits")
 
 
@@ -32,8 +34,17 @@ def check_report_folder(folder: Path) -> None:
     check_folder(folder if folder.is_dir() else folder.parent)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"`report` {folder} is a file; name a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / _RECORD).is_file():
+    if folder.is_dir() and any(folder.iterdir()) and not _is_report(folder / _RECORD):
         raise InputError(f"`report` {folder} holds other files than a report; name a new folder")
+
+
+def _is_report(record: Path) -> bool:
+    """Return whether the file `record` was written by this module."""
+    try:
+        content = json.loads(read_regular(record, _MAX_RECORD))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"expected_calibration_error", "confusion"} <= content.keys()
 
 
 def write_report(
@@ -54,7 +65,7 @@ def write_report(
     Raises:
         OSError: a file can't be written.
     """
-    names = [printable(name) for name in names]
+    ids, names = (list(map(printable, texts)) for texts in (ids, names))
     scores = class_scores(predictions.labels, predictions.predicted, ids, names)
     matrix = confusion_matrix(predictions.labels, predictions.predicted, len(names))
     pairs = most_confused(matrix, _PAIRS)
@@ -73,16 +84,17 @@ def write_report(
         "report.html.j2",
         facts=facts,
         error=error,
-        scores=sorted(scores, key=lambda score: (score.recall, score.f1)),
+        scores=sorted(scores, key=lambda score: (not score.support, score.recall, score.f1)),
         tables=tables,
         thumbnails={row["image"]: _thumbnail(pixels_of, row["image"]) for name in _SHEETS for row in tables[name]},
         pictures={name: _address(picture) for name, picture in pictures.items()},
     )
     counts = [["class", *names], *([name, *row] for name, row in zip(names, matrix.tolist(), strict=True))]
-    files = {f"{name}.png": picture for name, picture in pictures.items()}
+    # The record comes first: a folder that holds it may be written again after a failure.
+    files = {_RECORD: (json.dumps(record, indent=1) + "\n").encode()}
+    files |= {f"{name}.png": picture for name, picture in pictures.items()}
     files |= {f"{name}.csv": _csv([*rows[:1], *(row.values() for row in rows)]) for name, rows in tables.items()}
-    files |= {"classes.csv": as_csv(scores), "confusion.csv": _csv(counts)}
-    files |= {_RECORD: (json.dumps(record, indent=1) + "\n").encode(), _PAGE: html.encode()}
+    files |= {"classes.csv": as_csv(scores), "confusion.csv": _csv(counts), _PAGE: html.encode()}
     for name, content in files.items():
         write_atomically(folder / name, content)
     return [folder / name for name in files]

@@ -59,15 +59,17 @@ class Chart:
     @cached_property
     def limits(self) -> tuple[float, float]:
         """The smallest and the largest value of the vertical axis."""
-        return _limits([value for curve in self.curves for value in curve.values[: self.epochs]], self.is_log)
+        return _limits([curve.values[: self.epochs] for curve in self.curves], self.is_log)
 
     @cached_property
     def ticks(self) -> list[tuple[float, str]]:
         """The heights of the ticks of the vertical axis, as fractions from the bottom, and their labels."""
-        locator = LogLocator(numticks=6) if self.is_log else MaxNLocator(5, steps=[1, 2, 5, 10])
         low, high = self.limits
-        values = [value for value in locator.tick_values(low, high) if low <= value <= high]
-        return [(self._height(value), f"{value:.6g}") for value in values or [low]]
+        locator = MaxNLocator(5, steps=[1, 2, 5, 10])
+        if self.is_log:
+            locator = LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,), numticks=6)
+        values = [value for value in locator.tick_values(low, high) if low <= value <= high] or [low]
+        return [(self._height(value), label) for value, label in zip(values, _labels(values), strict=True)]
 
     @cached_property
     def epoch_ticks(self) -> list[tuple[float, str]]:
@@ -144,21 +146,27 @@ class Chart:
         return min((value - low) / (high - low), 1.1)
 
 
-def spans_magnitudes(values: Sequence[float | None]) -> bool:
-    """Return whether a linear axis would flatten most of `values`: all are above 0, and they differ by 1e4 times."""
-    known = [value for value in values if value is not None]
-    _, high = _limits(known, is_log=False)
-    return bool(known) and min(known) > 0 and high > 1e4 * min(known)
+def spans_magnitudes(curves: Sequence[Sequence[float | None]]) -> bool:
+    """Return whether a linear axis would flatten most of `curves`: all values are above 0, and differ by 1e4 times."""
+    low = min((value for values in curves for value in values if value is not None), default=0.0)
+    return low > 0 and _limits(curves, is_log=False)[1] > 1e4 * low
 
 
-def _limits(values: Sequence[float | None], is_log: bool) -> tuple[float, float]:
-    """Return the ends of an axis that shows the bulk of `values`, with room on both sides."""
-    known = sorted(value for value in values if value is not None)
-    if not known:
+def _labels(values: Sequence[float]) -> list[str]:
+    """Return `values` as texts, with as few digits from six on as tell them apart."""
+    texts = ([f"{value:.{digits}g}" for value in values] for digits in range(6, 18))
+    return next(labels for labels in texts if len({*labels}) == len(labels))
+
+
+def _limits(curves: Sequence[Sequence[float | None]], is_log: bool) -> tuple[float, float]:
+    """Return the ends of an axis that shows the bulk of `curves`, with room on both sides."""
+    known = [np.array([value for value in values if value is not None]) for values in curves]
+    values = np.concatenate([[], *known])
+    if not len(values):
         return 0.0, 1.0
-    low, high = known[0], known[-1]
+    low, high = float(values.min()), float(values.max())
     if is_log:
         return low / 1.5, high * 1.5
-    high = without_outliers([np.array(known)])[-1]
+    high = float(without_outliers(known)[-1])
     room = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
     return low - room, high + room

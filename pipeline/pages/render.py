@@ -4,6 +4,7 @@ import base64
 import hashlib
 from functools import cache
 from importlib.resources import files
+from pathlib import PurePath
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -27,6 +28,7 @@ def _environment() -> Environment:
         loader=PackageLoader("pipeline.pages"),
         autoescape=True,
         undefined=StrictUndefined,
+        auto_reload=False,  # a run shows its page as it was made at the start, whatever becomes of the code
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_shown,
@@ -37,15 +39,19 @@ def _environment() -> Environment:
 
 
 def _shown(value: object) -> object:
-    """Escape control characters, which HTML can't hold."""
-    return printable(value) if type(value) is str else value  # `Markup` is HTML already
+    """Escape control characters, which HTML can't hold, in a text or path."""
+    if isinstance(value, (str, PurePath)) and not isinstance(value, Markup):
+        return printable(str(value))
+    return value
 
 
+@cache
 def _inline(name: str) -> Markup:
     """Return the style or script `name` of this package."""
-    return Markup(files("pipeline.pages").joinpath("templates", name).read_text())  # noqa: S704  (not a user's text)
+    return Markup(files("pipeline.pages").joinpath("templates", name).read_text("utf-8"))  # noqa: S704  (not a user's text)
 
 
+@cache
 def _hash_of(name: str) -> str:
     """Return the hash of a script, by which a page's policy allows it, and no other."""
     return f"sha256-{base64.b64encode(hashlib.sha256(_inline(name).encode()).digest()).decode()}"

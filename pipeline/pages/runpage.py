@@ -11,7 +11,7 @@ from pipeline.pages.chart import Chart, Curve, Mark, spans_magnitudes
 from pipeline.pages.render import page
 from pipeline.plots.panels import metrics_of
 
-_MOST_CHARTS = 16
+_MOST_CHARTS, _MOST_CHANGES = 16, 200
 # Between the parts of the page that don't change inside an epoch.
 _NOW = "<!-- now -->"
 
@@ -70,13 +70,13 @@ def run_page(history: dict, facts: RunFacts) -> tuple[str, str]:
     text = page(
         "run.html.j2",
         facts=facts,
-        charts=charts if done else [],
+        charts=[*charts[:-1][: _MOST_CHARTS - 1], charts[-1]] if done else [],
         columns=columns.values(),
         done=done,
         run=run,
         settings=_settings(run),
         summary=_summary(history),
-        seconds=sum(value or 0.0 for value in history.get("seconds", [])),
+        seconds=None if not seconds or None in seconds else sum(seconds),
         now=_NOW,
     )
     before, after = text.split(_NOW)
@@ -96,10 +96,10 @@ def _charts(history: dict, reference: tuple[str, Mapping[str, Sequence[float]]] 
     steps = run.get("steps")
     changes = [
         Mark(epoch + (batch / steps if steps else 0.0), f"{rate:g}")
-        for epoch, batch, rate in run.get("learning_rate_changes", ())
+        for epoch, batch, rate in run.get("learning_rate_changes", ())[-_MOST_CHANGES:]
     ]
     charts = []
-    for name in metrics_of(history)[:_MOST_CHARTS]:
+    for name in metrics_of(history):
         labels = {
             name: ("training", "train"),
             f"val_{name}": ("validation", "val"),
@@ -112,8 +112,8 @@ def _charts(history: dict, reference: tuple[str, Mapping[str, Sequence[float]]] 
             curves.append(
                 Curve(f"published val_{name}", f"validation, published ({reference[0]})", "published", published)
             )
-        is_log = spans_magnitudes([value for curve in curves for value in curve.values])
-        charts.append(Chart(name.capitalize().replace("_", " "), curves, done, changes, is_log))
+        is_log = spans_magnitudes([curve.values for curve in curves])
+        charts.append(Chart(f"{name[:1].upper()}{name[1:]}".replace("_", " "), curves, done, changes, is_log))
     rates = history["learning_rate"]
     is_log = bool(changes) and all(rate and rate > 0 for rate in rates)
     charts.append(Chart("Learning rate", [Curve("learning_rate", "rate", "train", rates)], done, changes, is_log))
@@ -124,7 +124,8 @@ def _settings(run: dict) -> list[tuple[str, str]]:
     """Return the settings of a run by name."""
     names = {"dataset": "data set", "data": "SHA-256 of the data", "steps": "steps per epoch"}
     settings = [(shown, str(run[name])) for name, shown in names.items() if name in run]
-    for name, value in ({"precision": run.get("precision")} | run.get("arguments", {})).items():
+    precision = {"precision": run["precision"]} if "precision" in run else {}
+    for name, value in (precision | run.get("arguments", {})).items():
         text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
         settings.append((name, "none" if value is None else text))
     return settings

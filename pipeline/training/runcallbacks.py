@@ -52,14 +52,22 @@ class Outputs:
 
     @property
     def curves(self) -> dict[Path, Path | None]:
-        """The files of plots, histories and pages, each with the JSON file of its history, or None."""
-        curves = {
+        """The files of plots, histories and pages, each with the JSON file of its history, or None.
+
+        A page beside a history is one of them, even if the run writes none: it belongs to the run of that history.
+        """
+        beside = {path.with_suffix(".html"): path for path in self.histories}
+        return self.plots | beside | {page.path: next(iter(self.histories), None) for page in self.pages}
+
+    @property
+    def plots(self) -> dict[Path, Path | None]:
+        """The files of plots and histories, each with the JSON file of its history, or None."""
+        return {
             path: monitor.json_path
             for monitor in self.monitors
             for path in (monitor.json_path, monitor.fig_path)
             if path
         }
-        return curves | {page.path: next(iter(self.histories), None) for page in self.pages}
 
     @property
     def histories(self) -> list[Path]:
@@ -113,21 +121,22 @@ def bind(run: Run, callbacks: Sequence[keras.callbacks.Callback]) -> Outputs:
     )
     outputs = Outputs(monitors, csv_logs, tensorboard_logs, pages, superseded)
     for page in pages:
-        page.describe = partial(_facts_of, run, outputs, page.path.stem)
-    taken = [*outputs.curves, *tables_beside(outputs.curves), *([] if run.model_path is None else [run.model_path])]
-    for log in csv_logs:
-        if log.path.resolve() in {path.resolve() for path in taken}:
-            raise InputError(f"`csv` {log.path} is another file of the run; name another")
-        taken.append(log.path)
+        page.describe = partial(_facts_of, run, outputs, page.path.stem, Path.cwd())
+    taken = [*outputs.plots, *tables_beside(outputs.plots), *([] if run.model_path is None else [run.model_path])]
+    for writer in (*csv_logs, *pages):
+        if writer.path.resolve() in {path.resolve() for path in taken}:
+            what = "`csv`" if writer in csv_logs else "the page"
+            raise InputError(f"{what} {writer.path} is another file of the run; name another")
+        taken.append(writer.path)
     return outputs
 
 
-def _facts_of(run: Run, outputs: Outputs, name: str) -> RunFacts:
-    """Return what the page `name` of a run shows beside the history."""
+def _facts_of(run: Run, outputs: Outputs, name: str, folder: Path) -> RunFacts:
+    """Return what the page `name` of a run started in `folder` shows beside the history."""
     models = [] if run.model_path is None else [run.model_path]
     ended = [path for path in models if progress_in(path) == (epochs_of(run.history), 0)]
-    files = [path.absolute() for path in (*outputs.written(), *list_checkpoints(run.folder)[-1:], *ended)]
-    return RunFacts(name, run.args.epochs, run.command, Path.cwd(), files, run.reference)
+    files = [folder / path for path in (*outputs.written(), *list_checkpoints(run.folder)[-1:], *ended)]
+    return RunFacts(name, run.args.epochs, run.command, folder, files, run.reference)
 
 
 def rate_of(run: Run, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback]) -> LearningRate:
@@ -196,7 +205,8 @@ def callback_list(
     steering, seconds = Steering(requests, checkpoints, menu), run.args.checkpoint_seconds
     batch_checkpoint = BatchCheckpoint(checkpoints, requests.stop, train.steps, menu, seconds, resumed, steering)
     for callback in averages:
-        callback.callbacks = AsyncCallbackList([batch_checkpoint], model=model)
+        pages = [callback for callback in callbacks if isinstance(callback, RunPage)]
+        callback.callbacks = AsyncCallbackList([*pages, batch_checkpoint], model=model)
     others = [
         callback
         for callback in callbacks

@@ -39,7 +39,8 @@ def class_scores(
         ids, names: the classes' names, in the order of their labels.
     """
     columns = precision_recall_fscore_support(labels, predicted, labels=range(len(names)), zero_division=0)
-    rows = enumerate(zip(ids, names, *(column.tolist() for column in columns), strict=True))
+    *fractions, supports = (column.tolist() for column in columns)
+    rows = enumerate(zip(ids, names, *fractions, map(int, supports), strict=True))  # scikit-learn may count in floats
     return [ClassScore(label, *row) for label, row in rows]
 
 

@@ -45,19 +45,22 @@ class RunPage(CurveWriter):
         self.describe: Callable[[], RunFacts] = self._facts_of_fit
         self._pool = ThreadPoolExecutor(1)
         self._writing: Future | None = None
-        self._state, self._is_live = "starting", True
+        self._state, self._is_live, self._failure = "starting", True, ""
+        self._skipped = 0  # epochs that are not in the history
         self._metrics: dict[str, float] = {}
         self._batch, self._rate = 0, None  # completed batches of the epoch, and batches per second
         self._next_look = 0.0
         self._last_look = (0, 0.0)  # the batch and the time of the last look
 
     def on_train_begin(self, logs: dict | None = None) -> None:
+        self._is_live = True
         self.write()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
         self._state, self._batch, self._metrics = "training", 0, {}
         self._last_look = (-1, 0.0)
+        self._skipped = epoch - epochs_of(self.history)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self._batch = batch + 1
@@ -80,7 +83,7 @@ class RunPage(CurveWriter):
             self._write_progress(now)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self._batch, self._metrics = 0, {}
+        self._state, self._batch, self._metrics = "training", 0, {}
         super().on_epoch_end(epoch, logs)
 
     def on_train_end(self, logs: dict | None = None) -> None:
@@ -88,9 +91,7 @@ class RunPage(CurveWriter):
 
     def end(self, failure: str = "") -> None:
         """Write the page for the last time: the run is finished or stopped, or ends with a `failure`."""
-        is_finished = epochs_of(self.history) >= self.describe().epochs
-        self._state = (failure and f"failed: {failure}") or ("finished" if is_finished else "stopped")
-        self._is_live = False
+        self._is_live, self._failure = False, failure
         self.write()
 
     def write_files(self) -> None:
@@ -99,34 +100,32 @@ class RunPage(CurveWriter):
         try:
             self._facts = self.describe()
             self._parts = run_page(self.history, self._facts)
+            html = self._page(self._progress())
         except Exception as error:  # a page that can't be made must not end the run
             raise OSError(f"can't make {self.path}: {error}") from error
-        self._write_page(self._progress())
+        write_atomically(self.path, html)
 
     def _write_progress(self, now: float) -> None:
         """Have the thread write the page, unless it is still writing, or no page was written yet."""
         self._next_look = now + self.seconds
         if self.is_written and (self._writing is None or self._writing.done()):
             # If that fails, the next one may succeed.
-            self._writing = self._pool.submit(self._write_page, self._progress())
+            progress = self._progress()
+            self._writing = self._pool.submit(lambda: write_atomically(self.path, self._page(progress)))
 
-    def _write_page(self, progress: Progress) -> None:
-        html = progress_part(progress, self._facts).join(self._parts)
-        write_atomically(self.path, html.encode())
+    def _page(self, progress: Progress) -> bytes:
+        return progress_part(progress, self._facts).join(self._parts).encode()
 
     def _progress(self) -> Progress:
-        steps = self.history["run"].get("steps") or (self.params or {}).get("steps") or 0
-        batch_size = self.history["run"].get("arguments", {}).get("batch_size")
-        return Progress(
-            self._state,
-            epochs_of(self.history),
-            self._batch,
-            steps,
-            self._rate and batch_size and self._rate * batch_size if self._is_live else None,
-            self._seconds_left(steps) if self._is_live else None,
-            self._metrics,
-            self.seconds if self._is_live else None,
-        )
+        run, done = self.history["run"], epochs_of(self.history)
+        steps = run.get("steps") or (self.params or {}).get("steps") or 0
+        if not self._is_live:
+            state = "finished" if done >= self._facts.epochs else "stopped"
+            return Progress(f"failed: {self._failure}" if self._failure else state, done, self._batch, steps)
+        batch_size = run.get("arguments", {}).get("batch_size")
+        images_per_second = self._rate * batch_size if self._rate and batch_size else None
+        left = self._seconds_left(steps)
+        return Progress(self._state, done, self._batch, steps, images_per_second, left, self._metrics, self.seconds)
 
     def _seconds_left(self, steps: int) -> float | None:
         """Estimate the time for the rest of the run from the last epoch, or from the last batches; None if unknown."""
@@ -138,4 +137,4 @@ class RunPage(CurveWriter):
 
     def _facts_of_fit(self) -> RunFacts:
         """Return what is known without `training.fit`."""
-        return RunFacts(self.path.stem, (self.params or {}).get("epochs", 0))
+        return RunFacts(self.path.stem, (self.params or {}).get("epochs", 0) - self._skipped)

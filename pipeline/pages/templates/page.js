@@ -4,7 +4,8 @@ const PLACE = "place of " + location.pathname;
 const now = document.getElementById("now");
 const table = document.getElementById("table");
 const rows = table ? [...table.tBodies[0].rows].reverse() : []; // by epoch
-const columns = table ? [...table.tHead.rows[0].cells].map((cell) => cell.textContent) : [];
+const heads = table ? [...table.tHead.rows[0].cells] : [];
+const columns = heads.map((cell) => cell.dataset.curve);
 const charts = [...document.querySelectorAll(".chart")];
 const hint = document.getElementById("chosen");
 const initial = hint ? hint.textContent : "";
@@ -19,12 +20,12 @@ function choose(epoch) {
     const cursor = chart.querySelector(".cursor");
     cursor.classList.toggle("shown", chosen !== null);
     if (chosen !== null) cursor.setAttribute("d", `M${(1000 * (chosen - 0.5)) / rows.length} 0V1000`);
-    for (const output of chart.querySelectorAll("output")) {
-      output.textContent = row.cells[columns.indexOf(output.dataset.curve.replaceAll("_", " "))].textContent;
+    for (const value of chart.querySelectorAll(".value")) {
+      value.textContent = row.cells[columns.indexOf(value.dataset.curve)].textContent;
     }
   }
   if (hint) {
-    const cells = columns.map((name, index) => `${name} ${row.cells[index].textContent}`);
+    const cells = heads.map((head, index) => `${head.textContent} ${row.cells[index].textContent}`);
     hint.textContent = chosen === null ? initial : cells.join(", ");
   }
 }
@@ -53,7 +54,7 @@ const places = [...document.querySelectorAll("[id].scroll")];
 const details = [...document.querySelectorAll("details[id]")];
 
 function keepPlace() {
-  sessionStorage.setItem(PLACE, JSON.stringify({
+  store(JSON.stringify({
     top: scrollY,
     chosen,
     focused: charts.indexOf(document.activeElement),
@@ -62,8 +63,17 @@ function keepPlace() {
   }));
 }
 
+function store(place) {
+  try {
+    if (place !== undefined) sessionStorage.setItem(PLACE, place);
+    return sessionStorage.getItem(PLACE);
+  } catch {
+    return null; // the browser keeps nothing for this page
+  }
+}
+
 function restorePlace() {
-  const place = JSON.parse(sessionStorage.getItem(PLACE) ?? "null");
+  const place = JSON.parse(store() ?? "null");
   if (place === null) return;
   for (const element of details) element.open = place.open.includes(element.id);
   for (const element of places) element.scrollTop = place.tops[element.id] ?? 0;
@@ -93,13 +103,15 @@ function watch(refresh) {
   setTimeout(function reload() {
     if (document.hidden) {
       document.addEventListener("visibilitychange", reload, { once: true });
+    } else if (getSelection().type === "Range") {
+      setTimeout(reload, 1000); // something is being copied
     } else {
-      keepPlace();
       location.reload();
     }
-  }, 1000 * (isSilent() ? 30 : refresh));
+  }, Math.max(1000 * (isSilent() ? 30 : refresh), 5 * performance.now())); // a long page takes time to load
 }
 
 history.scrollRestoration = "manual";
+addEventListener("pagehide", keepPlace);
 restorePlace();
 if (now && now.dataset.refresh) watch(Number(now.dataset.refresh));
