@@ -203,7 +203,7 @@ def test_rank_accuracy_scores_the_averaged_weights_on_held_out_or_test_images(co
         assert_refused(command(*words, *flags, code=2), *parts)
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.sweep)])
 def test_stock_keras_opens_the_averaged_weights_and_their_accuracy_is_the_one_recorded(straight, backend):
     folder = straight(backend) / "output"
     model = keras.models.load_model(folder / "resnet_cifar10.hdf5", compile=False)

@@ -19,7 +19,7 @@ from pipeline.checkpoints.listing import list_checkpoints
     ("kind", "number", "which", "left"),
     [
         ("train", 4, signal.SIGTERM, "epoch_0_batch_4.hdf5"),
-        ("test", 2, signal.SIGINT, "epoch_0_batch_4.hdf5"),
+        pytest.param("test", 2, signal.SIGINT, "epoch_0_batch_4.hdf5", marks=pytest.mark.sweep),
         pytest.param("train", 7, signal.SIGTERM, "epoch_1_batch_3.hdf5", marks=pytest.mark.sweep),
         pytest.param("train", 3, signal.SIGUSR1, "epoch_0_batch_3.hdf5", marks=pytest.mark.sweep),
     ],
@@ -64,7 +64,13 @@ def test_ten_times_ctrl_c_in_a_save_or_a_plot_stops_at_once_and_harms_nothing(st
 
 @pytest.mark.parametrize(
     ("seconds", "number"),
-    [(0.4, signal.SIGINT), (0.6, signal.SIGTERM), (1.0, signal.SIGINT), (2.0, signal.SIGTERM), (4.0, signal.SIGHUP)],
+    [
+        (0.4, signal.SIGINT),
+        pytest.param(0.6, signal.SIGTERM, marks=pytest.mark.sweep),
+        (1.0, signal.SIGINT),
+        pytest.param(2.0, signal.SIGTERM, marks=pytest.mark.sweep),
+        (4.0, signal.SIGHUP),
+    ],
 )
 def test_a_signal_before_training_ends_without_a_traceback(started, seconds, number):
     process = started(BY_HAND, *SMALL, "--epochs", "1000")
