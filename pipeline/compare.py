@@ -27,6 +27,8 @@ from pipeline.errors import InputError, as_input_error
 from pipeline.utils.text import printable, table
 
 _UNKNOWN = "-"
+# In the picture's file, to tell it from others.
+_TITLE = "Comparison of runs"
 # Columns of the table if it isn't printed on a terminal.
 _COLUMNS = 120
 # Characters of a digest that tell it from others.
@@ -90,12 +92,13 @@ def main() -> None:
         ]
         write_atomically(args.json, (json.dumps({"runs": content}, indent=1) + "\n").encode())
     histories = {name: run.history for name, run in runs.items()}
-    write_atomically(args.output, comparison_png(histories, [name for name, run in runs.items() if run.is_published]))
+    published = [name for name, run in runs.items() if run.is_published]
+    write_atomically(args.output, comparison_png(histories, published, _TITLE))
     print(printable(f"written: {' and '.join(str(path) for path in (args.output, args.json) if path)}"))
 
 
 def check_outputs(output: Path, table_file: Path | None) -> None:
-    """Raise `InputError` unless the files can be written, and the second is absent or was written by this command."""
+    """Raise `InputError` unless the files can be written, and are absent or were written by this command."""
     from pipeline.files.atomic import check_folder
     from pipeline.files.strictjson import read_json
 
@@ -103,6 +106,8 @@ def check_outputs(output: Path, table_file: Path | None) -> None:
         check_folder(path.parent)
         if path.is_dir():
             raise InputError(f"{path} is a folder; name a file")
+    if os.path.lexists(output) and not is_comparison(output):
+        raise InputError(f"{output} exists, and is not a picture of this command; name another file")
     if table_file and os.path.lexists(table_file):
         # It could be a history, named here by mistake.
         wrong = InputError(f"{table_file} exists, and is not a table of this command; name another file")
@@ -112,6 +117,17 @@ def check_outputs(output: Path, table_file: Path | None) -> None:
             raise wrong from error
         if not isinstance(content, dict) or content.keys() != {"runs"}:
             raise wrong
+
+
+def is_comparison(path: Path) -> bool:
+    """Return whether the file `path` is a picture of this command: its PNG file begins with the title."""
+    from pipeline.files.regular import open_regular
+
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            return f"Title\0{_TITLE}".encode() in file.read(1024)
+    except OSError:
+        return False
 
 
 def find_run(named: Path) -> Run:

@@ -91,7 +91,7 @@ def train(args: Namespace, config: ModuleType) -> "RangeTest":
         from pipeline.cli.recipe import Recipe
         from pipeline.nn.conv import ResNet
         from pipeline.nn.optimizer import WarmupSGD
-        from pipeline.training.rangetest import range_test
+        from pipeline.training.rangetest import check_steps, range_test
         from pipeline.utils.environment import device
 
         keras.utils.set_random_seed(args.seed)  # imports TensorFlow, if it is installed, even on JAX
@@ -113,6 +113,7 @@ def train(args: Namespace, config: ModuleType) -> "RangeTest":
         optimizer = WarmupSGD(momentum=args.momentum, nesterov=args.nesterov)  # without a warm-up
         model.compile(optimizer=optimizer, loss="categorical_crossentropy")
         steps = args.steps or min(_STEPS, batches.steps)
+        check_steps(steps, batches.steps)
         print(
             f"{model.count_params():,} parameters, {batches.num_images:,} training images, {batches.steps} steps per "
             f"epoch, {keras.backend.backend()} on {device()}; the test takes {steps} steps",

@@ -15,11 +15,12 @@ from conftest import ROOT, names
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from messages import MISSING, NOT_REGULAR, assert_names, assert_refused
+from messages import EXISTS, MISSING, NOT_REGULAR, assert_names, assert_refused
 
 from pipeline.checkpoints.history import write_history
 from pipeline.cli.published import experiments
 from pipeline.plots.comparison import comparison_png, draw_comparison
+from pipeline.plots.history import plot_png
 
 COMPARE = "pipeline/compare.py"
 ARGUMENTS = {"epochs": 9, "lr": 0.1, "seed": 1, "batch_size": 64, "limit": None, "stages": [1, 2], "filters": [4, 8]}
@@ -318,6 +319,14 @@ def test_the_picture_is_replaced_and_nothing_else_is_written(command, save, tmp_
     assert [names(tmp_path / folder) for folder in ("", "output", "new")] == [
         ["a.json", "new", "output"], ["compare.png"], ["a.json", "a.png"]
     ]  # fmt: skip
+
+
+def test_the_plot_of_a_run_is_not_overwritten(command, save, tmp_path):
+    save("a.json")
+    plot = plot_png(json.loads((tmp_path / "a.json").read_text()))
+    (tmp_path / "a.png").write_bytes(plot)
+    assert_refused(command(COMPARE, "a.json", "-o", "a.png", code=2), "a.png", EXISTS)
+    assert (tmp_path / "a.png").read_bytes() == plot
 
 
 def test_a_wrong_call_is_one_line_and_writes_nothing(command, save, tmp_path, checkpoints):

@@ -171,12 +171,15 @@ def test_nothing_is_overwritten_unless_asked(export, bgr, tmp_path):
     assert_refused(export("a/b.onnx", code=2), "a/b.onnx", EXISTS, "--overwrite")
     export("a/c.onnx")  # with the same labels
     (tmp_path / "a" / "labels.txt").write_text("cat\n")
-    assert_refused(export("a/d.onnx", code=2), "a/labels.txt", EXISTS, "--overwrite")
+    # These would be the wrong names of the other network.
+    assert_refused(export("a/b.onnx", "--overwrite", code=2), "a/labels.txt", "a/c.onnx", "another")
+    (tmp_path / "a" / "c.onnx").unlink()
     (tmp_path / "a" / "b.onnx").write_text("old")
+    assert_refused(export("a/b.onnx", code=2), "a/b.onnx", EXISTS, "--overwrite")
     export("a/b.onnx", "--overwrite")
     assert run("onnx", tmp_path / "a" / "b.onnx", images_of(3, 64)).shape == (3, 3)
     assert (tmp_path / "a" / "labels.txt").read_text().startswith("ant\n")
-    assert sorted(os.listdir(tmp_path / "a")) == ["b.onnx", "c.onnx", "labels.txt"]
+    assert sorted(os.listdir(tmp_path / "a")) == ["b.onnx", "labels.txt"]
 
 
 def test_a_saved_model_replaces_only_an_earlier_one(bgr, export, tmp_path):

@@ -9,6 +9,7 @@ import signal
 from types import SimpleNamespace
 
 import keras
+import matplotlib
 import numpy as np
 import pytest
 from conftest import ROOT, names
@@ -264,6 +265,11 @@ def test_the_plot_shows_the_valley_whatever_follows(last):
     assert shown[2:] == [f"valley: {test.valley:.2g}", f"steepest slope: {test.steepest:.2g}"]
     marked = {line.get_xdata()[0]: line.get_ydata()[0] for line in axes.lines if len(line.get_xdata()) == 1}
     assert marked == {rate: test.smoothed[RATES.index(rate)] for rate in (test.valley, test.steepest)}
+    with matplotlib.rc_context({"text.parse_math": False}):  # as in the file
+        axes.figure.draw_without_rendering()
+        labels = [text.get_text() for text in axes.get_xticklabels()]
+    assert {"0.0001", "0.01", "1"} <= set(labels)
+    assert not [label for label in labels if "$" in label]
 
 
 def test_a_curve_of_a_few_steps_that_only_rises_is_drawn():

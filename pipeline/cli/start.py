@@ -121,7 +121,8 @@ def _prepare(run: Run, parsed: Namespace) -> Run:
     inherited = run.resumed is not None and parsed.output is None
     of_checkpoint = f" (the checkpoint's --output {args.output})" if inherited else ""
     print(printable(f"checkpoints: {folder.absolute()}"))
-    print(printable(f"plot and history: {Path(args.output).absolute()}{of_checkpoint}"))
+    outputs = "page, plot and history" if args.page else "plot and history"
+    print(printable(f"{outputs}: {Path(args.output).absolute()}{of_checkpoint}"))
     if not run.is_dry:
         print(f"Ctrl+C saves and stops; resume with: {run.command}")
     sys.stdout.flush()

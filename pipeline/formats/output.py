@@ -81,9 +81,20 @@ class Output:
         for path in taken:
             if path.is_dir() != (path.name in _FOLDERS) or (path.is_dir() and path.is_symlink()):
                 raise InputError(f"{path} is in the way; name another place")
-            is_same = path.name == LABELS and path.is_file() and path.read_bytes() == labels
-            if not overwrite and not is_same:
+            if path.name == LABELS and path.is_file():
+                if path.read_bytes() == labels:
+                    continue
+                if others := self._others():
+                    raise InputError(f"{path} is that of another network, {others[0]}; name another place")
+            if not overwrite:
                 raise InputError(f"{path} already exists; name another place, or replace it with `overwrite`")
+
+    def _others(self) -> list[Path]:
+        """Return the networks in the folder that would not be replaced."""
+        found = (path for path in sorted(self.folder.iterdir()) if path.name not in self.names)
+        return [
+            path for path in found if path.name == _SAVED_MODEL[0] or path.suffix in filter(None, SUFFIXES.values())
+        ]
 
     def size(self) -> int:
         """Return the number of bytes of the network's files."""

@@ -34,9 +34,9 @@ _WILD = 10.0
 _LINE_HEIGHT, _LINE_LENGTH, _LONGEST_NAME, _AROUND_NAME = 0.18, 100, 80, 9
 
 
-def comparison_png(histories: Mapping[str, dict], references: Collection[str] = ()) -> bytes:
-    """Return `draw_comparison` as a PNG file."""
-    return as_png(lambda: draw_comparison(histories, references))
+def comparison_png(histories: Mapping[str, dict], references: Collection[str] = (), title: str | None = None) -> bytes:
+    """Return `draw_comparison` as a PNG file that holds `title`."""
+    return as_png(lambda: draw_comparison(histories, references), title)
 
 
 def draw_comparison(histories: Mapping[str, dict], references: Collection[str] = ()) -> Figure:

@@ -18,14 +18,18 @@ FEW_EPOCHS = 20
 _BULK, _ROOM = 0.9, 3.0
 
 
-def as_png(draw: Callable[[], Figure]) -> bytes:
-    """Return the figure that `draw` creates as a PNG file, with Matplotlib's defaults, not the user's settings."""
+def as_png(draw: Callable[[], Figure], title: str | None = None) -> bytes:
+    """Return the figure that `draw` creates as a PNG file, with Matplotlib's defaults, not the user's settings.
+
+    Args:
+        title: a title that is stored in the file, and not shown.
+    """
     image = io.BytesIO()
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font lacks
         matplotlib.rcdefaults()
         matplotlib.rcParams["text.parse_math"] = False  # a name may hold dollar signs
-        draw().savefig(image, format="png", dpi=120)
+        draw().savefig(image, format="png", dpi=120, metadata={"Title": title})
     return image.getvalue()
 
 

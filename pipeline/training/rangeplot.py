@@ -2,6 +2,7 @@
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from pipeline.training.rangetest import RangeTest
 
@@ -25,6 +26,7 @@ def draw_range_test(test: RangeTest) -> Figure:
             axes.axvline(rate, color=style[:2], linestyle="--", linewidth=1)
             axes.plot(rate, loss, style, markersize=size, label=f"{name}: {rate:.2g}")
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
     axes.set_xlabel("learning rate")
     axes.set_ylabel("loss")
     axes.grid(alpha=0.3)

@@ -80,6 +80,17 @@ class RangeTest:
         return int(np.nanargmin(self.smoothed))
 
 
+def check_steps(steps: int, of_epoch: int) -> None:
+    """Raise `InputError` unless the loss of `steps` can be smoothed, and an epoch, `of_epoch` steps, has as many."""
+    if of_epoch < MIN_STEPS:
+        raise InputError(
+            f"an epoch has {of_epoch} steps; expected at least {MIN_STEPS}, to smooth the loss: lower "
+            "`batch_size`, or take more images"
+        )
+    if not MIN_STEPS <= steps <= of_epoch:
+        raise InputError(f"`steps` {steps}: expected {MIN_STEPS}, to smooth the loss, to {of_epoch}, an epoch")
+
+
 def range_test(
     model: keras.Model,
     batches: Batches,
@@ -100,13 +111,7 @@ def range_test(
     Raises:
         InputError: `steps` is out of range, an image can't be read, or the first loss is not finite.
     """
-    if batches.steps < MIN_STEPS:
-        raise InputError(
-            f"an epoch has {batches.steps} steps; expected at least {MIN_STEPS}, to smooth the loss: lower "
-            "`batch_size`, or take more images"
-        )
-    if not MIN_STEPS <= steps <= batches.steps:
-        raise InputError(f"`steps` {steps}: expected {MIN_STEPS}, to smooth the loss, to {batches.steps}, an epoch")
+    check_steps(steps, batches.steps)
     batches.set_epoch(0)
     rates, losses, smoothed = np.geomspace(start, end, steps, dtype=np.float32), [], []
     for step, rate in enumerate(rates):
