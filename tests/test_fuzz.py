@@ -266,7 +266,7 @@ def fuzz(name, examples, number=0):
 
 @pytest.mark.parametrize("name", READERS)
 def test_a_file_that_was_mutated_is_read_or_refused(name):
-    ends = fuzz(name, 15)
+    ends = fuzz(name, 10)
     assert ends[REFUSED]
 
 

@@ -138,6 +138,7 @@ def test_a_full_disk_costs_no_row_and_no_model(command, monkeypatch, tmp_path, e
     assert (tmp_path / "m.hdf5").exists()
 
 
+@pytest.mark.sweep
 def test_a_run_stopped_in_its_first_epoch_moves_nothing_aside(command, stop_at, monkeypatch, tmp_path):
     stop_at("train", 2)
     command(BY_HAND, *RUN, "--csv", "log.csv", code=130)

@@ -51,7 +51,7 @@ def test_a_process_stopped_at_a_batch_or_in_a_save_goes_on_exactly(straight, tmp
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("place", ["fsync", "savefig"])
+@pytest.mark.parametrize("place", ["fsync", pytest.param("savefig", marks=pytest.mark.sweep)])
 def test_ten_times_ctrl_c_in_a_save_or_a_plot_stops_at_once_and_harms_nothing(straight, tmp_path, place):
     done = launch(tmp_path, f"storm in {place}", 2)
     assert done.returncode == 130
