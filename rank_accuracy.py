@@ -2,7 +2,7 @@
 
     python rank_accuracy.py
     python rank_accuracy.py --model output/train/checkpoints/epoch_70.hdf5 --split val
-    python rank_accuracy.py --model output/resnet_cifar10.hdf5 --tta flip
+    python rank_accuracy.py --model output/resnet_cifar10.hdf5 --tta flip --report output/report
     python rank_accuracy.py --model output/resnet50_imagenet.hdf5
     python rank_accuracy.py --submission output/submission.txt
 
@@ -21,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).parent))  # python -P and PYTHONSAFEPATH l
 from config import imagenet_config, tiny_imagenet_config
 from pipeline.cli import arguments, command, console, flags
 from pipeline.cli.datasets import DATASETS
-from pipeline.errors import InputError
 
 
 def parse_arguments() -> Namespace:
@@ -54,9 +53,8 @@ def main() -> None:
     with console.quiet_start():
         from pipeline.checkpoints import read_checkpoint
         from pipeline.checkpoints.folder import newest_model
-        from pipeline.cli.scoring import open_images, predict, predict_unlabelled, report
-        from pipeline.evaluation import check_report_folder
-        from pipeline.files.atomic import check_folder, write_atomically
+        from pipeline.cli.scoring import check_outputs, open_images, predict, predict_unlabelled, report
+        from pipeline.files.atomic import write_atomically
         from pipeline.io.images import list_images
 
     model_file = Path(tiny_imagenet_config.MODEL)
@@ -64,14 +62,7 @@ def main() -> None:
     checkpoint = read_checkpoint(args.model or newest_model(model_file, *folders))
     images = open_images(checkpoint, args)
     batches = images.batches
-    for output in filter(None, (args.json, args.submission)):
-        if output.is_dir():
-            raise InputError(f"{output} is a folder; name a file")
-        check_folder(output.parent)
-    if args.report:
-        check_report_folder(args.report)
-        if args.json and args.json.absolute().parent == args.report.absolute():
-            raise InputError(f"--json {args.json} is in the folder of --report; name another place")
+    check_outputs(args)
     unlabelled = list_images(tiny_imagenet_config.paths(images.data).unlabelled_images)[0] if args.submission else []
     model = checkpoint.build_model(args.image_size)
 

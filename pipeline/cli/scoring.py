@@ -13,7 +13,8 @@ from pipeline.checkpoints import Checkpoint
 from pipeline.cli import console, flags
 from pipeline.cli.datasets import dataset_of, open_source, path_of, view_flags
 from pipeline.errors import InputError
-from pipeline.evaluation import Predictions, write_report
+from pipeline.evaluation import Predictions, check_report_folder, write_report
+from pipeline.files.atomic import check_folder
 from pipeline.io.batches import Batches, scores
 from pipeline.io.imagereader import ImageReader
 from pipeline.preprocessing import Mirror
@@ -105,6 +106,20 @@ def _check_images(checkpoint: Checkpoint, batches: Batches, split: str, image_si
         raise InputError(
             f"the {split} split has other classes than {checkpoint.path} was trained on; name its data with --data"
         )
+
+
+def check_outputs(args: Namespace) -> None:
+    """Raise `InputError` unless the files and the report that the flags `args` name can be written."""
+    for flag in ("json", "submission"):
+        if (output := getattr(args, flag)) is None:
+            continue
+        if output.is_dir():
+            raise InputError(f"{output} is a folder; name a file")
+        check_folder(output.parent)
+        if args.report and output.parent.resolve() == args.report.resolve():
+            raise InputError(f"--{flag} {output} is in the folder of --report; name another place")
+    if args.report:
+        check_report_folder(args.report)
 
 
 def predict(model: keras.Model, images: Images) -> tuple[Predictions, np.ndarray]:
