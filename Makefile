@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 	    --epochs 24 --stop_after 16 --checkpoints $(DEMO)/checkpoints --output $(DEMO)
 	@echo "--- resume from the newest checkpoint with learning rate 0.01"
 	$(BIN)/python resnet_cifar10.py --checkpoints $(DEMO)/checkpoints --model latest --lr 0.01
-	@echo "--- plot and history: $(DEMO)/resnet_cifar10.png and .json; checkpoints: $(DEMO)/checkpoints"
+	@echo "--- page, plot and history: $(DEMO)/resnet_cifar10.html, .png and .json; checkpoints: $(DEMO)/checkpoints"
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal
