@@ -24,8 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # The default folder for checkpoints of the CIFAR-10 script with the rate by hand.
 CHECKPOINTS = Path("output", "resnet_cifar10", "checkpoints")
 
-# A network and a data set that train in seconds, with four steps per epoch.
-SMALL = ("--data", "digits", "--limit", "128", "--batch_size", "32", "--stages", "1", "--filters", "4,8")
+# A network and a data set that train in seconds, with four steps per epoch. Most tests save the time of the page.
+PAGED = ("--data", "digits", "--limit", "128", "--batch_size", "32", "--stages", "1", "--filters", "4,8")
+SMALL = (*PAGED, "--no_page")
 
 
 def pytest_configure(config):

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from conftest import CHECKPOINTS, SMALL, names
+from conftest import CHECKPOINTS, PAGED, names
 from messages import assert_names, assert_refused
-from stopping import BY_HAND, DECAY, RUN
+from stopping import BY_HAND, DECAY
 
 from pipeline.callbacks import RunPage, loggers
 from pipeline.checkpoints.history import new_history
@@ -24,6 +24,7 @@ from pipeline.pages.chart import Chart, Curve, Mark, spans_magnitudes
 pytest_plugins = ("browser",)
 
 PAGE = Path("output", "resnet_cifar10.html")
+RUN = (*PAGED, "--epochs", "2", "--every", "1")
 EPOCHS = 30
 
 
@@ -462,8 +463,7 @@ def test_a_foreign_script_doesn_t_run(browser, tmp_path):
 
 
 def test_a_run_from_an_earlier_state_moves_the_page_aside_and_no_page_writes_none(command, tmp_path):
-    run = (BY_HAND, *SMALL, "--epochs", "2", "--every", "1")
-    command(*run)
+    command(BY_HAND, *RUN)
     command(BY_HAND, "--model", tmp_path / CHECKPOINTS / "epoch_1.hdf5", "--lr", "0.01")
     aside = tmp_path / "output" / "earlier-1"
     assert names(aside) == ["resnet_cifar10.html", "resnet_cifar10.json", "resnet_cifar10.png"]
@@ -474,6 +474,6 @@ def test_a_run_from_an_earlier_state_moves_the_page_aside_and_no_page_writes_non
     assert not (tmp_path / PAGE).exists()
     # Another run moves a page aside, even if it writes none.
     (tmp_path / PAGE).write_text("of the first run")
-    command(*run, "--seed", "7", "--checkpoints", "others", "--no_page", "--epochs", "1")
+    command(BY_HAND, *RUN, "--seed", "7", "--checkpoints", "others", "--no_page", "--epochs", "1")
     assert (tmp_path / "output" / "earlier-2" / PAGE.name).read_text() == "of the first run"
     assert_refused(command(BY_HAND, "--no_page", "--page", code=2), "--page")

@@ -4,14 +4,12 @@ import csv
 import io
 import json
 import shutil
-import subprocess
-import sys
 
 import cv2
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL, load_cifar10
+from conftest import ROOT, load_cifar10
 from imagenetlayout import picture, unusual
 from messages import assert_names, assert_refused
 from PIL import Image
@@ -21,13 +19,10 @@ from pipeline.preprocessing.view import central_view
 PREDICT = "pipeline/predict.py"
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
+@pytest.fixture
+def model(straight):
     """Return a network trained on digits."""
-    path = tmp_path_factory.mktemp("digits") / "model.hdf5"
-    words = (*SMALL, "--epochs", "2", "-m", path, "-o", path.parent)
-    subprocess.run([sys.executable, ROOT / "resnet_cifar10_decay.py", *words], check=True, capture_output=True)
-    return path
+    return straight() / "epoch_2.hdf5"
 
 
 @pytest.fixture

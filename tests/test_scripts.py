@@ -4,12 +4,10 @@ import json
 import re
 import shutil
 import signal
-import subprocess
-import sys
 
 import keras
 import pytest
-from conftest import CHECKPOINTS, ROOT, SMALL
+from conftest import CHECKPOINTS, SMALL
 from messages import MISSING, assert_names, assert_refused
 
 from pipeline.checkpoints import checkpoint as checkpoints
@@ -17,13 +15,10 @@ from pipeline.checkpoints import checkpoint as checkpoints
 BY_HAND, DECAY = "resnet_cifar10.py", "resnet_cifar10_decay.py"
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """Train one epoch, for errors on a resume."""
-    folder = tmp_path_factory.mktemp("run")
-    command = [sys.executable, ROOT / BY_HAND, *SMALL, "--epochs", "1", "-c", folder, "-o", folder]
-    subprocess.run(command, check=True, capture_output=True)
-    return folder / "epoch_1.hdf5"
+@pytest.fixture
+def checkpoint(straight):
+    """Return the checkpoint of a run after one of two epochs."""
+    return straight() / "epoch_1.hdf5"
 
 
 @pytest.mark.parametrize(

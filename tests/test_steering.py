@@ -49,7 +49,6 @@ def test_a_requested_rate_is_that_of_the_menu(
     left = [
         ".resnet_cifar10.lock",
         "resnet_cifar10",
-        "resnet_cifar10.html",
         "resnet_cifar10.json",
         "resnet_cifar10.png",
     ]

@@ -10,7 +10,7 @@ import time
 from itertools import count
 
 import pytest
-from conftest import CHECKPOINTS, ROOT, SMALL, assert_identical
+from conftest import CHECKPOINTS, PAGED, ROOT, assert_identical
 from stopping import BY_HAND, STOPPED, assert_nothing_lost, start
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
@@ -59,7 +59,7 @@ def test_under_fire_each_change_is_made_once_and_the_run_is_that_of_the_menu(tmp
     here = os.environ | {"KERAS_BACKEND": backend}
 
     def launch():
-        words = ["-m", "latest"] if runs else (*SMALL, "--epochs", "100000", "--every", "7")
+        words = ["-m", "latest"] if runs else (*PAGED, "--epochs", "100000", "--every", "7")
         log = open(tmp_path / f"log-{len(runs)}", "w")  # noqa: SIM115
         words = [sys.executable, ROOT / BY_HAND, *words]
         runs.append(subprocess.Popen(words, cwd=tmp_path, env=here, stdout=log, stderr=log))
@@ -121,7 +121,7 @@ def test_under_fire_each_change_is_made_once_and_the_run_is_that_of_the_menu(tmp
 
     (tmp_path / "menu").mkdir()
     plan = json.dumps({"changes": made, "end": checkpoint.progress, "steps": checkpoint.history["run"]["steps"]})
-    words = [sys.executable, ROOT / "tests" / "atmenu.py", plan, ROOT / BY_HAND, *SMALL, "--epochs", "100000"]
+    words = [sys.executable, ROOT / "tests" / "atmenu.py", plan, ROOT / BY_HAND, *PAGED, "--epochs", "100000"]
     done = subprocess.run([*words, "--every", "7"], cwd=tmp_path / "menu", env=here, capture_output=True, text=True)
     assert done.returncode == 130, done.stderr
     assert_identical(end, list_checkpoints(tmp_path / "menu" / CHECKPOINTS)[-1])

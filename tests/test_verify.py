@@ -11,25 +11,21 @@ import tarfile
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL
+from conftest import CHECKPOINTS, ROOT
 from messages import NOT_REGULAR, TRUNCATED, assert_names, assert_refused
 
 from pipeline.data.textfiles import write_mean
 from pipeline.io import HDF5DatasetWriter
 
 
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory):
-    """Return the folder of a run of two epochs."""
-    folder = tmp_path_factory.mktemp("run")
-    words = [sys.executable, ROOT / "resnet_cifar10.py", *SMALL, "--epochs", "2", "--every", "1"]
-    subprocess.run(words, cwd=folder, check=True, capture_output=True)
-    return folder / "output"
-
-
 @pytest.fixture
-def output(run_folder, tmp_path):
-    return shutil.copytree(run_folder, tmp_path / "output")
+def output(straight, tmp_path):
+    """Return the files of a run of two epochs, in their default folders."""
+    checkpoints = tmp_path / CHECKPOINTS
+    checkpoints.mkdir(parents=True)
+    for path in straight().glob("*.*"):
+        shutil.copy(path, checkpoints if path.suffix == ".hdf5" else tmp_path / "output")
+    return tmp_path / "output"
 
 
 @pytest.fixture
