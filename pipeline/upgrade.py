@@ -5,7 +5,8 @@
 
 A file of format 2 holds everything needed to classify an image. Format 1 lacks the mean that is subtracted from images;
 it is recomputed from the training images. Training resumes exactly from both. --weights_only at least halves the size;
-training can't resume from such a file. If the run averaged weights, the file holds the averages.
+training can't resume from such a file, which names no folder of the machine that it was trained on. If the run averaged
+weights, the file holds the averages.
 """
 
 from dataclasses import fields, replace
@@ -52,12 +53,21 @@ def main() -> None:
         kept = ("model_weights/", "run/normalization")
         arrays = {name: values for name, values in arrays.items() if name.startswith(kept)}
         state = replace(state, averaged=False, optimizer=None, metrics=[], callbacks={})
+        forget_folders(checkpoint.history["run"])
     changeable = flags.changeable(checkpoint.history["run"].get("arguments", {}))
     mark = lineage(checkpoint.history, changeable)
     make_folder(args.new.parent)
     save_checkpoint(args.new, Content.of(checkpoint.build_model(), state, arrays, mark))
     read_checkpoint(args.new)
     print(f"written: {args.new}, format {FORMAT}{', weights only' if args.weights_only else ''}")
+
+
+def forget_folders(run: dict) -> None:
+    """Remove the path of the images from the record of a `run`: elsewhere they are at their default path."""
+    from pipeline.data.cifar10 import DIGITS
+
+    if run.get("arguments", {}).get("data") not in (None, DIGITS):
+        run["arguments"]["data"] = None
 
 
 def mean_of_training(checkpoint, data: str | None):

@@ -14,7 +14,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, assert_identical
+from conftest import ROOT, SMALL, assert_identical
 from messages import EXISTS, MISSING, assert_names, assert_refused
 
 from pipeline.checkpoints.checkpoint import read_checkpoint
@@ -123,6 +123,15 @@ def test_an_upgraded_file_goes_on_to_the_same_bits(command, files, name):
     assert_identical(go_on(command, script, files / name), go_on(command, script, files / "new"))
 
 
+def write_images(folder):
+    """Write a training and a test image of each of two classes."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in "ab":
+            (folder / split / name).mkdir(parents=True)
+            cv2.imwrite(str(folder / split / name / "0.png"), rng.integers(0, 256, (32, 32, 3), np.uint8))
+
+
 def test_weights_alone_evaluate_the_same_and_say_on_a_resume_what_they_lack(command, files, tmp_path):
     for name in ("decay", "averages"):
         old, new = files / name / "end.hdf5", tmp_path / name / "epoch_3.hdf5"
@@ -143,6 +152,17 @@ def test_weights_alone_evaluate_the_same_and_say_on_a_resume_what_they_lack(comm
         assert_refused(done, "epoch_3.hdf5", "weights", "optimizer")
 
 
+def test_weights_alone_name_no_folder_of_the_machine(command, tmp_path):
+    write_images(tmp_path / "images")
+    flags = (*SMALL, "--data", "images", "--limit", "2", "--batch_size", "2", "--epochs", "1")
+    command(DECAY, *flags, "-m", "whole.hdf5")
+    command("pipeline/upgrade.py", "whole.hdf5", "weights.hdf5", "--weights_only")
+    whole, weights = (read_checkpoint(tmp_path / name).history["run"] for name in ("whole.hdf5", "weights.hdf5"))
+    assert whole["arguments"]["data"] == "images"
+    assert weights == whole | {"arguments": whole["arguments"] | {"data": None}}
+    assert "images: 2\n" in command("rank_accuracy.py", "-m", "weights.hdf5", "--data", "images").stdout
+
+
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
@@ -159,11 +179,7 @@ def test_weights_alone_evaluate_the_same_and_say_on_a_resume_what_they_lack(comm
     ],
 )
 def test_what_can_not_be_upgraded_is_one_line(command, files, tmp_path, words, parts):
-    rng = np.random.default_rng(0)
-    for split in ("train", "test"):
-        for name in "ab":
-            (tmp_path / "images" / split / name).mkdir(parents=True)
-            cv2.imwrite(str(tmp_path / "images" / split / name / "0.png"), rng.integers(0, 256, (32, 32, 3), np.uint8))
+    write_images(tmp_path / "images")
     assert_refused(command("pipeline/upgrade.py", *words, code=2), *parts)
     assert not list(tmp_path.glob("new*"))
 
