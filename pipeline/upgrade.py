@@ -52,8 +52,8 @@ def main() -> None:
             raise InputError(f"{args.old} is inside epoch {checkpoint.epoch + 1}; name one from the end of an epoch")
         kept = ("model_weights/", "run/normalization")
         arrays = {name: values for name, values in arrays.items() if name.startswith(kept)}
-        state = replace(state, averaged=False, optimizer=None, metrics=[], callbacks={})
-        forget_folders(checkpoint.history["run"])
+        state = replace(state, averaged=False, optimizer=None, metrics=[], callbacks={}, options={})
+        forget_images(checkpoint.history["run"])
     changeable = flags.changeable(checkpoint.history["run"].get("arguments", {}))
     mark = lineage(checkpoint.history, changeable)
     make_folder(args.new.parent)
@@ -62,7 +62,7 @@ def main() -> None:
     print(f"written: {args.new}, format {FORMAT}{', weights only' if args.weights_only else ''}")
 
 
-def forget_folders(run: dict) -> None:
+def forget_images(run: dict) -> None:
     """Remove the path of the images from the record of a `run`: elsewhere they are at their default path."""
     from pipeline.data.cifar10 import DIGITS
 

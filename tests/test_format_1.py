@@ -157,7 +157,9 @@ def test_weights_alone_name_no_folder_of_the_machine(command, tmp_path):
     flags = (*SMALL, "--data", "images", "--limit", "2", "--batch_size", "2", "--epochs", "1")
     command(DECAY, *flags, "-m", "whole.hdf5")
     command("pipeline/upgrade.py", "whole.hdf5", "weights.hdf5", "--weights_only")
-    whole, weights = (read_checkpoint(tmp_path / name).history["run"] for name in ("whole.hdf5", "weights.hdf5"))
+    files = [read_checkpoint(tmp_path / name) for name in ("whole.hdf5", "weights.hdf5")]
+    assert [file.options.get("output") for file in files] == ["output", None]
+    whole, weights = (file.history["run"] for file in files)
     assert whole["arguments"]["data"] == "images"
     assert weights == whole | {"arguments": whole["arguments"] | {"data": None}}
     assert "images: 2\n" in command("rank_accuracy.py", "-m", "weights.hdf5", "--data", "images").stdout
